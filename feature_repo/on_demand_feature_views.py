@@ -1,0 +1,90 @@
+"""Features computed from the request itself, by this code alone, when training and when serving.
+
+The functions are stored in the Feast registry and run elsewhere, so each imports what it needs.
+"""
+
+from data_sources import flight_request
+from feast import Field
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64, Int64
+from feature_views import OWNER, aircraft_profile
+
+
+@on_demand_feature_view(
+    sources=[flight_request],
+    schema=[
+        Field(
+            name="dep_local_hour",
+            dtype=Float64,
+            description="Scheduled departure on the New York wall clock, 0 to 24.",
+            tags={"unit": "hours"},
+        ),
+        Field(
+            name="dep_day_of_week",
+            dtype=Int64,
+            description="Local day of the scheduled departure, Monday is 0.",
+            tags={"unit": "day"},
+        ),
+        Field(
+            name="dep_month",
+            dtype=Int64,
+            description="Local month of the scheduled departure, 1 to 12.",
+            tags={"unit": "month"},
+        ),
+        Field(
+            name="scheduled_minutes",
+            dtype=Float64,
+            description="Scheduled time from gate to gate.",
+            tags={"unit": "minutes"},
+        ),
+    ],
+    mode="python",
+    description="When the flight is scheduled, as a traveller would say it.",
+    owner=OWNER,
+    tags={"source": "request"},
+)
+def schedule_clock(inputs):
+    from datetime import timezone
+    from zoneinfo import ZoneInfo
+
+    new_york = ZoneInfo("America/New_York")
+
+    def utc(moment):
+        return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+    departures = [utc(moment) for moment in inputs["scheduled_departure"]]
+    arrivals = [utc(moment) for moment in inputs["scheduled_arrival"]]
+    local = [moment.astimezone(new_york) for moment in departures]
+    return {
+        "dep_local_hour": [moment.hour + moment.minute / 60 for moment in local],
+        "dep_day_of_week": [moment.weekday() for moment in local],
+        "dep_month": [moment.month for moment in local],
+        "scheduled_minutes": [(a - d).total_seconds() / 60 for d, a in zip(departures, arrivals)],
+    }
+
+
+@on_demand_feature_view(
+    sources=[aircraft_profile[["tail_year_built"]], flight_request],
+    schema=[
+        Field(
+            name="tail_age_years",
+            dtype=Float64,
+            description="Age of the aircraft at departure, in whole calendar years.",
+            tags={"unit": "years"},
+        )
+    ],
+    mode="python",
+    description="How old the aircraft is on the day.",
+    owner=OWNER,
+    tags={"source": "request, aircraft_profile"},
+)
+def aircraft_age(inputs):
+    def missing(year):
+        return year is None or year != year
+
+    return {
+        "tail_age_years": [
+            None if missing(built) else float(moment.year - built)
+            for built, moment in zip(inputs["tail_year_built"], inputs["scheduled_departure"])
+        ]
+    }

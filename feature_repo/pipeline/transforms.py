@@ -1,0 +1,336 @@
+"""Raw events in, feature rows out, as ibis expressions: DuckDB on one machine, Spark on many. [yours]
+
+Every stored feature is computed here and nowhere else. A row stamped T summarises events with timestamps before T: an
+event at t counts from the end of its grid cell, `floor(t / grid) * grid + grid`, the first grid point after t.
+
+Two kinds of views need rows at different moments. A *heartbeat* view has a row at each grid point for each key seen in
+the last 30 days, so that the age of its newest row is the age of the feed. An *on-change* view, for the many keys that
+are seldom seen, has a row when an event enters one of its windows or leaves it, which says the same with fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import ibis
+from ibis import _
+from ibis.expr.types import Table
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+QUARTER_HOUR = 15 * MINUTE
+ROSTER = 30 * DAY
+RELIABILITY = {"1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
+LATE_MINUTES = 15
+
+Tables = dict[str, Table]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Feature rows with `start` < event timestamp <= `end`: those that summarise events in [start, end)."""
+
+    start: datetime
+    end: datetime
+
+    def grid_points(self, grid: int) -> list[int]:
+        first = int(self.start.timestamp()) // grid * grid + grid
+        return list(range(first, int(self.end.timestamp()) + 1, grid))
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """One published table: its key, the raw tables it reads, what computes it and how far back that looks, in seconds.
+
+    Rows that summarise a window lie in (start, end] of an interval (`closed="right"`): the row stamped `end` is made of
+    events before it. Rows that pass an event on carry its own timestamp and lie in [start, end) (`closed="left"`).
+    """
+
+    keys: tuple[str, ...]
+    reads: tuple[str, ...]
+    compute: Callable[[Tables, Interval], Table]
+    lookback_seconds: int = 0
+    closed: Literal["left", "right"] = "right"
+
+    def holds(self, timestamp: str, start: str, end: str) -> str:
+        """SQL that is true for the table's rows of an interval; the arguments are SQL too."""
+        low, high = (">=", "<") if self.closed == "left" else (">", "<=")
+        return f"{timestamp} {low} {start} AND {timestamp} {high} {end}"
+
+
+def seconds(moment):
+    """Whole seconds since 1970. ibis types them int32, which ends in 2038."""
+    return moment.epoch_seconds().cast("int64")
+
+
+def cell_end(moment, grid: int):
+    """The first grid point after `moment`, in seconds since 1970. Integer `//` floors on DuckDB and Spark alike."""
+    return (seconds(moment) // grid) * grid + grid
+
+
+def counted(events: Table, keys: tuple[str, ...], grid: int, **measures) -> Table:
+    """One row an event: its keys, its grid cell, what it adds to each measure, and when we learnt of it."""
+    return events.filter([events[key].notnull() for key in keys]).select(
+        *keys,
+        bucket=cell_end(events.event_timestamp, grid),
+        learnt=seconds(events.created_timestamp),
+        **{name: expression.cast("int64") for name, expression in measures.items()},
+    )
+
+
+def union_counts(*parts: Table) -> Table:
+    """Stack event rows that count different things, zero where a part does not count."""
+    measures = [name for part in parts for name in part.columns if name not in parts[0].columns]
+    columns = [*parts[0].columns, *dict.fromkeys(measures)]
+    padded = [
+        part.mutate(**{name: ibis.literal(0, "int64") for name in columns if name not in part.columns}).select(columns)
+        for part in parts
+    ]
+    return ibis.union(*padded)
+
+
+def windowed(
+    counts: Table, keys: tuple[str, ...], grid: int, windows: dict[str, int], interval: Interval, *, heartbeat: bool
+) -> Table:
+    """Sum each measure over each window at each row due in `interval`; columns `<measure>_<window>`.
+
+    `latest` is the newest cell of the longest window that holds an event, null when none does. Integer sums only: they
+    do not depend on the order of rows, so every engine gives the same cells.
+    """
+    measures = [name for name in counts.columns if name not in (*keys, "bucket", "learnt")]
+    cells = counts.group_by([*keys, "bucket"]).agg(
+        learnt=_.learnt.max(), seen_at=_.bucket.max(), due=ibis.literal(0, "int64"), **{name: _[name].sum() for name in measures}
+    )
+    if heartbeat:
+        points = ibis.memtable({"bucket": interval.grid_points(grid)}, schema={"bucket": "int64"})
+        due = counts.select(*keys).distinct().cross_join(points)
+    else:
+        edges = [0, *windows.values()]
+        moved = [counts.select(*keys, bucket=counts.bucket + edge) for edge in edges]
+        due = ibis.union(*moved, distinct=True)
+    zero = {name: ibis.literal(0, "int64") for name in measures}
+    unseen = ibis.null("int64")
+    due = due.select(*keys, "bucket", learnt=unseen, seen_at=unseen, due=ibis.literal(1, "int64"), **zero)
+    merged = (
+        ibis.union(cells.select(due.columns), due)
+        .group_by([*keys, "bucket"])
+        .agg(learnt=_.learnt.max(), seen_at=_.seen_at.max(), due=_.due.max(), **{name: _[name].sum() for name in measures})
+    )
+
+    def over(length: int):
+        return ibis.range_window(group_by=list(keys), order_by="bucket", preceding=length - grid, following=0)
+
+    longest = max([*windows.values(), *([ROSTER] if heartbeat else [])])
+    rows = merged.mutate(
+        learnt=merged.learnt.max().over(over(longest)),
+        latest=merged.seen_at.max().over(over(longest)),
+        **{
+            f"{measure}_{window}": merged[measure].sum().over(over(length))
+            for measure in measures
+            for window, length in windows.items()
+        },
+    )
+    start, end = int(interval.start.timestamp()), int(interval.end.timestamp())
+    wanted = (rows.due == 1) & (rows.bucket > start) & (rows.bucket <= end)
+    return rows.filter(wanted & rows.latest.notnull() if heartbeat else wanted)
+
+
+def stamped(rows: Table, keys: tuple[str, ...], **features) -> Table:
+    """Name the features and add both timestamps: the window's end, and when the last of its events was learnt."""
+    utc = "timestamp('UTC', 6)"
+    learnt = ibis.greatest(rows.bucket, rows.learnt.fill_null(rows.bucket))
+    return rows.select(
+        *keys,
+        **features,
+        event_timestamp=rows.bucket.as_timestamp("s").cast(utc),
+        created_timestamp=learnt.as_timestamp("s").cast(utc),
+    )
+
+
+def ratio(part, whole):
+    """part / whole, null where there is nothing to divide by."""
+    return part.cast("float64") / whole.nullif(0).cast("float64")
+
+
+def flown(tables: Tables, keys: tuple[str, ...], grid: int) -> Table:
+    """Arrivals, departures and cancellations as counts of one table."""
+    arrivals, departures = tables["arrivals"], tables["departures"]
+    return union_counts(
+        counted(
+            arrivals,
+            keys,
+            grid,
+            landed=ibis.literal(1),
+            late=arrivals.arr_delay_minutes >= LATE_MINUTES,
+            delay=arrivals.arr_delay_minutes,
+        ),
+        counted(departures, keys, grid, left=ibis.literal(1)),
+        counted(tables["cancellations"], keys, grid, cancelled=ibis.literal(1)),
+    )
+
+
+def reliability(prefix: str, keys: tuple[str, ...], grid: int) -> Callable[[Tables, Interval], Table]:
+    def compute(tables: Tables, interval: Interval) -> Table:
+        rows = windowed(flown(tables, keys, grid), keys, grid, RELIABILITY, interval, heartbeat=True)
+        features = {}
+        for window in RELIABILITY:
+            landed, left = rows[f"landed_{window}"], rows[f"left_{window}"]
+            cancelled = rows[f"cancelled_{window}"]
+            features[f"{prefix}_late_rate_{window}"] = ratio(rows[f"late_{window}"], landed)
+            features[f"{prefix}_cancelled_rate_{window}"] = ratio(cancelled, left + cancelled)
+            features[f"{prefix}_mean_arr_delay_{window}"] = ratio(rows[f"delay_{window}"], landed)
+        return stamped(rows, keys, **features)
+
+    return compute
+
+
+def origin_congestion(tables: Tables, interval: Interval) -> Table:
+    keys, departures = ("origin",), tables["departures"]
+    counts = counted(departures, keys, QUARTER_HOUR, left=ibis.literal(1), delay=departures.dep_delay_minutes)
+    windows = {"1h": HOUR, "3h": 3 * HOUR}
+    rows = windowed(counts, keys, QUARTER_HOUR, windows, interval, heartbeat=True)
+    features = {f"origin_departures_{w}": rows[f"left_{w}"] for w in windows}
+    features |= {f"origin_mean_dep_delay_{w}": ratio(rows[f"delay_{w}"], rows[f"left_{w}"]) for w in windows}
+    return stamped(rows, keys, **features)
+
+
+def dest_arrivals(tables: Tables, interval: Interval) -> Table:
+    keys, arrivals = ("dest",), tables["arrivals"]
+    counts = counted(arrivals, keys, HOUR, landed=ibis.literal(1), delay=arrivals.arr_delay_minutes)
+    windows = {"3h": 3 * HOUR, "6h": 6 * HOUR, "24h": DAY}
+    rows = windowed(counts, keys, HOUR, windows, interval, heartbeat=True)
+    return stamped(
+        rows, keys, **{f"dest_mean_arr_delay_{w}": ratio(rows[f"delay_{w}"], rows[f"landed_{w}"]) for w in windows}
+    )
+
+
+def aircraft_rotation(tables: Tables, interval: Interval) -> Table:
+    keys, arrivals = ("tailnum",), tables["arrivals"]
+    counts = counted(arrivals, keys, QUARTER_HOUR, landed=ibis.literal(1))
+    rows = windowed(counts, keys, QUARTER_HOUR, {"24h": DAY, "48h": 2 * DAY}, interval, heartbeat=False)
+    # Should a feed say that an aircraft landed twice in a quarter of an hour, the later landing counts.
+    cells = arrivals.group_by("tailnum", latest=cell_end(arrivals.event_timestamp, QUARTER_HOUR)).agg(
+        last_arr_delay=arrivals.arr_delay_minutes.argmax(arrivals.event_timestamp)
+    )
+    joined = rows.left_join(cells, ["tailnum", "latest"])
+    return stamped(
+        joined,
+        keys,
+        tail_last_arr_delay=joined.last_arr_delay,
+        tail_landings_24h=joined.landed_24h,
+    )
+
+
+def flight_number_reliability(tables: Tables, interval: Interval) -> Table:
+    keys, arrivals = ("carrier", "flight_number"), tables["arrivals"]
+    counts = counted(
+        arrivals,
+        keys,
+        DAY,
+        landed=ibis.literal(1),
+        late=arrivals.arr_delay_minutes >= LATE_MINUTES,
+        delay=arrivals.arr_delay_minutes,
+    )
+    rows = windowed(counts, keys, DAY, {"30d": 30 * DAY}, interval, heartbeat=False)
+    return stamped(
+        rows,
+        keys,
+        flight_number_late_rate_30d=ratio(rows.late_30d, rows.landed_30d),
+        flight_number_mean_arr_delay_30d=ratio(rows.delay_30d, rows.landed_30d),
+        flight_number_landings_30d=rows.landed_30d,
+    )
+
+
+def origin_schedule_load(tables: Tables, interval: Interval) -> Table:
+    """One row an airport and hour of departure. The schedule of an hour is published as a whole, so it has one cell."""
+    schedule = tables["schedule"]
+    rows = schedule.group_by(
+        "origin",
+        departure_hour=seconds(schedule.scheduled_departure) // HOUR,
+        bucket=cell_end(schedule.event_timestamp, HOUR),
+    ).agg(learnt=seconds(schedule.created_timestamp).max(), flights=_.count())
+    return stamped(rows, ("origin", "departure_hour"), origin_scheduled_departures_hour=rows.flights)
+
+
+def route_profile(tables: Tables, interval: Interval) -> Table:
+    """One row a route and day of publication: no look at the history is needed to know a route."""
+    schedule = tables["schedule"]
+    rows = schedule.group_by("origin", "dest", bucket=cell_end(schedule.event_timestamp, DAY)).agg(
+        learnt=seconds(schedule.created_timestamp).max(), miles=_.distance_miles.max()
+    )
+    return stamped(rows, ("origin", "dest"), route_distance_miles=rows.miles)
+
+
+def passed_on(source: str, **columns: str) -> Callable[[Tables, Interval], Table]:
+    """Events as they are, under other names: each is known from its own timestamp on."""
+
+    def compute(tables: Tables, interval: Interval) -> Table:
+        events = tables[source]
+        return events.select(
+            **{name: events[column] for name, column in columns.items()},
+            event_timestamp=events.event_timestamp,
+            created_timestamp=events.created_timestamp,
+        )
+
+    return compute
+
+
+def flight_outcome(tables: Tables, interval: Interval) -> Table:
+    arrivals = tables["arrivals"]
+    return arrivals.select(
+        "flight_id",
+        "arr_delay_minutes",
+        is_late=(arrivals.arr_delay_minutes >= LATE_MINUTES).cast("int64"),
+        event_timestamp=arrivals.event_timestamp,
+        created_timestamp=arrivals.created_timestamp,
+    )
+
+
+FLOWN = ("arrivals", "departures", "cancellations")
+SCHEDULE_COLUMNS = (
+    "flight_id", "origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure", "scheduled_arrival",
+)  # fmt: skip
+WEATHER_COLUMNS = {
+    "origin": "origin",
+    "origin_temperature_f": "temperature_f",
+    "origin_dew_point_f": "dew_point_f",
+    "origin_humidity_pct": "humidity_pct",
+    "origin_wind_dir_deg": "wind_dir_deg",
+    "origin_wind_speed_mph": "wind_speed_mph",
+    "origin_precip_in": "precip_in",
+    "origin_pressure_mb": "pressure_mb",
+    "origin_visibility_mi": "visibility_mi",
+}
+CARRIER_ORIGIN, ROUTE = ("carrier", "origin"), ("origin", "dest")
+
+# Every published table, in the order it is published. `closed` says which end of the interval its rows may lie on.
+FEATURE_TABLES = {
+    "origin_congestion": FeatureTable(("origin",), ("departures",), origin_congestion, ROSTER),
+    "origin_weather": FeatureTable(("origin",), ("weather",), passed_on("weather", **WEATHER_COLUMNS), closed="left"),
+    "carrier_origin_reliability": FeatureTable(
+        CARRIER_ORIGIN, FLOWN, reliability("carrier_origin", CARRIER_ORIGIN, HOUR), ROSTER
+    ),
+    "route_reliability": FeatureTable(ROUTE, FLOWN, reliability("route", ROUTE, 6 * HOUR), ROSTER),
+    "route_profile": FeatureTable(ROUTE, ("schedule",), route_profile, DAY),
+    "dest_arrivals": FeatureTable(("dest",), ("arrivals",), dest_arrivals, ROSTER),
+    "aircraft_rotation": FeatureTable(("tailnum",), ("arrivals",), aircraft_rotation, 2 * DAY),
+    "aircraft_profile": FeatureTable(
+        ("tailnum",),
+        ("aircraft",),
+        passed_on("aircraft", tailnum="tailnum", tail_seats="seats", tail_year_built="year_built"),
+        closed="left",
+    ),
+    "flight_number_reliability": FeatureTable(
+        ("carrier", "flight_number"), ("arrivals",), flight_number_reliability, 30 * DAY
+    ),
+    "origin_schedule_load": FeatureTable(("origin", "departure_hour"), ("schedule",), origin_schedule_load, HOUR),
+    "flight_schedule": FeatureTable(
+        ("flight_id",),
+        ("schedule",),
+        passed_on("schedule", **{name: name for name in SCHEDULE_COLUMNS}),
+        closed="left",
+    ),
+    "flight_outcome": FeatureTable(("flight_id",), ("arrivals",), flight_outcome, closed="left"),
+}

@@ -1,0 +1,1 @@
+"""Feast store plug-ins, named in `feature_store.yaml`."""
