@@ -1,6 +1,8 @@
 """Features computed from the request itself, by this code alone, when training and when serving.
 
-The functions are stored in the Feast registry and run elsewhere, so each imports what it needs.
+The functions are stored in the Feast registry and run elsewhere, so each imports what it needs. Feast 0.67 cannot keep a
+description on an on-demand field (it loses it on the way out of the registry and then calls the field unknown), so the
+view's tags document its features.
 """
 
 from data_sources import flight_request
@@ -13,35 +15,21 @@ from feature_views import OWNER, aircraft_profile
 @on_demand_feature_view(
     sources=[flight_request],
     schema=[
-        Field(
-            name="dep_local_hour",
-            dtype=Float64,
-            description="Scheduled departure on the New York wall clock, 0 to 24.",
-            tags={"unit": "hours"},
-        ),
-        Field(
-            name="dep_day_of_week",
-            dtype=Int64,
-            description="Local day of the scheduled departure, Monday is 0.",
-            tags={"unit": "day"},
-        ),
-        Field(
-            name="dep_month",
-            dtype=Int64,
-            description="Local month of the scheduled departure, 1 to 12.",
-            tags={"unit": "month"},
-        ),
-        Field(
-            name="scheduled_minutes",
-            dtype=Float64,
-            description="Scheduled time from gate to gate.",
-            tags={"unit": "minutes"},
-        ),
+        Field(name="dep_local_hour", dtype=Float64),
+        Field(name="dep_day_of_week", dtype=Int64),
+        Field(name="dep_month", dtype=Int64),
+        Field(name="scheduled_minutes", dtype=Float64),
     ],
     mode="python",
     description="When the flight is scheduled, as a traveller would say it.",
     owner=OWNER,
-    tags={"source": "request"},
+    tags={
+        "source": "request",
+        "dep_local_hour": "Scheduled departure on the New York wall clock, in hours, 0 to 24.",
+        "dep_day_of_week": "Local day of the scheduled departure, Monday is 0.",
+        "dep_month": "Local month of the scheduled departure, 1 to 12.",
+        "scheduled_minutes": "Scheduled time from gate to gate, in minutes.",
+    },
 )
 def schedule_clock(inputs):
     from datetime import timezone
@@ -65,18 +53,14 @@ def schedule_clock(inputs):
 
 @on_demand_feature_view(
     sources=[aircraft_profile[["tail_year_built"]], flight_request],
-    schema=[
-        Field(
-            name="tail_age_years",
-            dtype=Float64,
-            description="Age of the aircraft at departure, in whole calendar years.",
-            tags={"unit": "years"},
-        )
-    ],
+    schema=[Field(name="tail_age_years", dtype=Float64)],
     mode="python",
     description="How old the aircraft is on the day.",
     owner=OWNER,
-    tags={"source": "request, aircraft_profile"},
+    tags={
+        "source": "request, aircraft_profile",
+        "tail_age_years": "Calendar year of the scheduled departure less the year the aircraft was built, in years.",
+    },
 )
 def aircraft_age(inputs):
     def missing(year):

