@@ -1,0 +1,145 @@
+# One command a target; the logic is in Python. `make` alone lists them.
+# A goal that needs the environment sets it up first: .ci/setup returns at once when .venv is as uv.lock says.
+
+SHELL := /bin/sh
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+MLFLOW := PATH="$$PWD/$(VENV)/bin:$$PATH" $(PYTHON) -m mlflow
+FEATURES := $(PYTHON) -m feature_repo.pipeline.run
+
+# The models that `make pipeline` trains, in this order.  [yours]
+FEATURE_SERVICES := arrival_delay_v1 arrival_delay_v2
+
+# What `make clean` removes.
+MADE := data mlflow.db* mlruns mlartifacts training/mlruns dist .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# .env, read as data: quotes around a value go, `$` and `#` stay, and a variable that is already set wins.
+define from_dotenv
+ifeq ($$(origin $(1)),undefined)
+$(1) := $$(shell sed -n 's/^\(export \)\{0,1\}$(1)=//p' .env | tail -n 1 | sed 's/[[:space:]]*$$$$//; s/^"\(.*\)"$$$$/\1/; s/^'"'"'\(.*\)'"'"'$$$$/\1/')
+export $(1)
+endif
+endef
+ifneq ($(wildcard .env),)
+$(foreach name,$(shell sed -n 's/^\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' .env | sort -u),$(eval $(call from_dotenv,$(name))))
+endif
+
+# PORT and HOST are short for the service's own variables. HOST only from the command line: some shells export it.
+ifdef PORT
+SERVING_PORT := $(PORT)
+export SERVING_PORT
+endif
+ifeq ($(origin HOST),command line)
+SERVING_HOST := $(HOST)
+export SERVING_HOST
+endif
+
+# Nothing phones home unless asked to.
+BENTOML_DO_NOT_TRACK ?= True
+FEAST_USAGE ?= False
+GX_ANALYTICS_ENABLED ?= False
+MLFLOW_DISABLE_TELEMETRY ?= true
+DO_NOT_TRACK ?= true
+export BENTOML_DO_NOT_TRACK FEAST_USAGE GX_ANALYTICS_ENABLED MLFLOW_DISABLE_TELEMETRY DO_NOT_TRACK
+
+# The environment is .venv, whatever is active in the caller's shell.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+# Flags and parameters appear only when set: the defaults are Python's.
+interval = $(if $(START),--start "$(START)") $(if $(END),--end "$(END)")
+as_of = $(if $(AS_OF),--as-of "$(AS_OF)")
+train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service="$(1)") $(if $(AS_OF),-P as_of="$(AS_OF)") $(PARAMS)
+
+.NOTPARALLEL: # the steps of a pipeline follow one another, under make -j too
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^##\? / { split(substr($$0, 5), v, "  +"); printf "  %-16s %s\n", v[1], substr($$0, 7 + length(v[1])) } \
+		/^[a-z][a-z-]*:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
+	@echo
+
+##@ Start here
+.PHONY: run test setup
+run: setup check-port pipeline serve ## Build the features, train the models, serve the champion
+test: setup ## Run every test  (ARGS="tests/unit -k name" for some)
+	$(PYTHON) -m pytest $(ARGS)
+setup: ## Make or mend .venv from uv.lock; every target does this itself
+	@.ci/setup
+
+##@ Feature pipeline
+.PHONY: pipeline features ingest validate publish apply materialize
+pipeline: features ## Features, then every model; all of `run` but serving
+	for service in $(FEATURE_SERVICES); do $(call train,$$service) || exit 1; done
+features: setup ## The five steps below in one process
+	$(FEATURES) all $(interval) $(as_of)
+ingest: setup ## Land raw events that pass the gate
+	$(FEATURES) ingest $(interval)
+validate: setup ## Judge the raw events, write nothing
+	$(FEATURES) validate $(interval)
+publish: setup ## Compute, check and write the feature rows
+	$(FEATURES) publish $(interval)
+apply: setup ## Register the definitions with Feast (`feast apply`)
+	$(FEATURES) apply
+materialize: setup ## Copy the newest rows to the online store
+	$(FEATURES) materialize $(interval) $(as_of)
+
+##@ Training pipeline
+.PHONY: train evaluate promote rollback
+train: setup ## Train, register and gate one model
+	$(call train,$(FEATURE_SERVICE))
+evaluate: setup ## Judge the challenger against the champion
+	$(MLFLOW) run training -e evaluate --env-manager local $(PARAMS)
+promote: setup ## Make the challenger the champion, if it passed
+	$(MLFLOW) run training -e promote --env-manager local $(PARAMS)
+rollback: setup ## Give the alias back to the champion before
+	$(MLFLOW) run training -e rollback --env-manager local $(PARAMS)
+
+##@ Inference pipeline
+.PHONY: serve check-port batch monitor cycle
+serve: setup ## Serve the champion at http://127.0.0.1:3000
+	$(PYTHON) -m serving.start
+check-port: setup
+	@$(PYTHON) -m serving.start --check
+batch: ## Score a day's flights in bulk (not built yet)
+monitor: ## Consistency, drift, quality, freshness (not built yet)
+cycle: ## Replay the year: predict, wait, monitor, retrain (not built yet)
+batch monitor cycle:
+	@echo "make $@: not built yet" >&2; exit 1
+
+##@ Look inside
+.PHONY: mlflow-ui feast-ui
+mlflow-ui: setup ## Runs, models and aliases, at http://127.0.0.1:5000
+	$(PYTHON) -m mlflow ui
+feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
+	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
+
+##@ Work on the code
+.PHONY: lint format typecheck bench lock clean
+lint: setup ## Style, formatting and the imports each package may make
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	"$(VENV)/bin/lint-imports"
+format: setup ## Mend style and formatting
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+typecheck: setup ## Check the types
+	$(PYTHON) -m mypy
+bench: setup ## Measure training data, serving and materialization
+	$(PYTHON) -m tests.benchmarks
+lock: ## Rewrite uv.lock after a change to pyproject.toml
+	@.ci/setup lock
+clean: ## Remove the environment and everything the project made
+	@for made in $(MADE); do \
+		if [ -e "$$made" ] || [ -L "$$made" ]; then echo "removing $$made"; rm -rf "./$$made"; fi; \
+	done
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ Variables: make train AS_OF=2013-11-01 FEATURE_SERVICE=arrival_delay_v2  (.env.example lists the environment's)
+##? START, END  interval of raw events and features, UTC, END not in it; unset: the whole data set
+##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01
+##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
+##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
+##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000
+##? ARGS  arguments for pytest

@@ -1,0 +1,50 @@
+"""One workspace a session: the real year through the real feature pipeline, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Nothing phones home from a test.
+os.environ.update(
+    BENTOML_DO_NOT_TRACK="True",
+    FEAST_USAGE="False",
+    GX_ANALYTICS_ENABLED="False",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """`repo` is a copy of the Feast definitions; tables and the online store lie in `root/data`."""
+
+    root: Path
+
+    @property
+    def repo(self) -> Path:
+        return self.root / "feature_repo"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Features of the whole year, applied, and materialized as of 2013-10-01."""
+    made = Workspace(tmp_path_factory.mktemp("workspace"))
+    ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
+    shutil.copytree(ROOT / "feature_repo", made.repo, ignore=ignored)
+    command = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(made.repo)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return made

@@ -1,0 +1,313 @@
+"""The feature contract: what a model version needs from the feature store, written by training, verified by serving.
+
+Training reads the interface of a feature service from the Feast registry and records it with the model. Serving builds
+its request schema, its feature reads and the order of model inputs from that record, after checking that the live
+registry still means the same by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+FILE_NAME = "feature_contract.json"
+SERVICE_TAG = "feast.feature_service"
+DIGEST_TAG = "feature_contract.sha256"
+EPOCH = pd.Timestamp("1970-01-01", tz="UTC")
+
+ValueType = Literal["string", "int64", "double", "float", "int32", "bool", "unix_timestamp"]
+
+
+class ContractBroken(RuntimeError):
+    """The live feature registry cannot honour a model's contract."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JoinKey(Part):
+    """A key that finds feature rows, and the request field it comes from.
+
+    `floor_seconds` turns a timestamp field into a slot number, seconds since 1970 // floor_seconds.
+    """
+
+    name: str
+    dtype: ValueType
+    request_field: str
+    floor_seconds: int | None = None
+    optional: bool = False
+    unknown: Literal["reject", "warn"] = "warn"
+    noun: str
+
+    def of(self, value: Any) -> Any:
+        """The key for one request value; None stays None."""
+        if value is None or self.floor_seconds is None:
+            return value
+        return int(value.timestamp() // self.floor_seconds)
+
+    def of_column(self, values: pd.Series) -> pd.Series:
+        """The keys for a column of request values."""
+        if self.floor_seconds is None:
+            return values
+        return (values - EPOCH) // pd.Timedelta(seconds=self.floor_seconds)
+
+
+class RequestField(Part):
+    """A field that a request carries."""
+
+    name: str
+    dtype: ValueType
+    required: bool
+    description: str
+
+
+class StoredView(Part):
+    """A feature view that is read by key. `ttl_seconds` 0 means its rows never expire."""
+
+    name: str
+    join_keys: list[str]
+    ttl_seconds: int
+    features: dict[str, ValueType]
+    missing: str
+
+
+class OnDemandView(Part):
+    """A feature view computed from the request and stored features, by code whose text has this hash."""
+
+    name: str
+    code_sha256: str
+    inputs: list[str]
+    features: dict[str, ValueType]
+
+
+class ModelInput(Part):
+    """One model input, in order. `source` is a view's name, or `request` for a join key used as a category."""
+
+    name: str
+    dtype: ValueType
+    source: str
+
+
+class FeatureInterface(Part):
+    """All that a feature service asks of a request and of the feature store, in the order the model takes it."""
+
+    feature_service: str
+    inputs: list[ModelInput]
+    join_keys: list[JoinKey]
+    request_fields: list[RequestField]
+    stored_views: list[StoredView]
+    on_demand_views: list[OnDemandView]
+    spine_view: str
+    label_view: str
+    label: str
+    label_definition: str
+    prediction_anchor: str
+    prediction_lead_minutes: int
+
+    @classmethod
+    def from_registry(cls, store: FeatureStore, feature_service: str) -> FeatureInterface:
+        """Read the interface of a feature service. Raises feast.errors.FeatureServiceNotFoundException."""
+        return _read_interface(store, feature_service)
+
+    @property
+    def categories(self) -> list[str]:
+        return [model_input.name for model_input in self.inputs if model_input.source == "request"]
+
+    @property
+    def input_names(self) -> list[str]:
+        return [model_input.name for model_input in self.inputs]
+
+
+class TrainingSet(Part):
+    """Which rows a model was fitted to: half-open range of prediction times, and the exact tables they came from."""
+
+    as_of: datetime
+    start: datetime
+    end: datetime
+    rows: int
+    sha256: str
+    delta_versions: dict[str, int]
+
+
+class FeatureContract(Part):
+    """A model version's complete statement of the features it takes.
+
+    `known_values` lists, for each join key whose unknown values are rejected, those that training saw.
+    `example_request` is a real request that the registered model can answer.
+    """
+
+    contract_version: Literal[1] = 1
+    interface: FeatureInterface
+    known_values: dict[str, list[str]]
+    training_set: TrainingSet
+    example_request: dict[str, Any]
+
+    def canonical(self) -> str:
+        """The one JSON text of this contract: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def verify(self, store: FeatureStore) -> None:
+        """Check that the live registry means the same by this contract's feature service. Raises ContractBroken."""
+        from feast.errors import FeastObjectNotFoundException
+
+        name = self.interface.feature_service
+        try:
+            live = FeatureInterface.from_registry(store, name)
+        except FeastObjectNotFoundException as error:
+            raise ContractBroken(
+                f"Feature service {name!r} of the contract is not in the Feast registry: {error}. "
+                "Restore its definition and run `feast -c feature_repo apply`."
+            ) from error
+        found = differences(self.interface, live)
+        if found:
+            raise ContractBroken(
+                f"Feature service {name!r} has changed since the model was trained: {'; '.join(found)}. A feature service "
+                "never changes: put the old definition back, give the new one a new name, and run `feast -c feature_repo apply`."
+            )
+
+
+# Words for people: a changed description does not change what a model gets.
+WORDS = {"description", "missing", "noun"}
+
+
+def differences(recorded: BaseModel, live: BaseModel) -> list[str]:
+    """What differs between two interfaces, one line each: path, recorded value, live value."""
+    lines: list[str] = []
+
+    def compare(path: str, old: Any, new: Any) -> None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in sorted({*old, *new} - WORDS):
+                compare(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+        elif isinstance(old, list) and isinstance(new, list) and _named(old) and _named(new):
+            if [entry["name"] for entry in old] != [entry["name"] for entry in new]:
+                names = [entry["name"] for entry in old], [entry["name"] for entry in new]
+                lines.append(f"{path}: recorded {names[0]}, now {names[1]}")
+            else:
+                for one, other in zip(old, new, strict=True):
+                    compare(f"{path}.{one['name']}", one, other)
+        elif old != new:
+            lines.append(f"{path}: recorded {old!r}, now {new!r}")
+
+    compare("", recorded.model_dump(mode="json"), live.model_dump(mode="json"))
+    return lines
+
+
+def _named(entries: list[Any]) -> bool:
+    return all(isinstance(entry, dict) and "name" in entry for entry in entries)
+
+
+def _read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
+    service = store.get_feature_service(feature_service)
+    on_demand_names = {view.name for view in store.list_on_demand_feature_views()}
+    wanted: dict[str, dict[str, ValueType]] = {}
+    inputs: list[ModelInput] = []
+    for projection in service.feature_view_projections:
+        for feature in projection.features:
+            inputs.append(ModelInput(name=feature.name, dtype=_dtype(feature.dtype), source=projection.name))
+            wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
+    on_demand = [_on_demand(store, name, wanted) for name in list(wanted) if name in on_demand_names]
+    stored = [_stored(store, name, wanted[name]) for name in wanted if name not in on_demand_names]
+    keys = _join_keys(store, [key for view in stored for key in view.join_keys])
+    categories = [name for name in service.tags.get("key_features", "").split(",") if name]
+    inputs += [ModelInput(name=key.name, dtype=key.dtype, source="request") for key in keys if key.name in categories]
+    spine, label = store.get_feature_view(service.tags["spine"]), store.get_feature_view(service.tags["label"])
+    return FeatureInterface(
+        feature_service=feature_service,
+        inputs=inputs,
+        join_keys=keys,
+        request_fields=_request_fields(store, keys, [view.name for view in on_demand]),
+        stored_views=stored,
+        on_demand_views=on_demand,
+        spine_view=spine.name,
+        label_view=label.name,
+        label=label.tags["label"],
+        label_definition=label.tags["definition"],
+        prediction_anchor=spine.tags["prediction_anchor"],
+        prediction_lead_minutes=int(spine.tags["prediction_lead_minutes"]),
+    )
+
+
+def _dtype(dtype: Any) -> ValueType:
+    return dtype.to_value_type().name.lower()
+
+
+def _stored(store: FeatureStore, name: str, features: dict[str, ValueType]) -> StoredView:
+    view = store.get_feature_view(name)
+    return StoredView(
+        name=name,
+        join_keys=[column.name for column in view.entity_columns],
+        ttl_seconds=int(view.ttl.total_seconds()) if view.ttl else 0,
+        features=features,
+        missing=view.tags.get("missing", f"no row in {name}"),
+    )
+
+
+def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, ValueType]]) -> OnDemandView:
+    """Describe an on-demand view, and add the stored features that its code reads to `wanted`."""
+    view = store.get_on_demand_feature_view(name)
+    inputs = [field.name for source in view.source_request_sources.values() for field in source.schema]
+    for projection in view.source_feature_view_projections.values():
+        for feature in projection.features:
+            inputs.append(feature.name)
+            wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
+    code = view.feature_transformation.udf_string
+    return OnDemandView(
+        name=name,
+        code_sha256=hashlib.sha256(code.encode()).hexdigest(),
+        inputs=inputs,
+        features=wanted[name],
+    )
+
+
+def _join_keys(store: FeatureStore, names: list[str]) -> list[JoinKey]:
+    entities = {entity.join_key: entity for entity in store.list_entities()}
+    return [
+        JoinKey(
+            name=name,
+            dtype=entities[name].value_type.name.lower(),
+            request_field=entities[name].tags.get("from_request", name),
+            floor_seconds=int(floor) if (floor := entities[name].tags.get("floor_seconds")) else None,
+            optional=entities[name].tags.get("optional") == "true",
+            unknown=entities[name].tags.get("unknown", "warn"),
+            noun=entities[name].tags.get("noun", name),
+        )
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _request_fields(store: FeatureStore, keys: list[JoinKey], on_demand_views: list[str]) -> list[RequestField]:
+    """The fields that keys come from and that on-demand code reads, each once."""
+    entities = {entity.join_key: entity for entity in store.list_entities()}
+    fields = {
+        key.request_field: RequestField(
+            name=key.request_field,
+            dtype=key.dtype,
+            required=not key.optional,
+            description=entities[key.name].description,
+        )
+        for key in keys
+        if key.floor_seconds is None
+    }
+    for name in on_demand_views:
+        for source in store.get_on_demand_feature_view(name).source_request_sources.values():
+            for field in source.schema:
+                fields[field.name] = RequestField(
+                    name=field.name, dtype=_dtype(field.dtype), required=True, description=field.description
+                )
+    missing = [key.request_field for key in keys if key.request_field not in fields]
+    if missing:
+        raise ContractBroken(f"Join keys come from request field(s) {missing}, which no request source declares.")
+    return list(fields.values())
