@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from mlflow.entities.model_registry import ModelVersion
 
 FILE_NAME = "feature_contract.json"
 SERVICE_TAG = "feast.feature_service"
@@ -123,8 +125,21 @@ class FeatureInterface(Part):
         return [model_input.name for model_input in self.inputs if model_input.source == "request"]
 
     @property
-    def input_names(self) -> list[str]:
-        return [model_input.name for model_input in self.inputs]
+    def request_inputs(self) -> list[str]:
+        """The inputs that need no stored feature: categories, and on-demand features of the request alone."""
+        fields = {field.name for field in self.request_fields}
+        alone = {view.name for view in self.on_demand_views if set(view.inputs) <= fields} | {"request"}
+        return [model_input.name for model_input in self.inputs if model_input.source in alone]
+
+    def model_inputs(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The columns a model takes, in its order: categories as text or None, all else as float64 with NaN for null."""
+        columns = {
+            model_input.name: rows[model_input.name].astype(object).where(rows[model_input.name].notna(), None)
+            if model_input.dtype == "string"
+            else rows[model_input.name].astype("float64")
+            for model_input in self.inputs
+        }
+        return pd.DataFrame(columns, index=rows.index)
 
 
 class TrainingSet(Part):
@@ -177,6 +192,30 @@ class FeatureContract(Part):
                 f"Feature service {name!r} has changed since the model was trained: {'; '.join(found)}. A feature service "
                 "never changes: put the old definition back, give the new one a new name, and run `feast -c feature_repo apply`."
             )
+
+
+def fetch_version(version: ModelVersion) -> tuple[Path, FeatureContract]:
+    """Fetch a registered version's artifacts; returns their folder and the contract in it.
+
+    Raises ContractBroken when there is none, or when it is not the one that the version was registered with.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    named = f"{version.name} version {version.version}"
+    folder = Path(download_artifacts(version.source))
+    file = folder / "extra_files" / FILE_NAME
+    if not file.is_file():
+        raise ContractBroken(f"{named} carries no {FILE_NAME}; it was not registered by this training pipeline.")
+    try:
+        contract = FeatureContract.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise ContractBroken(f"The {FILE_NAME} of {named} cannot be read: {error.errors()[0]['msg']}.") from error
+    if contract.sha256 != version.tags.get(DIGEST_TAG):
+        raise ContractBroken(
+            f"The {FILE_NAME} of {named} has sha256 {contract.sha256}, but the version was registered with "
+            f"{version.tags.get(DIGEST_TAG)}: it was changed since. Train and register again."
+        )
+    return folder, contract
 
 
 # Words for people: a changed description does not change what a model gets.

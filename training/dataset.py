@@ -1,0 +1,164 @@
+"""The labelled rows of a feature service: the Feast registry and a moment in; one row a prediction, with its outcome, out.
+
+Every row is what the service would have seen at its prediction time: features joined point in time, the label only if it
+was known by `as_of`. Table versions are pinned first, so all reads see one state of the feature store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from feast import FeatureStore
+from feast.infra.offline_stores.file_source import FileSource
+from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
+
+from validation.contract import FeatureInterface
+
+PREDICTION_TIME = "event_timestamp"
+LABEL_KNOWN_AT = "label_known_at"
+
+
+class DataMissing(RuntimeError):
+    """The feature store has no rows, or no table, to train on."""
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """`frame` has the row key, `event_timestamp` (the prediction time), `label_known_at`, the request fields, the join
+    keys, the model inputs and the label, in order of prediction time and row key. Times are UTC."""
+
+    frame: pd.DataFrame
+    interface: FeatureInterface
+    row_key: str
+
+    def between(self, start: datetime, end: datetime, known_by: datetime | None = None) -> LabelledRows:
+        """The rows predicted in `[start, end)` whose label was known by `known_by`, when that is given."""
+        chosen = self.frame[PREDICTION_TIME].between(start, end, inclusive="left")
+        if known_by is not None:
+            chosen &= self.frame[LABEL_KNOWN_AT] <= known_by
+        return LabelledRows(self.frame[chosen].reset_index(drop=True), self.interface, self.row_key)
+
+    @property
+    def inputs(self) -> pd.DataFrame:
+        return self.interface.model_inputs(self.frame)
+
+    @property
+    def labels(self) -> pd.Series:
+        return self.frame[self.interface.label].astype("int64")
+
+    @property
+    def sha256(self) -> str:
+        """A hash over every cell of key, prediction time, inputs and label. MLflow's own dataset digest skips rows."""
+        content = self.inputs.assign(
+            __key=self.frame[self.row_key], __at=self.frame[PREDICTION_TIME].astype("int64"), __label=self.labels
+        )
+        digest = hashlib.sha256(",".join(content.columns).encode())
+        digest.update(pd.util.hash_pandas_object(content, index=False).to_numpy().tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, int]:
+    """Fix every table the feature service reads at its newest version, for this store object; returns source -> version.
+
+    Raises DataMissing when a table does not exist yet.
+    """
+    names = [view.name for view in interface.stored_views] + [interface.spine_view, interface.label_view]
+    versions: dict[str, int] = {}
+    for name in names:
+        source = store.get_feature_view(name).batch_source
+        path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
+        try:
+            versions[source.name] = DeltaTable(str(path)).version()
+        except TableNotFoundError as error:
+            raise DataMissing(f"Feature view {name!r} has no table at {path}. Run `make features` to build it.") from error
+    store.config.offline_store.delta_versions.update(versions)
+    return versions
+
+
+def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datetime, as_of: datetime) -> LabelledRows:
+    """Rows predicted from `start` on whose label was known by `as_of`. Raises DataMissing when there are none."""
+    spine = _stored_rows(store, interface.spine_view, as_of)
+    row_key = _row_key(store, interface)
+    spine[PREDICTION_TIME] = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
+    # Of a restated schedule entry, the one that was known when the prediction was due.
+    spine = spine[spine["__known_at"] <= spine[PREDICTION_TIME]]
+    spine = spine.sort_values([row_key, "__known_at"]).drop_duplicates(row_key, keep="last")
+    labels = _stored_rows(store, interface.label_view, as_of).rename(columns={"__known_at": LABEL_KNOWN_AT})
+    labels = labels.sort_values([row_key, LABEL_KNOWN_AT]).drop_duplicates(row_key, keep="last")
+    rows = spine[spine[PREDICTION_TIME] >= start].merge(
+        labels[[row_key, interface.label, LABEL_KNOWN_AT]], on=row_key, validate="one_to_one"
+    )
+    if rows.empty:
+        raise DataMissing(
+            f"No row of {interface.spine_view!r} predicted from {start:%Y-%m-%dT%H:%MZ} on has an outcome by "
+            f"{as_of:%Y-%m-%dT%H:%MZ}. Choose a later as_of or an earlier start, or run `make features` for that interval."
+        )
+    return LabelledRows(with_features(store, interface, rows), interface, row_key)
+
+
+def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:
+    """Join each row (request fields and `event_timestamp`) with its features as of that moment, in order of moment."""
+    keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
+    joined = store.get_historical_features(
+        rows.assign(**keys).drop(columns="__known_at", errors="ignore"),
+        store.get_feature_service(interface.feature_service),
+    ).to_df()
+    # Stock Feast keeps no row order; the order of fitting must not depend on the store.
+    return joined.sort_values([PREDICTION_TIME, *keys]).reset_index(drop=True)
+
+
+def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -> dict[str, Any]:
+    """A request that a model of these rows can answer as of `as_of`: the next prediction due, JSON values.
+
+    Prefers one whose every field is known and whose categories `rows` has seen. Raises DataMissing.
+    """
+    interface = rows.interface
+    spine = _stored_rows(store, interface.spine_view, as_of)
+    due = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
+    spine = spine[due >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
+    fields = [field.name for field in interface.request_fields]
+    seen = pd.concat([spine[name].isin(rows.frame[name].unique()) for name in interface.categories], axis=1).all(axis=1)
+    whole = spine[spine[fields].notna().all(axis=1) & seen]
+    if whole.empty:
+        raise DataMissing(
+            f"{interface.spine_view!r} has no complete row to predict from {as_of:%Y-%m-%dT%H:%MZ} on. "
+            "The example request of a model is taken from there: run `make features` for a later interval."
+        )
+    request = {name: value.item() if isinstance(value, np.generic) else value for name, value in whole.iloc[0][fields].items()}
+    return {
+        name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+        for name, value in (request | {"as_of": as_of}).items()
+    }
+
+
+def _row_key(store: FeatureStore, interface: FeatureInterface) -> str:
+    columns = [column.name for column in store.get_feature_view(interface.spine_view).entity_columns]
+    assert len(columns) == 1, f"the spine {interface.spine_view!r} needs one join key, it has {columns}"
+    return columns[0]
+
+
+def _stored_rows(store: FeatureStore, view_name: str, until: datetime) -> pd.DataFrame:
+    """All rows of a view stamped up to `until`: key, features and `__known_at`, their event timestamp."""
+    view = store.get_feature_view(view_name)
+    source = view.batch_source
+    job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
+        config=store.config,
+        data_source=source,
+        join_key_columns=[column.name for column in view.entity_columns],
+        feature_name_columns=[feature.name for feature in view.features],
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=source.created_timestamp_column,
+        end_date=until,
+    )
+    rows = job.to_df().sort_values(source.created_timestamp_column)
+    return rows.drop(columns=source.created_timestamp_column).rename(columns={source.timestamp_field: "__known_at"})
