@@ -1,0 +1,135 @@
+"""The Bento service: HTTP in, JSON out. `bentoml serve serving.service:PredictionService`"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import bentoml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from serving.features import AsOfTooEarly
+from serving.openapi import document, docs_page
+from serving.predictor import NoModel, Predictor
+from serving.schemas import RequestInvalid
+from serving.settings import ServingSettings
+
+logger = logging.getLogger("serving")
+SETTINGS = ServingSettings()
+# One prediction at a time: Feast's SQLite connection and the model are shared; the event loop stays free for probes.
+ONE_AT_A_TIME = anyio.CapacityLimiter(1)
+
+
+class BodyTooLarge(ValueError):
+    """A request body over the limit."""
+
+
+def _service() -> Any:
+    return bentoml.get_current_service()
+
+
+async def predict(request: Request) -> Response:
+    body = await _body(request, SETTINGS.max_body_bytes)
+    served = _service().predictor.served
+    answer = await anyio.to_thread.run_sync(served.answer, body, datetime.now(UTC), limiter=ONE_AT_A_TIME)
+    return JSONResponse(answer)
+
+
+async def model(_: Request) -> Response:
+    served = _service().predictor.served
+    contract = served.contract
+    return JSONResponse(
+        {"name": served.name, "version": served.version, "feature_contract_sha256": contract.sha256}
+        | {"contract": contract.model_dump(mode="json")}
+    )
+
+
+async def openapi(_: Request) -> Response:
+    return JSONResponse(document(_service().predictor.served))
+
+
+async def docs(_: Request) -> Response:
+    return docs_page()
+
+
+async def home(_: Request) -> Response:
+    return RedirectResponse("/docs")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, read only as far as the limit: a client may leave out its length, or lie. Raises BodyTooLarge."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > limit:
+            raise BodyTooLarge(f"The body has more than {limit} bytes.")
+    return bytes(received)
+
+
+def _refuse(status: int) -> Any:
+    async def answer(_: Request, error: Exception) -> Response:
+        problems = getattr(error, "problems", None)
+        return JSONResponse({"error": str(error)} | ({"fields": problems} if problems else {}), status_code=status)
+
+    return answer
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    return JSONResponse({"error": "The prediction failed; the service's log says why."}, status_code=500)
+
+
+async def _http_error(_: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+APP = Starlette(
+    routes=[
+        Route("/predict", predict, methods=["POST"]),
+        Route("/model", model),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Route("/", home),
+    ],
+    exception_handlers={
+        RequestInvalid: _refuse(422),
+        AsOfTooEarly: _refuse(422),
+        BodyTooLarge: _refuse(413),
+        NoModel: _refuse(503),
+        405: _http_error,
+        500: _failed,
+    },
+)
+
+
+@bentoml.service(
+    # BentoML's own defaults are every interface, 60 seconds, and no bound on what waits.
+    http={"host": SETTINGS.host, "port": SETTINGS.port},
+    traffic={"timeout": 10, "max_concurrency": 64},
+)
+@bentoml.asgi_app(APP, path="/")
+class PredictionService:
+    """Serves the version that an alias of a registered model points to, and follows it."""
+
+    def __init__(self) -> None:
+        self.predictor = Predictor(SETTINGS)
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        self.predictor.follow()
+        # What was built by now lives as long as the process: keep the collector from walking it during requests.
+        gc.collect()
+        gc.freeze()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self.predictor.stop()
+
+    async def __is_ready__(self) -> bool:
+        return self.predictor.ready
