@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from validation.errors import Refusal
 from validation.times import utc
 
 CONFIG_FILE = Path(__file__).with_name("config.yaml")
 
 
-class ConfigInvalid(ValueError):
+class ConfigInvalid(Refusal):
     """The configuration or a parameter cannot be used."""
 
 

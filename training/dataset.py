@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
 from validation.contract import FeatureInterface
+from validation.errors import Refusal
 
 PREDICTION_TIME = "event_timestamp"
 LABEL_KNOWN_AT = "label_known_at"
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-class DataMissing(RuntimeError):
+class DataMissing(Refusal):
     """The feature store has no rows, or no table, to train on."""
 
 

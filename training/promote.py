@@ -11,17 +11,18 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from training.evaluate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
+from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
+from validation.errors import Refusal
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
-class NothingToDo(RuntimeError):
+class NothingToDo(Refusal):
     """There is no version to judge, promote or go back to."""
 
 
-class PromotionRefused(RuntimeError):
+class PromotionRefused(Refusal):
     """The gate's judgement is bad, missing, or about another champion."""
 
 

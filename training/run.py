@@ -14,25 +14,13 @@ import sys
 from pathlib import Path
 
 import mlflow
-from feast import FeatureStore
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from training.config import ConfigInvalid, TrainingConfig, load_config
-from training.dataset import DataMissing
-from training.evaluate import Decision, evaluate
-from training.promote import (
-    CHAMPION,
-    NothingToDo,
-    PromotionRefused,
-    challenger_of,
-    promote,
-    rollback,
-    version_at,
-)
-from training.train import UnknownFeatureService, train
-from validation.contract import ContractBroken
-from validation.gate import BatchRefused
+from training.gate import Decision
+from training.promote import CHAMPION, PromotionRefused, challenger_of, promote, rollback, version_at
+from validation.errors import Refusal
 
 COMMANDS = {
     "main": "train, evaluate and promote",
@@ -41,16 +29,6 @@ COMMANDS = {
     "promote": "make the challenger the champion, if it passed",
     "rollback": "give the alias back to the champion before",
 }
-FAILURES = (
-    BatchRefused,
-    ConfigInvalid,
-    ContractBroken,
-    DataMissing,
-    MlflowException,
-    NothingToDo,
-    PromotionRefused,
-    UnknownFeatureService,
-)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -68,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         return run(options.command, load_config({"feature_service": options.feature_service, "as_of": options.as_of}))
-    except FAILURES as error:
+    except (Refusal, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -83,6 +61,12 @@ def run(command: str, config: TrainingConfig) -> int:
     if command == "promote":
         print(promote(client, name, config.gate.mode))
         return 0
+    # Here and not above: Feast, Great Expectations and scikit-learn take ten seconds that a rollback should not wait for.
+    from feast import FeatureStore
+
+    from training.evaluate import evaluate
+    from training.train import train
+
     store = FeatureStore(repo_path=os.environ.get("TRAINING_FEAST_REPO", str(ROOT / "feature_repo")))
     if command in ("main", "train"):
         with mlflow.start_run():

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import subprocess
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +26,7 @@ from sklearn.pipeline import Pipeline
 
 from training.config import ModelParameters, TrainingConfig
 from training.dataset import (
+    END_OF_TIME,
     PREDICTION_TIME,
     DataMissing,
     LabelledRows,
@@ -38,16 +38,16 @@ from training.metrics import scores
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
 from validation.contract import DIGEST_TAG, FILE_NAME, SERVICE_TAG, FeatureContract, FeatureInterface, TrainingSet
+from validation.errors import Refusal
 from validation.gate import Gate
 from validation.steps import step
 from validation.suites.training_set import training_suite
 
 CHALLENGER = "challenger"
-END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
 
 
-class UnknownFeatureService(ValueError):
+class UnknownFeatureService(Refusal):
     """The Feast registry has no feature service of that name."""
 
 
