@@ -126,7 +126,7 @@ format: setup ## Mend style and formatting
 	$(PYTHON) -m ruff format .
 typecheck: setup ## Check the types
 	$(PYTHON) -m mypy
-bench: setup ## Measure training data, serving and materialization
+bench: setup ## Time and memory of the whole journey, beside its budgets
 	$(PYTHON) -m tests.benchmarks
 lock: ## Rewrite uv.lock after a change to pyproject.toml
 	@.ci/setup lock

@@ -67,7 +67,7 @@ def run(command: str, config: TrainingConfig) -> int:
     from training.evaluate import evaluate
     from training.train import train
 
-    store = FeatureStore(repo_path=os.environ.get("TRAINING_FEAST_REPO", str(ROOT / "feature_repo")))
+    store = FeatureStore(repo_path=str(ROOT / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")))
     if command in ("main", "train"):
         with mlflow.start_run():
             train(store, client, config)

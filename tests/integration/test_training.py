@@ -246,7 +246,7 @@ def test_a_worse_challenger_is_refused_and_rollback_takes_the_features_along(cli
         (("--feature-service", "arrival_delay_v9"), "there are: arrival_delay_v1, arrival_delay_v2"),
         (("--as-of", "yesterday"), "'yesterday' is not a moment"),
         (("--as-of", "2012-12-20"), "choose an earlier start or a later as_of"),
-        (("--as-of", "2013-02-10"), "at least 1000 expected"),
+        (("--as-of", "2013-02-03"), "at least 1000 expected"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_one_line_and_registers_nothing(client, training, parameters, said):
