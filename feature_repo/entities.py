@@ -53,5 +53,5 @@ flight = Entity(
     name="flight",
     join_keys=["flight_id"],
     value_type=ValueType.STRING,
-    description="One scheduled departure: carrier, number, origin and scheduled UTC minute, e.g. UA1545_EWR_20130101T1015Z.",
+    description="One scheduled departure: carrier, number, origin and UTC minute, e.g. UA1545_EWR_20130101T1015Z.",
 )

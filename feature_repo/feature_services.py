@@ -54,7 +54,7 @@ arrival_delay_v2 = FeatureService(
         # Without the month: one year of history cannot teach a season, only memorise it.
         schedule_clock[["dep_local_hour", "dep_day_of_week", "scheduled_minutes"]],
     ],
-    description="v1 without its noisiest features, plus the airport, the weather, the aircraft and the schedule of the day.",
+    description="v1 without its noisiest features, plus airport, weather, aircraft and the schedule of the day.",
     owner=OWNER,
     tags=SERVICE_TAGS,
 )

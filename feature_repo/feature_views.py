@@ -10,13 +10,13 @@ from datetime import timedelta
 from data_sources import delta_source
 from entities import carrier, departure_hour, dest, flight, flight_number, origin, tailnum
 from feast import FeatureView, Field
-from feast.types import Float64, Int64, String, UnixTimestamp
+from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
 
 OWNER = "feature-team@example.org"
 RELIABILITY_WINDOWS = ("1d", "7d", "30d")
 
 
-def field(name: str, dtype, description: str, unit: str, **tags: str) -> Field:
+def field(name: str, dtype: FeastType, description: str, unit: str, **tags: str) -> Field:
     return Field(name=name, dtype=dtype, description=description, tags={"unit": unit, **tags})
 
 
@@ -35,7 +35,7 @@ def reliability_fields(prefix: str, who: str) -> list[Field]:
             field(
                 f"{prefix}_cancelled_rate_{window}",
                 Float64,
-                f"Share of the flights {who} that were cancelled, of those that left or were cancelled in the last {window}.",
+                f"Share of the flights {who} cancelled, of those that left or were cancelled in the last {window}.",
                 "ratio",
                 window=window,
             ),
@@ -55,9 +55,7 @@ origin_congestion = FeatureView(
     entities=[origin],
     ttl=timedelta(hours=1),
     schema=[
-        field(
-            f"origin_departures_{w}", Int64, f"Flights that left the airport in the last {w}.", "flights", window=w
-        )
+        field(f"origin_departures_{w}", Int64, f"Flights that left the airport in the last {w}.", "flights", window=w)
         for w in ("1h", "3h")
     ]
     + [

@@ -1,8 +1,8 @@
 """Features computed from the request itself, by this code alone, when training and when serving.
 
-The functions are stored in the Feast registry and run elsewhere, so each imports what it needs. Feast 0.67 cannot keep a
-description on an on-demand field (it loses it on the way out of the registry and then calls the field unknown), so the
-view's tags document its features.
+The functions are stored in the Feast registry and run elsewhere, so each imports what it needs. Feast 0.67 cannot keep
+a description on an on-demand field (it loses it on the way out of the registry and then calls the field unknown), so
+the view's tags document its features.
 """
 
 from data_sources import flight_request

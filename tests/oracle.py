@@ -129,7 +129,7 @@ NOTHING = Events(np.array([], dtype="int64"), np.array([], dtype="float64"))
 
 @dataclass
 class Oracle:
-    """Every feature, recomputed. `until`: the end of the published interval; rows of a window may be stamped with it."""
+    """Every feature, recomputed. `until`: the end of the published interval; rows of a window may bear its stamp."""
 
     directory: Path | None = None
     until: int = field(default_factory=lambda: micros("2014-01-03"))
@@ -403,7 +403,7 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def none_if_nan(value: Any) -> Any:
-    return None if value is None or value != value else value
+    return None if pd.isna(value) else value
 
 
 def _reliability_names(prefix: str) -> list[str]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from validation.errors import Refusal
+
 if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow.entities.model_registry import ModelVersion
@@ -28,7 +30,7 @@ EPOCH = pd.Timestamp("1970-01-01", tz="UTC")
 ValueType = Literal["string", "int64", "double", "float", "int32", "bool", "unix_timestamp"]
 
 
-class ContractBroken(RuntimeError):
+class ContractBroken(Refusal):
     """The live feature registry cannot honour a model's contract."""
 
 
@@ -132,7 +134,7 @@ class FeatureInterface(Part):
         return [model_input.name for model_input in self.inputs if model_input.source in alone]
 
     def model_inputs(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The columns a model takes, in its order: categories as text or None, all else as float64 with NaN for null."""
+        """The columns a model takes, in its order: categories as text or None, all else as float64, NaN for null."""
         columns = {
             model_input.name: rows[model_input.name].astype(object).where(rows[model_input.name].notna(), None)
             if model_input.dtype == "string"
@@ -189,8 +191,9 @@ class FeatureContract(Part):
         found = differences(self.interface, live)
         if found:
             raise ContractBroken(
-                f"Feature service {name!r} has changed since the model was trained: {'; '.join(found)}. A feature service "
-                "never changes: put the old definition back, give the new one a new name, and run `feast -c feature_repo apply`."
+                f"Feature service {name!r} has changed since the model was trained: {'; '.join(found)}. A feature "
+                "service never changes: put the old definition back, give the new one a new name, and run "
+                "`feast -c feature_repo apply`."
             )
 
 
@@ -302,6 +305,7 @@ def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, Value
         for feature in projection.features:
             inputs.append(feature.name)
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
+    assert view.feature_transformation is not None  # a view in the registry has its code
     code = view.feature_transformation.udf_string
     return OnDemandView(
         name=name,

@@ -1,4 +1,4 @@
-"""Run an expectation suite over a batch: a frame in; the good rows, the held rows with their reasons, and a verdict out.
+"""Run an expectation suite over a batch: a frame in; the good rows, the held rows with reasons, and a verdict out.
 
 A *row rule* judges each row: a row that breaks one goes to quarantine and the rest go on. A *batch rule* judges the
 batch as a whole: when it breaks, nothing of the batch may be used. Rules of severity `warning` are only reported.
@@ -7,31 +7,34 @@ batch as a whole: when it breaks, nothing of the batch may be used. Rules of sev
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
+import numpy as np
 import pandas as pd
 from great_expectations.core import ExpectationSuite
 from great_expectations.expectations.expectation import Expectation
+
+from validation.errors import Refusal
 
 ROW_NUMBER = "__row"
 logger = logging.getLogger(__name__)
 
 
-class BatchRefused(RuntimeError):
+class BatchRefused(Refusal):
     """A batch broke a batch rule, or too many of its rows broke row rules. Nothing of it may be published."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Named rules for one table. `min_rows` 0 allows an empty batch; `max_held_share` bounds what may be quarantined."""
+    """Named rules for one table. `min_rows` 0 allows an empty batch; `max_held_share` bounds what is quarantined."""
 
     name: str
-    row_rules: dict[str, Expectation]
-    batch_rules: dict[str, Expectation] = field(default_factory=dict)
+    row_rules: Mapping[str, Expectation]
+    batch_rules: Mapping[str, Expectation] = field(default_factory=dict)
     min_rows: int = 1
     max_held_share: float = 0.05
 
@@ -71,8 +74,9 @@ class Outcome:
         """Return self, or raise BatchRefused with a one-line reason."""
         if self.refusals:
             raise BatchRefused(
-                f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. Nothing of it was published; what was "
-                "published before stays. Mend the source, or the rule in validation/suites/ if the rule is wrong, and run again."
+                f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. Nothing of it was published; "
+                "what was published before stays. Mend the source, or the rule in validation/suites/ if that is wrong, "
+                "and run again."
             )
         return self
 
@@ -83,7 +87,8 @@ class Gate:
     def __init__(self) -> None:
         logging.getLogger("great_expectations").setLevel(logging.WARNING)
         self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}  # type: ignore[assignment]
+        bars = {"globally": False, "metric_calculations": False}
+        self._context.variables.progress_bars = bars  # type: ignore[assignment]
         self._source = self._context.data_sources.add_pandas("batches")
         self.findings: list[Finding] = []
 
@@ -101,7 +106,8 @@ class Gate:
         self.findings += findings
         held_rows = sorted(broken_by_row)
         held = frame.iloc[held_rows].assign(rules=[",".join(sorted(broken_by_row[row])) for row in held_rows])
-        accepted = frame.drop(frame.index[held_rows]) if held_rows else frame
+        # By position: an index label may belong to several rows.
+        accepted = frame[~np.isin(np.arange(len(frame)), held_rows)] if held_rows else frame
         return Outcome(suite.name, len(frame), accepted, held, findings)
 
     def write_docs(self, directory: Path) -> Path:
@@ -119,8 +125,8 @@ class Gate:
         return directory / "index.html"
 
     def _run(self, frame: pd.DataFrame, suite: Suite) -> Iterable[tuple[Finding, list[int]]]:
-        scopes = {name: "row" for name in suite.row_rules} | {name: "batch" for name in suite.batch_rules}
-        rules = suite.row_rules | suite.batch_rules
+        scopes = dict.fromkeys(suite.row_rules, "row") | dict.fromkeys(suite.batch_rules, "batch")
+        rules = {**suite.row_rules, **suite.batch_rules}
         expectations = [rule.copy(update={"meta": {"rule": name}}) for name, rule in rules.items()]
         definition = self._context.validation_definitions.add_or_update(
             gx.ValidationDefinition(
@@ -136,13 +142,15 @@ class Gate:
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
         )
         for result in results.results:
-            rule = result.expectation_config.meta["rule"]
+            configuration = result.expectation_config
+            assert configuration is not None
+            rule = (configuration.meta or {})["rule"]
             severity = str(getattr(rules[rule].severity, "value", rules[rule].severity))
             found: dict[str, Any] = result.result or {}
             rows = [int(entry[ROW_NUMBER]) for entry in found.get("unexpected_index_list") or []]
             observed = found.get("observed_value", f"{len(rows)} rows")
             error = _error(result.exception_info)
-            # A rule that could not even run (a missing or retyped column) says nothing of single rows: it stops the batch.
+            # A rule that could not even run (a missing or retyped column) says nothing of single rows: it stops all.
             scope = "batch" if error else scopes[rule]
             yield (
                 Finding(suite.name, rule, scope, severity, bool(result.success), len(rows), error or str(observed)),

@@ -8,5 +8,7 @@ def utc(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a moment; expected ISO 8601 such as 2013-10-01 or 2013-10-01T02:00Z") from error
+        raise ValueError(
+            f"{text!r} is not a moment; expected ISO 8601 such as 2013-10-01 or 2013-10-01T02:00Z"
+        ) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

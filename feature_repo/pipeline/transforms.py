@@ -61,8 +61,8 @@ class FeatureTable:
 
 
 def seconds(moment):
-    """Whole seconds since 1970. ibis types them int32, which ends in 2038."""
-    return moment.epoch_seconds().cast("int64")
+    """Whole seconds since 1970, cut off: DuckDB alone would round them. ibis types them int32, which ends in 2038."""
+    return moment.truncate("s").epoch_seconds().cast("int64")
 
 
 def cell_end(moment, grid: int):
@@ -101,7 +101,10 @@ def windowed(
     """
     measures = [name for name in counts.columns if name not in (*keys, "bucket", "learnt")]
     cells = counts.group_by([*keys, "bucket"]).agg(
-        learnt=_.learnt.max(), seen_at=_.bucket.max(), due=ibis.literal(0, "int64"), **{name: _[name].sum() for name in measures}
+        learnt=_.learnt.max(),
+        seen_at=_.bucket.max(),
+        due=ibis.literal(0, "int64"),
+        **{name: _[name].sum() for name in measures},
     )
     if heartbeat:
         points = ibis.memtable({"bucket": interval.grid_points(grid)}, schema={"bucket": "int64"})
@@ -116,7 +119,12 @@ def windowed(
     merged = (
         ibis.union(cells.select(due.columns), due)
         .group_by([*keys, "bucket"])
-        .agg(learnt=_.learnt.max(), seen_at=_.seen_at.max(), due=_.due.max(), **{name: _[name].sum() for name in measures})
+        .agg(
+            learnt=_.learnt.max(),
+            seen_at=_.seen_at.max(),
+            due=_.due.max(),
+            **{name: _[name].sum() for name in measures},
+        )
     )
 
     def over(length: int):
@@ -132,9 +140,14 @@ def windowed(
             for window, length in windows.items()
         },
     )
+    wanted = within(rows, interval).filter(_.due == 1)
+    return wanted.filter(_.latest.notnull()) if heartbeat else wanted
+
+
+def within(rows: Table, interval: Interval) -> Table:
+    """The rows that end in the interval: cells around it, seen in part only, are another interval's."""
     start, end = int(interval.start.timestamp()), int(interval.end.timestamp())
-    wanted = (rows.due == 1) & (rows.bucket > start) & (rows.bucket <= end)
-    return rows.filter(wanted & rows.latest.notnull() if heartbeat else wanted)
+    return rows.filter((rows.bucket > start) & (rows.bucket <= end))
 
 
 def stamped(rows: Table, keys: tuple[str, ...], **features) -> Table:
@@ -210,9 +223,11 @@ def aircraft_rotation(tables: Tables, interval: Interval) -> Table:
     keys, arrivals = ("tailnum",), tables["arrivals"]
     counts = counted(arrivals, keys, QUARTER_HOUR, landed=ibis.literal(1))
     rows = windowed(counts, keys, QUARTER_HOUR, {"24h": DAY, "48h": 2 * DAY}, interval, heartbeat=False)
-    # Should a feed say that an aircraft landed twice in a quarter of an hour, the later landing counts.
+    # Should a feed say that an aircraft landed twice in a quarter of an hour, the later landing counts; if at one
+    # moment, the flight that was to leave later.
+    order = ibis.struct({name: arrivals[name] for name in ("event_timestamp", "scheduled_departure", "flight_id")})
     cells = arrivals.group_by("tailnum", latest=cell_end(arrivals.event_timestamp, QUARTER_HOUR)).agg(
-        last_arr_delay=arrivals.arr_delay_minutes.argmax(arrivals.event_timestamp)
+        last_arr_delay=arrivals.arr_delay_minutes.argmax(order)
     )
     joined = rows.left_join(cells, ["tailnum", "latest"])
     return stamped(
@@ -251,7 +266,7 @@ def origin_schedule_load(tables: Tables, interval: Interval) -> Table:
         departure_hour=seconds(schedule.scheduled_departure) // HOUR,
         bucket=cell_end(schedule.event_timestamp, HOUR),
     ).agg(learnt=seconds(schedule.created_timestamp).max(), flights=_.count())
-    return stamped(rows, ("origin", "departure_hour"), origin_scheduled_departures_hour=rows.flights)
+    return stamped(within(rows, interval), ("origin", "departure_hour"), origin_scheduled_departures_hour=_.flights)
 
 
 def route_profile(tables: Tables, interval: Interval) -> Table:
@@ -260,7 +275,7 @@ def route_profile(tables: Tables, interval: Interval) -> Table:
     rows = schedule.group_by("origin", "dest", bucket=cell_end(schedule.event_timestamp, DAY)).agg(
         learnt=seconds(schedule.created_timestamp).max(), miles=_.distance_miles.max()
     )
-    return stamped(rows, ("origin", "dest"), route_distance_miles=rows.miles)
+    return stamped(within(rows, interval), ("origin", "dest"), route_distance_miles=_.miles)
 
 
 def passed_on(source: str, **columns: str) -> Callable[[Tables, Interval], Table]:
@@ -305,7 +320,8 @@ WEATHER_COLUMNS = {
 }
 CARRIER_ORIGIN, ROUTE = ("carrier", "origin"), ("origin", "dest")
 
-# Every published table, in the order it is published. `closed` says which end of the interval its rows may lie on.
+# Every published table, in the order it is published. An on-change view looks a grid cell further back than its longest
+# window: the event whose leaving is news may have happened at the beginning of its cell.
 FEATURE_TABLES = {
     "origin_congestion": FeatureTable(("origin",), ("departures",), origin_congestion, ROSTER),
     "origin_weather": FeatureTable(("origin",), ("weather",), passed_on("weather", **WEATHER_COLUMNS), closed="left"),
@@ -315,7 +331,7 @@ FEATURE_TABLES = {
     "route_reliability": FeatureTable(ROUTE, FLOWN, reliability("route", ROUTE, 6 * HOUR), ROSTER),
     "route_profile": FeatureTable(ROUTE, ("schedule",), route_profile, DAY),
     "dest_arrivals": FeatureTable(("dest",), ("arrivals",), dest_arrivals, ROSTER),
-    "aircraft_rotation": FeatureTable(("tailnum",), ("arrivals",), aircraft_rotation, 2 * DAY),
+    "aircraft_rotation": FeatureTable(("tailnum",), ("arrivals",), aircraft_rotation, 2 * DAY + QUARTER_HOUR),
     "aircraft_profile": FeatureTable(
         ("tailnum",),
         ("aircraft",),
@@ -323,7 +339,7 @@ FEATURE_TABLES = {
         closed="left",
     ),
     "flight_number_reliability": FeatureTable(
-        ("carrier", "flight_number"), ("arrivals",), flight_number_reliability, 30 * DAY
+        ("carrier", "flight_number"), ("arrivals",), flight_number_reliability, 30 * DAY + DAY
     ),
     "origin_schedule_load": FeatureTable(("origin", "departure_hour"), ("schedule",), origin_schedule_load, HOUR),
     "flight_schedule": FeatureTable(

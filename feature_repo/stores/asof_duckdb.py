@@ -8,9 +8,10 @@ Written for Feast 0.67, whose stock duckdb store cannot read Delta Lake without 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import ibis
@@ -36,7 +37,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from pydantic import Field
 
-from feature_repo.stores.delta import connect, create_view, exists, literal, quote
+from feature_repo.stores.delta import connect, create_parquet_view, create_view, exists, literal, quote
 
 ROW_ID = "__entity_row"
 
@@ -44,7 +45,7 @@ ROW_ID = "__entity_row"
 class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):
     """`delta_versions` pins a data source, by name, to one version of its table; the rest are read at their newest."""
 
-    type: Literal["feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"] = (  # type: ignore[assignment]
+    type: Literal["feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"] = (
         "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"
     )
     delta_versions: dict[str, int] = Field(default_factory=dict)
@@ -68,7 +69,7 @@ class AsofRetrievalJob(RetrievalJob):
         super().__init__()
         self._query = query
         self._repo_path = repo_path
-        self._on_demand_feature_views = on_demand_feature_views or []
+        self._on_demand_feature_views = [_narrow(view) for view in on_demand_feature_views or []]
         self._full_feature_names = full_feature_names
         self._metadata = metadata
 
@@ -90,9 +91,7 @@ class AsofRetrievalJob(RetrievalJob):
     def metadata(self) -> RetrievalMetadata | None:
         return self._metadata
 
-    def persist(
-        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
-    ) -> None:
+    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the result, on-demand features included, as one Delta table or Parquet file.
 
         Raises SavedDatasetLocationAlreadyExists when something is there and `allow_overwrite` is False.
@@ -110,11 +109,33 @@ class AsofRetrievalJob(RetrievalJob):
         _write_data_source(ibis.memtable(result), source, self._repo_path, "overwrite", allow_overwrite)
 
 
+def _narrow(view: OnDemandFeatureView) -> OnDemandFeatureView:
+    """A copy of the view whose code is handed the columns it declares and no others.
+
+    Feast 0.67 turns every column of the whole result into Python objects, once a view: most of the time of a retrieval.
+    """
+    narrow = copy.copy(view)
+    declared = [field.name for source in view.source_request_sources.values() for field in source.schema]
+    for projection in view.source_feature_view_projections.values():
+        for feature in projection.features:
+            declared += [feature.name, f"{projection.name_to_use()}__{feature.name}"]
+
+    def transform_arrow(table: pa.Table, full_feature_names: bool = False) -> pa.Table:
+        inputs = table.select([name for name in dict.fromkeys(declared) if name in table.column_names])
+        return OnDemandFeatureView.transform_arrow(view, inputs, full_feature_names)
+
+    narrow.transform_arrow = transform_arrow  # type: ignore[method-assign,assignment]
+    return narrow
+
+
 class AsofDuckDBOfflineStore(DuckDBOfflineStore):
     """Delta Lake and Parquet sources, joined by ASOF."""
 
+    # It needs two inequalities, and an ASOF join has one. Feast refuses the option when this says so.
+    supports_filter_by_created_timestamp = False
+
     @staticmethod
-    def get_historical_features(
+    def get_historical_features(  # type: ignore[override]  # without the option above, as other stores
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
@@ -122,7 +143,6 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
-        **kwargs: Any,
     ) -> RetrievalJob:
         """Join each entity row with the newest feature row at or before its event timestamp, within the view's ttl.
 
@@ -136,26 +156,23 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
         )
         moments = entities.column(timestamp_column)
         views = [
-            _ViewPlan(config, view, feature_refs, full_feature_names, set(entities.column_names))
-            for view in feature_views
+            _ViewPlan(view, feature_refs, full_feature_names, set(entities.column_names)) for view in feature_views
         ]
 
         def query() -> pa.Table:
             entities_with_id = entities.append_column(ROW_ID, pa.array(range(entities.num_rows), pa.int64()))
             con.register("__entities", entities_with_id)
             for number, view in enumerate(views):
-                create_view(con, f"__source_{number}", view.path, view.version)
+                _create_view(con, f"__source_{number}", view.source, config)
             columns = [f"e.{quote(name)}" for name in entities.column_names]
             ctes, joins = [], []
             for number, view in enumerate(views):
                 ctes.append(f"v{number} AS ({view.rows(f'__source_{number}')})")
                 joins.append(view.join(f"v{number}", timestamp_column))
                 columns += view.selected(f"v{number}", timestamp_column)
-            statement = (
-                (f"WITH {', '.join(ctes)} " if ctes else "")
-                + f"SELECT {', '.join(columns)} FROM __entities e {' '.join(joins)} ORDER BY e.{quote(ROW_ID)}"
-            )
-            return con.sql(statement).to_arrow_table()
+            with_views = f"WITH {', '.join(ctes)} " if ctes else ""
+            joined = f"FROM __entities e {' '.join(joins)} ORDER BY e.{quote(ROW_ID)}"
+            return con.sql(f"{with_views}SELECT {', '.join(columns)} {joined}").to_arrow_table()
 
         return AsofRetrievalJob(
             query,
@@ -212,7 +229,6 @@ class _ViewPlan:
 
     def __init__(
         self,
-        config: RepoConfig,
         view: FeatureView,
         feature_refs: list[str],
         full_feature_names: bool,
@@ -221,8 +237,7 @@ class _ViewPlan:
         source = view.batch_source
         if not isinstance(source, FileSource):
             raise TypeError(f"Feature view {view.name!r} needs a file source, found {type(source).__name__}.")
-        self.path = _absolute(source, str(config.repo_path))
-        self.version = config.offline_store.delta_versions.get(source.name)
+        self.source = source
         self.timestamp, self.created = source.timestamp_field, source.created_timestamp_column
         self.ttl: timedelta | None = view.ttl
         prefix = view.projection.name_to_use()
@@ -258,7 +273,7 @@ class _ViewPlan:
         return f"ASOF LEFT JOIN {alias} ON {' AND '.join([*on, f'e.{quote(entity_timestamp)} >= {alias}.__ts'])}"
 
     def selected(self, alias: str, entity_timestamp: str) -> list[str]:
-        """The features, null once the row is older than the ttl. A ttl of zero never expires; the bound is inclusive."""
+        """The features, null once the row is older than the ttl: of zero, it never is; the bound is inclusive."""
         fresh = ""
         if self.ttl:
             microseconds = self.ttl // timedelta(microseconds=1)
@@ -269,6 +284,15 @@ class _ViewPlan:
             else f"{alias}.{quote(feature)} AS {quote(name)}"
             for feature, name in zip(self.features, self.names, strict=True)
         ]
+
+
+def _create_view(con: duckdb.DuckDBPyConnection, name: str, source: FileSource, config: RepoConfig) -> None:
+    """Make a source's rows visible in `con` as view `name`. As in Feast, a source that names no format is Parquet."""
+    path = _absolute(source, str(config.repo_path))
+    if isinstance(source.file_format, DeltaFormat):
+        create_view(con, name, path, config.offline_store.delta_versions.get(source.name))
+    else:
+        create_parquet_view(con, name, path)
 
 
 def _absolute(source: FileSource, repo_path: str) -> str:
@@ -307,8 +331,7 @@ def _pull(
 
     def query() -> pa.Table:
         con = connect()
-        path = _absolute(data_source, str(config.repo_path))
-        create_view(con, "__source", path, config.offline_store.delta_versions.get(data_source.name))
+        _create_view(con, "__source", data_source, config)
         return con.sql(f"SELECT {', '.join(map(quote, columns))} FROM __source{where}{qualify}").to_arrow_table()
 
     return AsofRetrievalJob(query, str(config.repo_path))

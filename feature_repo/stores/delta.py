@@ -1,7 +1,7 @@
-"""Read one snapshot of a Delta table with DuckDB: a path and a version come in, a DuckDB view comes out.
+"""Read one snapshot of a Delta table, or Parquet files, with DuckDB: a path comes in, a DuckDB view comes out.
 
-DuckDB's own `delta` extension is downloaded at run time; delta-rs is a wheel. So delta-rs names the snapshot's files and
-DuckDB reads them as Parquet. Globbing the directory instead would also return rows that later versions replaced.
+DuckDB's own `delta` extension is downloaded at run time; delta-rs is a wheel. So delta-rs names the snapshot's files
+and DuckDB reads them as Parquet. Globbing the directory instead would also return rows that later versions replaced.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 MEND = "Run `make pipeline` (or `python -m feature_repo.pipeline.run all`) to build it."
 
 
+REBUILD = "restore it from a backup, or delete the table's folder and rebuild it: the raw files rebuild every table"
+
+
 class TableMissing(FileNotFoundError):
-    """There is no Delta table where one is expected."""
+    """There is no table where one is expected."""
 
 
 class TableCorrupt(RuntimeError):
-    """A Delta table names a data file that is not there."""
+    """A Delta table's log cannot be read, or names a data file that is not there."""
 
 
 def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -35,11 +38,14 @@ def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
 
 
 def open_table(path: str | Path, version: int | None = None) -> DeltaTable:
-    """Open a Delta table at a version (default: the newest). Raises TableMissing."""
+    """Open a Delta table at a version (default: the newest). Raises TableMissing, TableCorrupt."""
     try:
         return DeltaTable(str(path), version=version)
     except TableNotFoundError as error:
         raise TableMissing(f"No Delta table at {path}. {MEND}") from error
+    except DeltaError as error:
+        reason = str(error).partition("\n")[0]  # the rest is a backtrace
+        raise TableCorrupt(f"The log of Delta table {path} cannot be read ({reason}): {REBUILD}.") from error
 
 
 def exists(path: str | Path) -> bool:
@@ -66,7 +72,7 @@ def create_view(
 ) -> tuple[list[str], int]:
     """Make the snapshot visible in `con` as view `name`; returns its columns and its version number.
 
-    Raises TableMissing when there is no table, TableCorrupt when a file of the snapshot is gone.
+    Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
     """
     table = open_table(path, version)
     schema = pa.schema(table.schema().to_arrow())
@@ -79,12 +85,29 @@ def create_view(
     missing = [file for file in files if "://" not in file and not Path(file).exists()]
     if missing:
         raise TableCorrupt(
-            f"Delta table {path} version {table.version()} names {len(missing)} data file(s) that are gone, first {missing[0]}. "
-            "Restore the file from a backup, or delete the table's folder and rebuild it: the raw data rebuilds every table."
+            f"Delta table {path} version {table.version()} names {len(missing)} data file(s) that are gone, "
+            f"first {missing[0]}: {REBUILD}."
         )
-    listing = ", ".join(literal(file) for file in files)
-    con.execute(
-        f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM "
-        f"read_parquet([{listing}], hive_partitioning=true, union_by_name=true)"
-    )
+    con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {_scan(files)}")
     return schema.names, table.version()
+
+
+def create_parquet_view(con: duckdb.DuckDBPyConnection, name: str, path: str | Path) -> None:
+    """Make a Parquet file, or all of a folder, visible in `con` as view `name`. Raises TableMissing.
+
+    Timestamps become UTC microseconds: DuckDB does not compare those with nanoseconds, which pandas writes.
+    """
+    files = sorted(Path(path).rglob("*.parquet")) if Path(path).is_dir() else [Path(path)]
+    if not files or not files[0].exists():
+        raise TableMissing(f"No Parquet file at {path}. {MEND}")
+    scan = _scan([str(file) for file in files])
+    columns = [
+        f"{quote(column)}::TIMESTAMPTZ AS {quote(column)}" if kind.startswith("TIMESTAMP") else quote(column)
+        for column, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
+    ]
+    con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {', '.join(columns)} FROM {scan}")
+
+
+def _scan(files: list[str]) -> str:
+    """SQL that reads these Parquet files as one table."""
+    return f"read_parquet([{', '.join(map(literal, files))}], hive_partitioning=true, union_by_name=true)"

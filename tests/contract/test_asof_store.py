@@ -423,6 +423,14 @@ def test_a_retrieval_can_be_kept_as_a_table_and_not_overwritten_by_accident(tabl
     job.persist(storage, allow_overwrite=True)
 
 
+def test_filtering_by_created_timestamp_is_refused_and_not_ignored():
+    """The option keeps out what was learnt later; a store that took no notice of it would leak the future."""
+    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
+
+    with pytest.raises(NotImplementedError, match="filter_by_created_timestamp"):
+        AsofDuckDBOfflineStore().ensure_filter_by_created_timestamp_supported()
+
+
 def test_a_job_may_be_run_twice(table_at):
     """A retrieval is a question, not a stream: asking again gives the same answer."""
     from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
@@ -434,17 +442,22 @@ def test_a_job_may_be_run_twice(table_at):
     assert job.to_arrow().column("value").to_pylist() == [1.0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG 7: the store's docstring promises Parquet sources, `create_view` opens Delta tables only"
+@pytest.mark.parametrize(
+    "stamps", [UTC_MICROSECONDS, pa.timestamp("ns", tz="UTC"), pa.timestamp("ns"), pa.timestamp("us")]
 )
-def test_a_parquet_source_is_read_too(folder):
-    """`AsofDuckDBOfflineStore` says it reads Delta Lake and Parquet sources."""
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_parquet_source_is_read_too(tmp_path, kind, stamps):
+    """`AsofDuckDBOfflineStore` says it reads Delta Lake and Parquet sources, whatever precision pandas gave them."""
     import pyarrow.parquet as pq
     from feast import FileSource
     from feast.data_format import ParquetFormat
 
-    path = str(folder / "rows.parquet")
-    pq.write_table(arrow([row()]), path)
+    columns = ARROW | {"event_at": stamps, "made_at": stamps}
+    path = str(tmp_path / "rows.parquet" if kind == "file" else tmp_path)
+    pq.write_table(arrow([row()], columns), tmp_path / "rows.parquet")
+    if kind == "folder":
+        (tmp_path / "deeper").mkdir()
+        pq.write_table(arrow([row(value=0.0, at=NOON - MINUTE)], columns), tmp_path / "deeper" / "more.parquet")
     view = view_of(path)
     view.batch_source = FileSource(
         name="prices_source",
@@ -454,6 +467,28 @@ def test_a_parquet_source_is_read_too(folder):
         created_timestamp_column="made_at",
     )
     assert cells(retrieve(asked(NOON), [view]).value) == [1.0]
+    assert cells(retrieve(asked(NOON - MICROSECOND), [view]).value) == ([None] if kind == "file" else [0.0])
+
+
+def test_a_missing_parquet_source_is_named(tmp_path):
+    """A file that is not there and a folder without files alike."""
+    from feature_repo.stores.delta import TableMissing, connect, create_parquet_view
+
+    for path in (tmp_path, tmp_path / "nowhere.parquet"):
+        with pytest.raises(TableMissing, match=str(path)):
+            create_parquet_view(connect(), "rows", path)
+
+
+@pytest.mark.parametrize("content", ["", "garbage"])
+def test_a_log_that_is_none_is_an_error_that_names_the_table(table_at, content):
+    """One line: what delta-rs adds of its own stack says nothing to anybody."""
+    from feature_repo.stores.delta import TableCorrupt
+
+    path = table_at([row()])
+    (Path(path) / "_delta_log" / f"{0:020}.json").write_text(content)
+    with pytest.raises(TableCorrupt, match=path) as error:
+        retrieve(asked(NOON), [view_of(path)])
+    assert "\n" not in str(error.value)
 
 
 def test_retrieval_metadata_says_what_was_asked(table_at):

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from deltalake.exceptions import DeltaError
 
 from tests.oracle import DAY, FEATURES, HOUR, KEYS, MINUTE, VIEWS, Oracle, micros, raw_file, timestamp
 
@@ -414,17 +413,11 @@ def test_what_happens_later_changes_no_feature_and_no_label_known_now(
         )
 
 
-def broken(bugs: str):
-    """These tests need a second publish, or a first batch without rows, and neither works yet."""
-    return pytest.mark.xfail(strict=True, raises=(AttributeError, DeltaError), reason=bugs)
-
-
 @pytest.fixture(scope="module")
 def in_one_go(five_weeks, pipeline_over):
     return run(pipeline_over(five_weeks), (BEGIN, "2013-01-08"))
 
 
-@broken("BUG 1, BUG 3")
 def test_running_again_changes_no_row_and_no_version(in_one_go):
     """A rerun of an interval, or of a part, writes nothing: version numbers in a model's contract stay true."""
     rows, before = tables(in_one_go), versions(in_one_go)
@@ -433,14 +426,12 @@ def test_running_again_changes_no_row_and_no_version(in_one_go):
     assert_tables_equal(tables(in_one_go), rows)
 
 
-@broken("BUG 1, BUG 3")
 def test_day_by_day_ends_in_the_same_tables_as_in_one_go(in_one_go, five_weeks, pipeline_over):
     """Landing and publishing each day as it ends gives the rows that one run over all the days gives."""
     days = [(f"2013-01-0{day}", f"2013-01-0{day + 1}") for day in range(3, 8)]
     assert_tables_equal(tables(run(pipeline_over(five_weeks), (BEGIN, "2013-01-03"), *days)), tables(in_one_go))
 
 
-@broken("BUG 1, BUG 2, BUG 3")
 def test_overlapping_reordered_intervals_end_in_the_same_tables(in_one_go, five_weeks, pipeline_over):
     """Once the raw events have landed, in any order, the intervals may be published in any order and may overlap.
 
@@ -454,7 +445,6 @@ def test_overlapping_reordered_intervals_end_in_the_same_tables(in_one_go, five_
     assert_tables_equal(tables(pipeline), tables(in_one_go))
 
 
-@broken("BUG 1, BUG 3, BUG 4")
 def test_intervals_may_be_cut_anywhere(in_one_go, five_weeks, pipeline_over):
     """A cut between two grid points loses no row: not even those that say that a window has emptied."""
     cuts = [BEGIN, "2013-01-05T13:07", "2013-01-06T22:59", "2013-01-07T10:01", "2013-01-08"]
@@ -462,7 +452,6 @@ def test_intervals_may_be_cut_anywhere(in_one_go, five_weeks, pipeline_over):
     assert_tables_equal(tables(run(pipeline_over(five_weeks), *parts)), tables(in_one_go))
 
 
-@broken("BUG 1, BUG 3")
 def test_late_events_reach_the_tables_when_their_interval_is_published_again(in_one_go, five_weeks, pipeline_over):
     """Raw events that land late change nothing until the intervals of their windows are published once more."""
     pipeline = pipeline_over(five_weeks)

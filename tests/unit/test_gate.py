@@ -69,11 +69,6 @@ def test_accepted_and_held_rows_are_the_batch_whatever_its_index(gate):
     assert (outcome.accepted.name.tolist(), outcome.held.name.tolist()) == (["a", "c"], ["b"])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(AssertionError, TypeError),
-    reason="BUG 9: held rows are dropped by label, and their namesakes with them",
-)
 def test_rows_with_the_same_index_label_are_told_apart(gate):
     """Of two rows with one label only the one that broke a rule is held; none is lost."""
     given = frame(speed=[1.0, 500.0, 3.0])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from feature_repo.pipeline.ingest import (
     FLIGHT_COLUMNS,
     RAW_KEYS,
+    RAW_SCHEMAS,
     WEATHER_COLUMNS,
     ZONES_MISSING_FROM_AIRPORTS,
     FlightEvents,
@@ -35,7 +36,8 @@ def flight(dest: str = "BOS", hour: str = "2013-07-01T12:00:00Z", minute: int = 
     """A raw row; `arrives` is the HHMM on the destination's clock."""
     facts = {
         "sched_dep_time": 800, "dep_delay": 0.0, "sched_arr_time": arrives, "arr_delay": 0.0, "carrier": "B6",
-        "flight": 7, "tailnum": "N1", "origin": "JFK", "dest": dest, "distance": 187, "minute": minute, "time_hour": hour,
+        "flight": 7, "tailnum": "N1", "origin": "JFK", "dest": dest, "distance": 187, "minute": minute,
+        "time_hour": hour,
     }  # fmt: skip
     return facts | more
 
@@ -263,11 +265,6 @@ def test_a_corrupt_archive_is_named_with_the_command_that_mends_it(raw, content)
         all_events(raw)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=zlib.error,
-    reason="BUG 8: zlib.error is none of the errors that RawFiles.read turns into a SourceError",
-)
 def test_an_archive_cut_in_the_middle_of_its_data_is_a_source_error(raw):
     """The table of contents is fine and the data are not: decompression fails, with the same clear error."""
     write_flights_compressed(raw / "flights.csv.zip", pd.DataFrame([flight(flight=n) for n in range(1, 400)]))
@@ -299,11 +296,6 @@ def test_a_missing_column_is_named(raw, column):
         all_events(raw)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="BUG 10: whole numbers are cast before the gate sees them; its rules for nulls never run",
-)
 @pytest.mark.parametrize(("table", "column"), [("schedule", "flight"), ("aircraft", "seats")])
 def test_a_null_in_a_whole_number_is_left_to_the_gate(raw, table, column):
     """The suites hold such rows one by one (`flight_number_present`); the adapter must not fall over them first."""
@@ -318,3 +310,46 @@ def test_an_unknown_airport_in_a_flight_is_named(raw):
     write_flights(raw, pd.DataFrame([flight(dest="ZZZ")]))
     with pytest.raises(SourceError, match=r"\['ZZZ'\]"):
         all_events(raw)
+
+
+@pytest.mark.parametrize("cell", ["time_hour", "minute", "sched_arr_time", "dest", "carrier", "origin", "flight"])
+def test_a_flight_that_lacks_a_cell_is_handed_to_the_gate(raw, cell):
+    """Its events come whole or with nulls, and not at all is no way: the gate has a rule for each null."""
+    write_flights(raw, pd.DataFrame([flight(flight=8), flight() | {cell: None}]))
+    events = all_events(raw)
+    assert [len(events[name]) for name in ("schedule", "departures", "arrivals")] == [2, 2, 2]
+    assert events["schedule"].flight_id.isna().sum() == (cell in ("time_hour", "minute", "carrier", "origin", "flight"))
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("departures", {"dep_delay": 1e15}),
+        ("arrivals", {"sched_arr_time": 10**12}),
+        ("departures", {"time_hour": "soon"}),
+    ],
+)
+def test_an_event_without_a_moment_is_in_every_interval(raw, table, change):
+    """No clock shows it and no interval holds it, so each hands it to the gate, and nobody overlooks it."""
+    write_flights(raw, pd.DataFrame([flight(flight=8), flight() | change]))
+    source = FlightEvents(RawFiles(raw))
+    for day in ("2013-06-30", "2013-07-01", "2013-07-02"):
+        start = utc(day)
+        events = source.between(table, start.to_pydatetime(), (start + pd.Timedelta(days=1)).to_pydatetime())
+        assert events.event_timestamp.isna().sum() == 1
+        assert len(events) == (2 if day == "2013-07-01" else 1)
+
+
+@pytest.mark.parametrize("cell", ["many", "7.5"])
+def test_text_and_fractions_are_no_whole_numbers(raw, cell):
+    """A column of another kind is another file: one error, with the cell's own words."""
+    (raw / "planes.csv").write_text(f"tailnum,year,seats\nN1,1999,{cell}\n")
+    with pytest.raises(SourceError, match=r"planes\.csv cannot be read"):
+        all_events(raw)
+
+
+def test_the_columns_of_each_table_are_the_declared_ones(raw):
+    """`RAW_SCHEMAS` says what `FlightEvents` hands out: in that order, and of types that fit."""
+    for name, events in all_events(raw).items():
+        assert list(events.columns) == RAW_SCHEMAS[name].names
+        assert pa.Table.from_pandas(events, schema=RAW_SCHEMAS[name], preserve_index=False).num_rows == len(events)

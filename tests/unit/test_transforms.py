@@ -118,11 +118,6 @@ def test_an_event_counts_from_the_first_grid_point_after_it(at, first):
     assert rows.origin_departures_1h[0] == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG 6: DuckDB rounds epoch() to whole seconds, so this one counts a cell late",
-)
 def test_the_last_fraction_of_a_second_before_a_grid_point_belongs_to_its_window():
     """Seconds are cut off, not rounded: an event at 12:59:59.7 is in the row of 13:00."""
     rows = by_clock(
@@ -230,11 +225,6 @@ def test_the_last_of_several_landings_counts():
     assert rows == {"12:15": (5.0, 2), "13:15": (-9.0, 3)}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG 5: argmax takes whichever row of a tie the engine meets first; N710TW 2013-04-18T19:04Z is one",
-)
 def test_two_landings_at_one_moment_give_the_same_answer_in_any_order():
     """The real data has such a pair: what the table says must not depend on the order in which rows are read."""
     arrivals = [landed("12:04", 64, dest="SEA", flight_id="a"), landed("12:04", -20, dest="LAX", flight_id="b")]
@@ -242,6 +232,16 @@ def test_two_landings_at_one_moment_give_the_same_answer_in_any_order():
         compute("aircraft_rotation", span("12:00", "12:15"), arrivals=order) for order in (arrivals, arrivals[::-1])
     )
     pd.testing.assert_frame_equal(forwards, backwards)
+
+
+def test_of_two_landings_at_one_moment_the_flight_that_was_to_leave_later_counts():
+    """An aircraft cannot land twice at once; the later flight is the one it has just flown."""
+    arrivals = [
+        landed("12:04", 64, flight_id="z", scheduled_departure=utc("07:45")),
+        landed("12:04", -20, flight_id="a", scheduled_departure=utc("09:00")),
+    ]
+    rows = compute("aircraft_rotation", span("12:00", "12:15"), arrivals=arrivals)
+    assert rows.tail_last_arr_delay.tolist() == [-20.0]
 
 
 def test_an_event_on_a_key_that_is_null_belongs_to_no_key():
@@ -350,7 +350,8 @@ def busy_months() -> dict[str, list[dict[str, Any]]]:
         departs = utc("2013-05-01") + int(chance.integers(0, 70 * 24 * 60)) * MINUTE
         facts = {
             "flight_id": f"f{number}", "origin": str(chance.choice(["JFK", "EWR"])),
-            "dest": str(chance.choice(["BOS", "LAX", "HNL"])), "carrier": str(chance.choice(["B6", "HA"])), "flight_number": int(chance.integers(1, 9)),
+            "dest": str(chance.choice(["BOS", "LAX", "HNL"])), "carrier": str(chance.choice(["B6", "HA"])),
+            "flight_number": int(chance.integers(1, 9)),
             "tailnum": [None, "N1", "N2", "N3", "N4"][chance.integers(0, 5)],
         }  # fmt: skip
         events["schedule"].append(entry(departs.strftime("%Y-%m-%dT%H:%M"), **facts))
@@ -361,7 +362,7 @@ def busy_months() -> dict[str, list[dict[str, Any]]]:
         events["departures"].append(event(departs + delay * MINUTE, dep_delay_minutes=delay, **facts))
         events["arrivals"].append(event(departs + (delay + 90) * MINUTE, arr_delay_minutes=delay, **facts))
     # So full a schedule that entries lie right before and after any cut.
-    for number in range(0, 70 * 24 * 2):
+    for number in range(70 * 24 * 2):
         departs = utc("2013-05-01") + number * 30 * MINUTE
         events["schedule"].append(entry(departs.strftime("%Y-%m-%dT%H:%M"), flight_id=f"s{number}", origin="LGA"))
     # An aircraft that leaves its window right after each cut.
@@ -378,21 +379,9 @@ def busy_months() -> dict[str, list[dict[str, Any]]]:
 # None of these is a point of any grid.
 CUTS = [f"2013-05-{day:02}T{day % 24:02}:{day * 7 % 60:02}" for day in range(1, 32, 6)]
 CUTS += [f"2013-06-{day:02}T{(day * 5) % 24:02}:{day * 11 % 60:02}" for day in range(1, 31, 5)]
-OUTSIDE = "BUG 3: rows of the cells around the interval are not filtered out"
-CUT = "BUG 4: the lookback is a grid cell short when an interval starts between two grid points"
 
 
-def marked(bugs: dict[str, str]) -> list:
-    """Every table, those with a known bug marked."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=bugs[name]))
-        if name in bugs
-        else name
-        for name in FEATURE_TABLES
-    ]
-
-
-@pytest.mark.parametrize("name", marked(dict.fromkeys(("origin_schedule_load", "route_profile"), OUTSIDE)))
+@pytest.mark.parametrize("name", list(FEATURE_TABLES))
 @pytest.mark.parametrize(("start", "end"), [("2013-06-05", "2013-06-12"), ("2013-06-05T13:07", "2013-06-12T10:59")])
 def test_a_table_has_no_row_outside_the_interval(name, start, end, busy_months):
     """A row that ends after the interval would summarise events that have not landed yet."""
@@ -412,7 +401,7 @@ def cut(name: str, moments: list[str], events: dict[str, list[dict[str, Any]]]) 
     return whole, together
 
 
-@pytest.mark.parametrize("name", marked(dict.fromkeys(("origin_schedule_load", "route_profile"), OUTSIDE)))
+@pytest.mark.parametrize("name", list(FEATURE_TABLES))
 def test_days_put_together_are_the_whole(name, busy_months):
     """Cut at midnights, which are points of every grid, no row is lost, doubled or different."""
     whole, together = cut(
@@ -421,13 +410,7 @@ def test_days_put_together_are_the_whole(name, busy_months):
     pd.testing.assert_frame_equal(together, whole)
 
 
-@pytest.mark.parametrize(
-    "name",
-    marked(
-        dict.fromkeys(("origin_schedule_load", "route_profile"), OUTSIDE)
-        | dict.fromkeys(("aircraft_rotation", "flight_number_reliability"), CUT)
-    ),
-)
+@pytest.mark.parametrize("name", list(FEATURE_TABLES))
 def test_parts_cut_anywhere_put_together_are_the_whole(name, busy_months):
     """The command line takes any moments: a cut between two grid points loses nothing either."""
     whole, together = cut(name, [*CUTS, "2013-07-09"], busy_months)

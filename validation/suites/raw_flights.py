@@ -1,12 +1,14 @@
 """Rules for raw flight events: schedule, departures, arrivals, cancellations. [yours]"""
 
+from typing import Any
+
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
 from validation.gate import Suite
 
 # The longest delays of 2013 are 1301 (departure) and 1272 minutes (arrival): beyond a day, the unit is wrong.
-DELAY_MINUTES = {"min_value": -120, "max_value": 1440}
+DELAY_MINUTES: dict[str, Any] = {"min_value": -120, "max_value": 1440}
 
 FACTS = ["flight_id", "origin", "dest", "carrier", "flight_number", "scheduled_departure", "event_timestamp"]
 
@@ -46,9 +48,7 @@ SCHEDULE = _suite(
             column_A="scheduled_arrival", column_B="scheduled_departure"
         ),
         # The closest scheduled destination is 80 miles away, the furthest is Honolulu.
-        "distance_in_range": gxe.ExpectColumnValuesToBeBetween(
-            column="distance_miles", min_value=50, max_value=6000
-        ),
+        "distance_in_range": gxe.ExpectColumnValuesToBeBetween(column="distance_miles", min_value=50, max_value=6000),
     },
 )
 DEPARTURES = _suite(

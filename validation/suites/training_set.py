@@ -19,9 +19,7 @@ def training_suite(name: str, row_key: str, label: str, features: Sequence[str])
     }
     batch: dict[str, Expectation] = {
         "rows_are_unique": gxe.ExpectColumnValuesToBeUnique(column=row_key),
-        "both_outcomes_occur": gxe.ExpectColumnMeanToBeBetween(
-            column=label, min_value=0.01, max_value=0.99
-        ),
+        "both_outcomes_occur": gxe.ExpectColumnMeanToBeBetween(column=label, min_value=0.01, max_value=0.99),
     }
     for feature in features:
         batch[f"{feature}_mostly_known"] = gxe.ExpectColumnValuesToNotBeNull(column=feature, mostly=MOSTLY_KNOWN)

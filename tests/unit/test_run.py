@@ -1,0 +1,230 @@
+"""The feature pipeline's command line on bad input: one clear line on stderr, exit code 1, every table as it was."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from deltalake import DeltaTable
+
+from feature_repo.pipeline import publish, run
+from feature_repo.pipeline.ingest import FLIGHT_COLUMNS, WEATHER_COLUMNS
+from feature_repo.pipeline.transforms import FEATURE_TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Feast repository, raw files of one flight an hour for two days, and the tables made from them."""
+    folder = tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
+    shutil.copytree(ROOT / "feature_repo", folder / "feature_repo", ignore=ignored)
+    (folder / "raw").mkdir()
+    hours = pd.date_range("2013-07-01", periods=48, freq="h", tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
+    facts = dict.fromkeys(FLIGHT_COLUMNS, 0) | {
+        "sched_arr_time": 2359, "carrier": "B6", "flight": 7, "tailnum": "N1AB", "origin": "JFK", "dest": "BOS",
+        "distance": 187,
+    }  # fmt: skip
+    flights = pd.DataFrame([facts | {"time_hour": hour} for hour in hours])
+    flights.to_csv(folder / "raw" / "flights.csv.zip", index=False, compression={"method": "zip", "archive_name": "f"})
+    observed = dict.fromkeys(WEATHER_COLUMNS, 10) | {"origin": "JFK", "pressure": 1000, "precip": 0}
+    pd.DataFrame([observed | {"time_hour": hour} for hour in hours]).to_csv(folder / "raw" / "weather.csv", index=False)
+    (folder / "raw" / "planes.csv").write_text("tailnum,year,seats\nN1AB,1999,150\n")
+    (folder / "raw" / "airports.csv").write_text("faa,tzone\nBOS,America/New_York\n")
+    for command in ("ingest", "publish"):
+        assert run.main(arguments(folder, command, *JULY)) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+def arguments(folder: Path, command: str, *more: str) -> list[str]:
+    return [command, "--repo", str(folder / "feature_repo"), "--raw", str(folder / "raw"), *more]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Every byte of every table."""
+    files = [file for kind in ("raw", "features", "quarantine") for file in (folder / "data" / kind).rglob("*")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+def complaint(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *more: str) -> str:
+    """The one line with which a command fails; no table has changed by it."""
+    before = tables(folder)
+    capsys.readouterr()
+    assert run.main(arguments(folder, command, *more)) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "Traceback"))]
+    assert len(lines) == 1
+    assert tables(folder) == before
+    return lines[0]
+
+
+def test_a_missing_raw_file_is_named(folder, capsys):
+    """With the command that brings it back."""
+    (folder / "raw" / "weather.csv").unlink()
+    line = complaint(folder, capsys, "ingest", *JULY)
+    assert "weather.csv is missing" in line
+    assert "pip install" in line
+
+
+def test_a_truncated_archive_is_named(folder, capsys):
+    """Half a download is no raw file."""
+    archive = folder / "raw" / "flights.csv.zip"
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    assert "flights.csv.zip cannot be read (BadZipFile" in complaint(folder, capsys, "ingest", *JULY)
+
+
+def test_a_missing_column_is_named(folder, capsys):
+    """With the columns there are."""
+    (folder / "raw" / "planes.csv").write_text("tailnum,year,chairs\nN1AB,1999,150\n")
+    assert "lacks the column(s) ['seats']; found ['tailnum', 'year', 'chairs']" in complaint(
+        folder, capsys, "ingest", *JULY
+    )
+
+
+@pytest.mark.parametrize(("command", "reason"), [("ingest", "0 rows, at least 1"), ("publish", "no raw events in it")])
+def test_an_interval_without_data_is_refused(folder, capsys, command, reason):
+    """A year that the source does not have would otherwise publish twelve times nothing, and say it was done."""
+    assert reason in complaint(folder, capsys, command, "--start", "2020-01-01", "--end", "2020-02-01")
+
+
+@pytest.mark.parametrize("command", ["ingest", "validate", "publish", "apply", "materialize", "all"])
+def test_a_folder_without_feature_store_yaml_is_no_repository(folder, capsys, command):
+    """No command writes tables beside a folder that was named by mistake."""
+    (folder / "feature_repo" / "feature_store.yaml").unlink()
+    assert "No feature_store.yaml" in complaint(folder, capsys, command)
+
+
+@pytest.mark.parametrize("content", ["", "garbage", '{"protocol":{"minRe'])
+@pytest.mark.parametrize(("command", "table"), [("ingest", "raw/arrivals"), ("publish", "features/flight_outcome")])
+def test_a_log_that_cannot_be_read_is_named(folder, capsys, content, command, table):
+    """Empty, garbled or cut short: the message names the table and how to get it back, without a backtrace."""
+    (folder / "data" / table / "_delta_log" / f"{0:020}.json").write_text(content)
+    line = complaint(folder, capsys, command, *JULY)
+    assert f"The log of Delta table {folder / 'data' / table} cannot be read" in line
+    assert "rebuild it" in line
+    assert "unknown" not in line
+
+
+def test_a_data_file_that_cannot_be_read_is_named(folder, capsys):
+    """The log is fine and a Parquet file is not."""
+    for file in (folder / "data" / "raw" / "arrivals").rglob("*.parquet"):
+        file.write_text("garbage")
+    line = complaint(folder, capsys, "publish", *JULY)
+    assert ".parquet" in line
+    assert "if a file is damaged" in line
+
+
+def test_a_full_disk_is_said_to_be_one(folder, capsys, monkeypatch):
+    """The reason, that no table is half written, and what to do."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shutil.rmtree(folder / "data" / "features")
+    monkeypatch.setattr(publish, "write_deltalake", full)
+    line = complaint(folder, capsys, "publish", *JULY)
+    assert "No space left on device" in line
+    assert "run the same command again" in line
+
+
+def test_a_publish_that_was_killed_ends_right_when_run_again(built, folder):
+    """A kill -9 between two tables or within one: the next run gives the same tables, at the same versions."""
+    shutil.rmtree(folder / "data" / "features")
+    command = [sys.executable, "-m", "feature_repo.pipeline.run", *arguments(folder, "publish", *JULY)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / "data" / "features").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert run.main(arguments(folder, "publish", *JULY)) == 0
+    wanted = sorted((built / "data" / "features").iterdir())
+    assert len(wanted) == len(FEATURE_TABLES)
+    for table in wanted:
+        found, right = (DeltaTable(str(path)) for path in (folder / "data" / "features" / table.name, table))
+        frames = [snapshot.to_pandas() for snapshot in (found, right)]
+        one, other = (frame.sort_values(list(frame.columns)).reset_index(drop=True) for frame in frames)
+        pd.testing.assert_frame_equal(one, other, obj=table.name)
+        assert found.version() == right.version() == 0
+
+
+def test_a_transform_with_other_columns_is_refused(folder, capsys, monkeypatch):
+    """A new feature does not slip past a table that has no place for it."""
+    rows = publish.with_month
+    monkeypatch.setattr(
+        publish, "with_month", lambda given: rows(given).append_column("new", rows(given)["event_month"])
+    )
+    line = complaint(folder, capsys, "publish", *JULY)
+    assert "'new'" in line
+    assert "Delete the table's folder" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "addition", "found"),
+    [
+        ("entities.py", 'raise ValueError("made\\nup")', "entities.py, line {line} (ValueError: made up)"),
+        ("feature_views.py", "def broken(:", "feature_views.py, line {line} (SyntaxError"),
+        ("feature_services.py", "import no_such_module", "feature_services.py, line {line} (ModuleNotFoundError"),
+        ("feature_services.py", "raise SystemExit(3)", "feature_services.py, line {line} (SystemExit: 3)"),
+    ],
+)
+def test_a_broken_definition_is_named_with_its_line(folder, capsys, file, addition, found):
+    """Whatever a definition raises when Feast imports it."""
+    path = folder / "feature_repo" / file
+    path.write_text(path.read_text() + addition + "\n")
+    line = len(path.read_text().splitlines())
+    assert found.format(line=line) in complaint_of_apply(folder, capsys)
+
+
+def test_a_broken_feature_store_yaml_is_named(folder, capsys):
+    """Its folder and what the parser says."""
+    (folder / "feature_repo" / "feature_store.yaml").write_text("project: [")
+    assert f"failed in {folder / 'feature_repo'} (ParserError" in complaint_of_apply(folder, capsys)
+
+
+def complaint_of_apply(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """`apply` in this process: afterwards its folder and its modules are forgotten."""
+    import os
+
+    here, path = Path.cwd(), list(sys.path)
+    definitions = {file.stem for file in (folder / "feature_repo").glob("*.py")}
+    try:
+        return complaint(folder, capsys, "apply")
+    finally:
+        os.chdir(here)
+        sys.path[:] = path
+        for name in definitions & set(sys.modules):
+            del sys.modules[name]
+
+
+def test_materializing_before_applying_is_refused(folder, capsys):
+    """An empty registry would materialize nothing, and say it was done."""
+    assert "apply` first" in complaint(folder, capsys, "materialize")
+
+
+@pytest.mark.parametrize(
+    ("moments", "reason"),
+    [
+        (("--start", "2013-07-02", "--end", "2013-07-01"), "is not before --end"),
+        (("--start", "2013-10-02"), "is not before --as-of"),
+        (("--start", "yesterday"), "expected ISO 8601"),
+    ],
+)
+def test_impossible_moments_are_wrong_usage(folder, capsys, moments, reason):
+    """An end before the start, a materialization before the first feature, a time that is none."""
+    with pytest.raises(SystemExit) as stopped:
+        run.main(arguments(folder, "all", *moments))
+    assert stopped.value.code == 2
+    assert reason in capsys.readouterr().err
