@@ -52,7 +52,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def trained(workspace: Workspace) -> Workspace:
-    """Version 1 on arrival_delay_v1, promoted; then version 2 on arrival_delay_v2, promoted: `mlflow run`, as users do."""
+    """Version 1 on arrival_delay_v1, promoted; then version 2 on arrival_delay_v2, promoted; by `mlflow run`."""
     for feature_service in ("arrival_delay_v1", "arrival_delay_v2"):
         result = mlflow_run(workspace, "main", feature_service=feature_service)
         assert result.returncode == 0, result.stderr[-4000:]
@@ -63,7 +63,18 @@ def mlflow_run(workspace: Workspace, entry_point: str, **parameters: str) -> sub
     """Run an entry point of the training project over a workspace's feature store and registry."""
     given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
     return subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", str(ROOT / "training"), "-e", entry_point, "--env-manager", "local", *given],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "run",
+            str(ROOT / "training"),
+            "-e",
+            entry_point,
+            "--env-manager",
+            "local",
+            *given,
+        ],
         cwd=workspace.root,
         env=os.environ
         | {"MLFLOW_TRACKING_URI": workspace.tracking_uri, "TRAINING_FEAST_REPO": str(workspace.repo)}

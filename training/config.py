@@ -58,7 +58,7 @@ class GateRules(Section):
 
 
 class TrainingConfig(Section):
-    """Rows predicted in `[start, fit_end)` are fitted to, those in `[validation_start, validation_end)` judge the result."""
+    """Rows predicted in `[start, fit_end)` are fitted to, those in `[validation_start, validation_end)` judge it."""
 
     model_name: str = Field(pattern=r"^[\w.-]+$")
     feature_service: str = Field(min_length=1)

@@ -1,7 +1,7 @@
-"""The labelled rows of a feature service: the Feast registry and a moment in; one row a prediction, with its outcome, out.
+"""The labelled rows of a feature service: Feast and a moment in; one row a prediction, with its outcome, out.
 
-Every row is what the service would have seen at its prediction time: features joined point in time, the label only if it
-was known by `as_of`. Table versions are pinned first, so all reads see one state of the feature store.
+Every row is what the service would have seen at its prediction time: features joined point in time, the label only if
+it was known by `as_of`. Table versions are pinned first, so all reads see one state of the feature store.
 """
 
 from __future__ import annotations
@@ -70,19 +70,21 @@ class LabelledRows:
 
 
 def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, int]:
-    """Fix every table the feature service reads at its newest version, for this store object; returns source -> version.
+    """Fix every table the feature service reads at its newest version, for this store object; returns them by source.
 
     Raises DataMissing when a table does not exist yet.
     """
     names = [view.name for view in interface.stored_views] + [interface.spine_view, interface.label_view]
     versions: dict[str, int] = {}
     for name in names:
-        source = store.get_feature_view(name).batch_source
+        source = _source(store, name)
         path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
         try:
             versions[source.name] = DeltaTable(str(path)).version()
         except TableNotFoundError as error:
-            raise DataMissing(f"Feature view {name!r} has no table at {path}. Run `make features` to build it.") from error
+            raise DataMissing(
+                f"Feature view {name!r} has no table at {path}. Run `make features` to build it."
+            ) from error
     store.config.offline_store.delta_versions.update(versions)
     return versions
 
@@ -103,44 +105,52 @@ def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datet
     if rows.empty:
         raise DataMissing(
             f"No row of {interface.spine_view!r} predicted from {start:%Y-%m-%dT%H:%MZ} on has an outcome by "
-            f"{as_of:%Y-%m-%dT%H:%MZ}. Choose a later as_of or an earlier start, or run `make features` for that interval."
+            f"{as_of:%Y-%m-%dT%H:%MZ}. Choose a later as_of or an earlier start, or run `make features` for that time."
         )
-    return LabelledRows(with_features(store, interface, rows), interface, row_key)
+    return LabelledRows(with_features(store, interface, rows, row_key), interface, row_key)
 
 
-def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:
-    """Join each row (request fields and `event_timestamp`) with its features as of that moment, in order of moment."""
+def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
+    """Join each row (key, request fields, `event_timestamp`) with its features as of that moment, in order of both."""
     keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
     joined = store.get_historical_features(
         rows.assign(**keys).drop(columns="__known_at", errors="ignore"),
         store.get_feature_service(interface.feature_service),
     ).to_df()
     # Stock Feast keeps no row order; the order of fitting must not depend on the store.
-    return joined.sort_values([PREDICTION_TIME, *keys]).reset_index(drop=True)
+    return joined.sort_values([PREDICTION_TIME, row_key]).reset_index(drop=True)
 
 
 def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -> dict[str, Any]:
-    """A request that a model of these rows can answer as of `as_of`: the next prediction due, JSON values.
+    """A request that a model of these rows can answer as of `as_of`, as JSON values: the next prediction due.
 
-    Prefers one whose every field is known and whose categories `rows` has seen. Raises DataMissing.
+    Every field of it is known, and its categories are among those of `rows`. Raises DataMissing.
     """
     interface = rows.interface
     spine = _stored_rows(store, interface.spine_view, as_of)
     due = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
     spine = spine[due >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
     fields = [field.name for field in interface.request_fields]
-    seen = pd.concat([spine[name].isin(rows.frame[name].unique()) for name in interface.categories], axis=1).all(axis=1)
-    whole = spine[spine[fields].notna().all(axis=1) & seen]
+    usable = spine[fields].notna().all(axis=1)
+    for name in interface.categories:
+        usable &= spine[name].isin(rows.frame[name].unique())
+    whole = spine[usable]
     if whole.empty:
         raise DataMissing(
             f"{interface.spine_view!r} has no complete row to predict from {as_of:%Y-%m-%dT%H:%MZ} on. "
             "The example request of a model is taken from there: run `make features` for a later interval."
         )
-    request = {name: value.item() if isinstance(value, np.generic) else value for name, value in whole.iloc[0][fields].items()}
+    request = {name: value.item() if isinstance(value := whole.iloc[0][name], np.generic) else value for name in fields}
     return {
         name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
         for name, value in (request | {"as_of": as_of}).items()
     }
+
+
+def _source(store: FeatureStore, view_name: str) -> FileSource:
+    source = store.get_feature_view(view_name).batch_source
+    assert isinstance(source, FileSource), f"{view_name} is read from {type(source).__name__}; only files are versioned"
+    return source
 
 
 def _row_key(store: FeatureStore, interface: FeatureInterface) -> str:
@@ -151,8 +161,7 @@ def _row_key(store: FeatureStore, interface: FeatureInterface) -> str:
 
 def _stored_rows(store: FeatureStore, view_name: str, until: datetime) -> pd.DataFrame:
     """All rows of a view stamped up to `until`: key, features and `__known_at`, their event timestamp."""
-    view = store.get_feature_view(view_name)
-    source = view.batch_source
+    view, source = store.get_feature_view(view_name), _source(store, view_name)
     job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
         config=store.config,
         data_source=source,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
-
-import numpy as np
 
 from training.config import GateRules
 
@@ -50,11 +49,12 @@ class Decision:
 def decide(
     rules: GateRules, challenger: dict[str, float], reference_roc_auc: float | None, champion: dict[str, float] | None
 ) -> list[Rule]:
-    """Apply every rule; those that need a champion only when there is one. A missing or non-finite score fails its rule."""
+    """Apply every rule; those that need a champion only when there is one. A missing or infinite score fails."""
 
     def rule(name: str, observed: float | None, limit: float, at_least: bool) -> Rule:
-        known = observed is not None and bool(np.isfinite(observed))
-        passed = known and (observed >= limit if at_least else observed <= limit)
+        passed = False
+        if observed is not None and math.isfinite(observed):
+            passed = observed >= limit if at_least else observed <= limit
         return Rule(name, observed, f"{'at least' if at_least else 'at most'} {limit:g}", passed)
 
     def less(one: float | None, other: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The model: an unfitted estimator out, with all encoding inside it, so that serving needs nothing but the inputs. [yours]"""
+"""The model, unfitted, with all encoding inside it: serving needs nothing but the inputs. [yours]"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 
 matplotlib.use("Agg")  # no display on a server
@@ -30,7 +32,8 @@ def figures(
     }
 
 
-def _curves(display: type, labels: pd.Series, forecasts: dict[str, np.ndarray], **options) -> Figure:
+def _curves(display: Any, labels: pd.Series, forecasts: dict[str, np.ndarray], **options: Any) -> Figure:
+    """One curve a forecast; `display` is one of scikit-learn's display classes."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for name, probabilities in forecasts.items():

@@ -67,7 +67,9 @@ def rollback(client: MlflowClient, name: str) -> str:
         raise NothingToDo(f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to.")
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    return f"{name}: back to version {previous.version}; version {champion.version} is {PREVIOUS!r} now. Again undoes it."
+    return (
+        f"{name}: back to version {previous.version}; version {champion.version} is {PREVIOUS!r} now. Again undoes it."
+    )
 
 
 def _require_judgement(challenger: ModelVersion, champion: ModelVersion | None) -> None:

@@ -34,7 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="training.run", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items()))
+    parser.add_argument(
+        "command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
+    )
     parser.add_argument("--feature-service", default="", help="what the model reads (default: config.yaml)")
     parser.add_argument("--as-of", default="", help="the moment to train as of, UTC (default: config.yaml)")
     options = parser.parse_args(argv)
@@ -61,7 +63,7 @@ def run(command: str, config: TrainingConfig) -> int:
     if command == "promote":
         print(promote(client, name, config.gate.mode))
         return 0
-    # Here and not above: Feast, Great Expectations and scikit-learn take ten seconds that a rollback should not wait for.
+    # Not above: Feast, Great Expectations and scikit-learn take ten seconds that a rollback should not wait for.
     from feast import FeatureStore
 
     from training.evaluate import evaluate
@@ -69,8 +71,8 @@ def run(command: str, config: TrainingConfig) -> int:
 
     store = FeatureStore(repo_path=str(ROOT / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")))
     if command in ("main", "train"):
-        with mlflow.start_run():
-            train(store, client, config)
+        with mlflow.start_run() as active:
+            train(store, client, config, active.info.run_id)
     if command in ("main", "evaluate"):
         decision = evaluate(store, client, config, challenger_of(client, name), version_at(client, name, CHAMPION))
         print(table(decision))
@@ -97,10 +99,13 @@ def table(decision: Decision) -> str:
     columns = {f"challenger {decision.challenger}": decision.challenger_scores}
     if decision.champion_scores is not None:
         columns[f"champion {decision.champion}"] = decision.champion_scores
-    lines = [f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), none of them fitted to by the challenger:"]
-    lines.append(" " * 22 + "".join(f"{title:>16}" for title in columns))
+    lines = [
+        f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), which the challenger was not fitted to:",
+        " " * 22 + "".join(f"{title:>16}" for title in columns),
+    ]
     for metric in decision.challenger_scores:
-        lines.append(f"  {metric:20}" + "".join(f"{found.get(metric, float('nan')):16.4f}" for found in columns.values()))
+        values = "".join(f"{found.get(metric, float('nan')):16.4f}" for found in columns.values())
+        lines += [f"  {metric:20}{values}"]
     lines += [f"  {'ok  ' if rule.passed else 'FAIL'} {rule}" for rule in decision.rules]
     return "\n".join(lines)
 

@@ -77,13 +77,12 @@ def fit(rows: LabelledRows, parameters: ModelParameters) -> Fitted:
     )
 
 
-def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig) -> ModelVersion:
+def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run_id: str) -> ModelVersion:
     """Build the rows, fit, log everything to the active run, register a version and make it the challenger.
 
     Raises UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
     """
     interface = read_interface(store, config.feature_service)
-    run_id = mlflow.active_run().info.run_id
     versions = pin_versions(store, interface)
     with step("training set") as report:
         known = labelled_rows(store, interface, config.start, config.as_of)
@@ -225,4 +224,3 @@ def git_commit() -> str:
         return "unknown"
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
-

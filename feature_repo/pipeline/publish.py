@@ -13,18 +13,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import write_deltalake
-from deltalake.exceptions import DeltaError
 
 from feature_repo.stores.delta import create_view, exists, open_table, quote, version_of
+from validation.errors import Refusal
 
 MONTH = "event_month"
 
 
-class RowsOutside(DeltaError):
+class RowsOutside(Refusal):
     """Rows to publish lie outside the interval they are published for."""
 
 
-class ColumnsChanged(DeltaError):
+class ColumnsChanged(Refusal):
     """Rows to publish have other columns than the table that is there."""
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import ibis
@@ -25,11 +23,13 @@ import pandas as pd
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles, SourceError
-from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, Written, merge_events, replace_interval
+from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles
+from feature_repo.pipeline.publish import Written, merge_events, replace_interval
 from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
-from feature_repo.stores.delta import REBUILD, TableCorrupt, TableMissing, connect, create_view, exists, literal
+from feature_repo.stores.delta import REBUILD, connect, create_view, exists, literal
+from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
+from validation.steps import step
 from validation.suites.features import feature_suite
 from validation.suites.raw import RAW_SUITES
 from validation.times import utc
@@ -40,18 +40,12 @@ REPO = Path(__file__).resolve().parents[1]
 logger = logging.getLogger("features")
 
 
-class RepoMissing(FileNotFoundError):
+class RepoMissing(Refusal):
     """There is no Feast repository where one is expected."""
 
 
-class FeastFailed(RuntimeError):
+class FeastFailed(Refusal):
     """Feast could not apply the definitions, or not materialize them."""
-
-
-# What a user can bring about and mend; each message says how.
-EXPECTED = (
-    SourceError, BatchRefused, TableMissing, TableCorrupt, RowsOutside, ColumnsChanged, RepoMissing, FeastFailed,
-)  # fmt: skip
 
 
 @dataclass
@@ -173,21 +167,11 @@ class FeaturePipeline:
 
 
 @contextmanager
-def step(name: str) -> Iterator[dict[str, Any]]:
-    """Time a step and log one line: its name, what it reports, its seconds."""
-    report: dict[str, Any] = {}
-    began = time.perf_counter()
-    yield report
-    details = " ".join(f"{key}={value}" for key, value in report.items())
-    logger.info("%-42s %s %.2fs", name, details, time.perf_counter() - began)
-
-
-@contextmanager
 def feast_errors(command: str, repo: Path) -> Iterator[None]:
     """Turn whatever Feast, or a definition that it imports, raises into FeastFailed, naming the definition's line."""
     try:
         yield
-    except (TableMissing, TableCorrupt):
+    except Refusal:
         raise
     except (Exception, SystemExit) as error:
         places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
@@ -259,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)))
     try:
         run(pipeline, options)
-    except EXPECTED as error:
+    except Refusal as error:
         return _fail(str(error))
     except (OSError, DeltaError, duckdb.IOException, duckdb.InvalidInputException) as error:
         return _fail(

@@ -13,17 +13,17 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from validation.errors import Refusal
+
 MEND = "Run `make pipeline` (or `python -m feature_repo.pipeline.run all`) to build it."
-
-
 REBUILD = "restore it from a backup, or delete the table's folder and rebuild it: the raw files rebuild every table"
 
 
-class TableMissing(FileNotFoundError):
+class TableMissing(Refusal):
     """There is no table where one is expected."""
 
 
-class TableCorrupt(RuntimeError):
+class TableCorrupt(Refusal):
     """A Delta table's log cannot be read, or names a data file that is not there."""
 
 

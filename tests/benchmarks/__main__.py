@@ -40,7 +40,10 @@ class Measured:
     budget_gb: float | None = None
 
     def __str__(self) -> str:
-        budgets = [f"{self.budget_seconds:.0f} s" if self.budget_seconds else "", f"{self.budget_gb:.0f} GB" if self.budget_gb else ""]
+        budgets = [
+            f"{self.budget_seconds:.0f} s" if self.budget_seconds else "",
+            f"{self.budget_gb:.0f} GB" if self.budget_gb else "",
+        ]
         budget = ", ".join(filter(None, budgets)) or "-"
         return f"{self.name:34}{self.seconds:9.1f} s{self.peak_gb:9.2f} GB    budget {budget}"
 
@@ -125,7 +128,9 @@ def measure_service(environment: dict[str, str], folder: Path) -> Measured:
 def journey(root: Path) -> list[Measured]:
     """Features, two models, a service: as `make run`, over the whole year."""
     repo = root / "feature_repo"
-    shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py"))
+    shutil.copytree(
+        ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
+    )
     environment = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
         "TRAINING_FEAST_REPO": str(repo),
@@ -133,10 +138,23 @@ def journey(root: Path) -> list[Measured]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     features = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(repo)]
-    train = [sys.executable, "-m", "mlflow", "run", str(ROOT / "training"), "-e", "main", "--env-manager", "local", "-P"]
+    train = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "run",
+        str(ROOT / "training"),
+        "-e",
+        "main",
+        "--env-manager",
+        "local",
+        "-P",
+    ]
     found = [measure("features, the whole year", features, environment, ROOT)]
-    for service in ("arrival_delay_v1", "arrival_delay_v2"):
-        found.append(measure(f"train {service}", [*train, f"feature_service={service}"], environment, root))
+    found += [
+        measure(f"train {service}", [*train, f"feature_service={service}"], environment, root)
+        for service in ("arrival_delay_v1", "arrival_delay_v2")
+    ]
     whole = Measured(
         "make pipeline",
         sum(part.seconds for part in found),
@@ -161,7 +179,11 @@ def machine() -> dict[str, str | int | float]:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    names = (
+        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
     return names[0] if names else platform.processor()
 
 

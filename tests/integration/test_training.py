@@ -116,7 +116,7 @@ def test_stored_features_earn_their_keep(client):
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_the_training_set_is_rebuilt_to_the_bit_from_its_contract(client, store, outcomes, version):
-    """The recorded table versions give rows with the recorded hash, and they are all flights known in time, no others."""
+    """The recorded table versions give rows with the recorded hash: all flights known in time, no others."""
     from training.dataset import labelled_rows
     from validation.contract import fetch_version
 
@@ -155,7 +155,9 @@ def test_prediction_times_are_two_hours_before_departure(store):
     from training.train import read_interface
 
     rows = labelled_rows(
-        store, read_interface(store, "arrival_delay_v1"), *(timestamp(micros(day)).to_pydatetime() for day in ("2013-05-01", "2013-05-03"))
+        store,
+        read_interface(store, "arrival_delay_v1"),
+        *(timestamp(micros(day)).to_pydatetime() for day in ("2013-05-01", "2013-05-03")),
     ).frame
     lead = rows.scheduled_departure - rows.event_timestamp
     assert (lead == pd.Timedelta(microseconds=120 * MINUTE)).all()
