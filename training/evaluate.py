@@ -49,7 +49,7 @@ def evaluate(
             other, other_labels = _forecast(store, champion, start, end, contract.training_set.as_of)
             if not labels.equals(other_labels):
                 raise NotComparable(
-                    f"Versions {challenger.version} and {champion.version} have not the same outcomes for the same rows of "
+                    f"Versions {challenger.version} and {champion.version} have not the same outcomes for the rows of "
                     f"[{start:%Y-%m-%d}, {end:%Y-%m-%d}): they predict different things. Give one another model_name."
                 )
             champion_scores = scores(other_labels, other.to_numpy())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -158,8 +158,8 @@ def log_run(config: TrainingConfig, contract: FeatureContract, fitted: Fitted, j
     )
     mlflow.set_tags({SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, "git_commit": git_commit()})
     mlflow.log_dict(json.loads(contract.canonical()), FILE_NAME)
-    mlflow.log_metrics(score(fitted, judge, "validation"))
     reference = fitted.predict_reference(judge)
+    mlflow.log_metrics(compared(judge.labels, fitted.predict(judge), reference, "validation"))
     for name, figure in figures(fitted.model, judge.inputs, judge.labels, reference, config.model.random_state).items():
         mlflow.log_figure(figure, f"plots/{name}")
 
@@ -173,18 +173,19 @@ def log_holdout(store: FeatureStore, interface: FeatureInterface, config: Traini
         rows = labelled_rows(store, interface, config.as_of, END_OF_TIME)
     except DataMissing:
         return
-    mlflow.log_metrics(score(fitted, rows, "holdout"))
+    labels, own, reference = rows.labels, fitted.predict(rows), fitted.predict_reference(rows)
+    mlflow.log_metrics(compared(labels, own, reference, "holdout"))
     months = rows.frame[PREDICTION_TIME].dt.strftime("%Y%m")
     for month in sorted(months.unique()):
-        of_month = replace(rows, frame=rows.frame[months == month])
-        mlflow.log_metrics(score(fitted, of_month, "holdout_month"), step=int(month))
+        mine = (months == month).to_numpy()
+        found = compared(labels[mine], own[mine], reference[mine], "holdout_month")
+        mlflow.log_metrics(found, step=int(month))
 
 
-def score(fitted: Fitted, rows: LabelledRows, prefix: str) -> dict[str, float]:
+def compared(labels: pd.Series, own: np.ndarray, reference: np.ndarray, prefix: str) -> dict[str, float]:
     """Scores of the model and of its reference: `{prefix}_{metric}` and `{prefix}_reference_{metric}`."""
-    own, reference = scores(rows.labels, fitted.predict(rows)), scores(rows.labels, fitted.predict_reference(rows))
-    return {f"{prefix}_{name}": value for name, value in own.items()} | {
-        f"{prefix}_reference_{name}": value for name, value in reference.items()
+    return {f"{prefix}_{name}": value for name, value in scores(labels, own).items()} | {
+        f"{prefix}_reference_{name}": value for name, value in scores(labels, reference).items()
     }
 
 

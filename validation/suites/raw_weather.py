@@ -32,6 +32,8 @@ WEATHER = Suite(
     },
     batch_rules={
         "observations_are_unique": gxe.ExpectCompoundColumnsToBeUnique(column_list=["origin", "observed_at"]),
-        "most_temperatures_known": gxe.ExpectColumnValuesToNotBeNull(column="temperature_f", mostly=0.9),
+        "most_temperatures_known": gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
+            column="temperature_f", min_value=0.9
+        ),
     },
 )
