@@ -86,6 +86,8 @@ class Gate:
 
     def __init__(self) -> None:
         logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        # It warns of the temporary folder that an ephemeral context makes.
+        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.ERROR)
         self._context = gx.get_context(mode="ephemeral")
         bars = {"globally": False, "metric_calculations": False}
         self._context.variables.progress_bars = bars  # type: ignore[assignment]
