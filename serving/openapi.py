@@ -66,7 +66,8 @@ def document(served: ServedModel) -> dict[str, Any]:
         "info": {
             "title": served.name,
             "version": served.version,
-            "description": f"Predicts {interface.label}: {interface.label_definition}. Reads {interface.feature_service}.",
+            "description": f"Predicts {interface.label}: {interface.label_definition}. "
+            f"Reads {interface.feature_service}.",
         },
         "paths": {
             "/predict": {
@@ -76,7 +77,7 @@ def document(served: ServedModel) -> dict[str, Any]:
                         "required": True,
                         "content": {"application/json": {"schema": served.schema.model_json_schema()}},
                     },
-                    "responses": answers(ANSWER, "413", "422", "503"),
+                    "responses": answers(ANSWER, "413", "415", "422", "503"),
                 }
             },
             "/model": {
@@ -92,8 +93,9 @@ def document(served: ServedModel) -> dict[str, Any]:
 _MEANING = {
     "200": "Answered",
     "413": "The body is too large",
+    "415": "The body is not said to be JSON",
     "422": "The request cannot be answered; the error says which field and why",
-    "503": "There is no model to serve yet",
+    "503": "There is no model to serve yet, or the feature store cannot be read",
 }
 
 

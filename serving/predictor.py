@@ -6,26 +6,35 @@ example request), and only then takes over, in one assignment. A bad version is 
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import os
 import threading
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from feast import FeatureStore
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import BaseModel
 
-from serving.features import FeatureReader, FeatureRow
-from serving.schemas import AS_OF, parse, request_schema
+from serving.features import FeatureReader, FeatureRow, StoreUnavailable, open_store, request_names
+from serving.schemas import AS_OF, LATEST, parse, request_schema
 from serving.settings import ServingSettings
 from validation.contract import ContractBroken, FeatureContract, fetch_version
 
-logger = logging.getLogger("serving")
+# Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
+logger = logging.getLogger("bentoml.serving")
+# What MLflow answers for an unknown model, and for a known one without the alias.
+ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+REOPEN_SECONDS = 60.0
 
 
 class NoModel(RuntimeError):
@@ -44,8 +53,11 @@ class ServedModel:
     schema: type[BaseModel]
 
     def answer(self, body: bytes, now: datetime) -> dict[str, Any]:
-        """Predict for one JSON request, as of its `as_of` or `now` (UTC). Raises RequestInvalid, AsOfTooEarly."""
-        request = parse(self.schema, self.contract, body)
+        """Predict for one JSON request, as of its `as_of` or `now` (UTC).
+
+        Raises RequestInvalid, AsOfTooEarly, StoreUnavailable.
+        """
+        request, warnings = parse(self.schema, self.contract, body)
         as_of = request.pop(AS_OF) or now
         row = self.reader.read(request, as_of)
         interface = self.contract.interface
@@ -58,33 +70,37 @@ class ServedModel:
             "feature_service": interface.feature_service,
             "as_of": _iso(as_of),
             "features": self._features(row),
-            "warnings": row.warnings,
+            "warnings": warnings + row.warnings,
         }
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
         """Each model input with its value, where it came from and, for a stored one, the age of its row in seconds."""
         return {
-            model_input.name: {"value": row.values[model_input.name], "source": model_input.source}
+            model_input.name: {"value": _json(row.values[model_input.name]), "source": model_input.source}
             | ({"age_seconds": row.ages[model_input.source].total_seconds()} if model_input.source in row.ages else {})
             for model_input in self.contract.interface.inputs
         }
 
 
 class Predictor:
-    """Follows one alias of one registered model."""
+    """Follows one alias of one registered model, and keeps its feature store open."""
 
     def __init__(self, settings: ServingSettings) -> None:
+        # A pooled connection would go on reading the file of a registry that has been replaced.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        # MLflow logs a traceback at every poll while its database is away; `_note` says it once, in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._settings = settings
-        self._client = MlflowClient()
         self._served: ServedModel | None = None
-        self._refused: str | None = None
+        self._opened = 0.0
+        self._problems: dict[str, str] = {}
         self._stop = threading.Event()
 
     @property
     def served(self) -> ServedModel:
         """The version that serves now. Raises NoModel."""
         if self._served is None:
-            raise NoModel(self._refused or self._absent())
+            raise NoModel(" ".join(["There is no model to serve.", *self._problems.values()]))
         return self._served
 
     @property
@@ -92,23 +108,14 @@ class Predictor:
         return self._served is not None
 
     def refresh(self) -> None:
-        """Look the alias up; load and check the version when it is another one, and let it take over."""
-        try:
-            version = self._client.get_model_version_by_alias(self._settings.model_name, self._settings.model_alias)
-        except MlflowException as error:
-            self._note(f"{self._absent()} ({error.message.splitlines()[0]})")
-            return
-        if self._served is not None and self._served.version == str(version.version):
-            self._refused = None
-            return
-        try:
-            loaded = load(version, self._settings.feast_repo)
-        except Exception as error:
-            # Whatever is wrong with a version, the one that serves goes on serving.
-            self._note(f"version {version.version} of {version.name} cannot be served: {error}")
-            return
-        self._served, self._refused = loaded, None
-        logger.info("serving %s version %s on %s", loaded.name, loaded.version, loaded.contract.interface.feature_service)
+        """Follow the alias, and open the store anew when it is time. Whatever fails, what serves goes on serving."""
+        for step in (self._follow_alias, self._reopen_store):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - it is logged, and the next poll tries again
+                self._note(step.__name__, error)
+            else:
+                self._problems.pop(step.__name__, None)
 
     def follow(self) -> None:
         """Refresh now and then every `poll_seconds`, in a thread of its own, until `stop`."""
@@ -122,46 +129,96 @@ class Predictor:
         while not self._stop.wait(self._settings.poll_seconds):
             self.refresh()
 
-    def _note(self, problem: str) -> None:
-        """Log a problem once, not at every poll."""
-        if problem != self._refused:
-            logger.error("%s", problem)
-        self._refused = problem
-
-    def _absent(self) -> str:
+    def _follow_alias(self) -> None:
+        """Look the alias up; load and check another version, and let it take over. Raises NoModel."""
         name, alias = self._settings.model_name, self._settings.model_alias
-        return f"No model to serve: {name!r} has no alias {alias!r} in {mlflow.get_tracking_uri()}. Train one: `make pipeline`."
+        try:
+            version = MlflowClient().get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                absent = f"{name!r} has no version with the alias {alias!r}. Train one: `make pipeline`."
+                raise NoModel(absent) from None
+            raise NoModel("The MLflow registry does not answer; see MLFLOW_TRACKING_URI.") from error
+        if self._served is not None and self._served.version == str(version.version):
+            return
+        try:
+            self._take_over(load(version, self._settings.feast_repo))
+        except Exception as error:
+            raise NoModel(f"Version {version.version} of {name!r} is refused: {_public(error)}") from error
+        logger.info("serving version %s of %r", version.version, name)
+
+    def _reopen_store(self) -> None:
+        """Notice a store that was mended, replaced or changed: an open one shows what it was when it was opened."""
+        served = self._served
+        if served is not None and (served.reader.failed or time.monotonic() - self._opened > REOPEN_SECONDS):
+            self._take_over(reopen(served, self._settings.feast_repo))
+
+    def _take_over(self, model: ServedModel) -> None:
+        self._served, self._opened = model, time.monotonic()
+
+    def _note(self, step: str, error: Exception) -> None:
+        """Keep a problem, in words fit for clients, and log it with its cause once, not at every poll."""
+        problem = _public(error)
+        if problem != self._problems.get(step):
+            goes_on = f" Version {self._served.version} goes on serving." if self._served else ""
+            root = _root(error)
+            cause = "" if str(root) in problem else f" ({type(root).__name__}: {root})"
+            logger.error("%s%s%s", problem, goes_on, cause)
+        self._problems[step] = problem
 
 
-def load(version: Any, feast_repo: Path) -> ServedModel:
+def _public(error: Exception) -> str:
+    """What clients may read: other errors' words hold paths and addresses."""
+    known = isinstance(error, (NoModel, ContractBroken, StoreUnavailable))
+    return str(error) if known else "the service's log says why."
+
+
+def _root(error: BaseException) -> BaseException:
+    return _root(error.__cause__) if error.__cause__ else error
+
+
+def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
     folder, contract = fetch_version(version)
     # A store of its own: its registry is as new as the version, and no other thread reads it.
-    store = FeatureStore(repo_path=str(feast_repo))
+    store = open_store(feast_repo)
     contract.verify(store)
+    used = {field.name for field in contract.interface.request_fields}
     model = ServedModel(
         name=version.name,
         version=str(version.version),
         contract=contract,
         estimator=mlflow.sklearn.load_model(str(folder)),
         reader=FeatureReader(store, contract.interface),
-        schema=request_schema(contract),
+        schema=request_schema(contract, unused=request_names(store) - used),
     )
     _warm_up(model)
     return model
 
 
+def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
+    """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
+    store = open_store(feast_repo)
+    model.contract.verify(store)
+    model = replace(model, reader=FeatureReader(store, model.contract.interface))
+    _warm_up(model)
+    return model
+
+
 def _warm_up(model: ServedModel) -> None:
-    """Answer the contract's example once: the first request pays no import, and a model that cannot answer never serves.
+    """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
 
     Read as of the end of time, because by now the online store may have moved past the example's own moment.
     """
-    import json
-
-    example = json.dumps(model.contract.example_request | {AS_OF: "9999-01-01T00:00:00Z"})
-    probability = model.answer(example.encode(), datetime.max)["probability"]
+    example = json.dumps(model.contract.example_request | {AS_OF: _iso(LATEST - timedelta(days=1))})
+    probability = model.answer(example.encode(), LATEST)["probability"]
     if not 0 <= probability <= 1:
         raise ContractBroken(f"its example request gives {probability}, which is no probability")
+
+
+def _json(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _iso(moment: datetime) -> str:

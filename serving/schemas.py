@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from validation.contract import FeatureContract
 
 MAX_TEXT = 64
-SHOWN_VALUES = 10
+SHOWN = 10
 AS_OF = "as_of"
+# What every part of the way can hold: slots are counted from 1970, and a nanosecond in pandas ends in 2262.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
 class RequestInvalid(ValueError):
@@ -29,7 +34,9 @@ def _iso(value: Any) -> datetime:
     except (TypeError, ValueError):
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("expected ISO 8601 with an offset, such as 2013-10-01T02:00Z")
+        raise PydanticCustomError("moment", "Input should be ISO 8601 with an offset, such as 2013-10-01T02:00Z")
+    if not EARLIEST <= moment < LATEST:
+        raise PydanticCustomError("moment", f"Input should lie between the years {EARLIEST.year} and {LATEST.year - 1}")
     return moment
 
 
@@ -45,14 +52,19 @@ TYPES: dict[str, Any] = {
 }
 
 
-def request_schema(contract: FeatureContract) -> type[BaseModel]:
-    """A pydantic model with the contract's request fields and an optional `as_of`; unknown fields are refused."""
-    fields: dict[str, Any] = {}
+def request_schema(contract: FeatureContract, unused: Collection[str] = ()) -> type[BaseModel]:
+    """A pydantic model with the contract's request fields and an optional `as_of`; fields it does not know are refused.
+
+    `unused` names fields that other models of the same feature store take: they are accepted and left alone, so that
+    the alias can move between models while clients send the same requests.
+    """
+    fields: dict[str, Any] = {
+        name: (Any, _optional("For other models; this one makes no use of it.")) for name in sorted(unused)
+    }
     for field in contract.interface.request_fields:
-        kind = TYPES[field.dtype]
-        described = {"description": field.description}
-        fields[field.name] = (kind, Field(**described)) if field.required else (kind | None, Field(default=None, **described))
-    fields[AS_OF] = (Moment | None, Field(default=None, description="Predict as it was known then, UTC; unset means now."))
+        kind, described = TYPES[field.dtype], Field(description=field.description)
+        fields[field.name] = (kind, described) if field.required else (kind | None, _optional(field.description))
+    fields[AS_OF] = (Moment | None, _optional("Predict as it was known then, UTC; unset means now."))
     # Numbers in quotes and the like are refused: a client that sends them is about to send something worse.
     schema = create_model("Prediction request", __config__=ConfigDict(extra="forbid", strict=True), **fields)
     schema.model_config["json_schema_extra"] = {"example": contract.example_request}
@@ -60,22 +72,67 @@ def request_schema(contract: FeatureContract) -> type[BaseModel]:
     return schema
 
 
-def parse(schema: type[BaseModel], contract: FeatureContract, body: bytes) -> dict[str, Any]:
-    """The request's fields as Python values, times in UTC, `as_of` None when unset. Raises RequestInvalid."""
+def _optional(description: str) -> Any:
+    return Field(default=None, description=description)
+
+
+def parse(schema: type[BaseModel], contract: FeatureContract, body: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The contract's fields as Python values, times in UTC, `as_of` None when unset; and warnings for people.
+
+    Raises RequestInvalid.
+    """
+    used = {field.name: field.description for field in contract.interface.request_fields} | {AS_OF: ""}
     try:
-        request = schema.model_validate_json(body).model_dump()
+        checked = schema.model_validate_json(body)
     except ValidationError as error:
-        raise RequestInvalid(
-            {".".join(map(str, found["loc"])) or "body": found["msg"] for found in error.errors(include_input=False)}
-        ) from error
+        raise RequestInvalid(_problems(error, used)) from error
+    request = {name: getattr(checked, name) for name in used}
     request = {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in request.items()}
+    unknown = _unknown_values(contract, request)
+    if unknown:
+        raise RequestInvalid(unknown)
+    unused = sorted(checked.model_fields_set - used.keys())
+    return request, [f"{name}: this model makes no use of it" for name in unused]
+
+
+def _unknown_values(contract: FeatureContract, request: dict[str, Any]) -> dict[str, str]:
     problems = {}
     for key in contract.interface.join_keys:
         known = contract.known_values.get(key.name)
         value = request[key.request_field]
         if known is not None and value is not None and value not in known:
-            listed = ", ".join(known[:SHOWN_VALUES]) + (f" and {len(known) - SHOWN_VALUES} more" if len(known) > SHOWN_VALUES else "")
-            problems[key.request_field] = f"{value!r} is not a {key.noun} that the model knows; it knows {listed}"
-    if problems:
-        raise RequestInvalid(problems)
-    return request
+            listed = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+            problems[key.request_field] = f"the model knows no {key.noun} {_shown(value)}; it knows {listed}"
+    return problems
+
+
+def _problems(error: ValidationError, fields: dict[str, str]) -> dict[str, str]:
+    """The first problems by field; those of the body as a whole under `body`."""
+    found = error.errors()
+    problems = {
+        (".".join(map(str, problem["loc"])) or "body")[:MAX_TEXT]: _words(problem, fields) for problem in found[:SHOWN]
+    }
+    if len(found) > SHOWN:
+        problems["body"] = f"{len(found) - SHOWN} more problems"
+    return problems
+
+
+def _words(problem: ErrorDetails, fields: dict[str, str]) -> str:
+    """What was found and what was expected: pydantic's own words say only the latter. `fields` are the descriptions."""
+    listed = ", ".join(fields)
+    match problem["type"]:
+        case "missing":
+            return f"missing; expected: {fields[str(problem['loc'][0])]}"
+        case "extra_forbidden":
+            return f"unknown field; the fields are {listed}"
+        case "json_invalid":
+            return f"{problem['msg']}; expected one object with the fields {listed}"
+        case "model_type":
+            return f"found {_shown(problem['input'])}; expected one object with the fields {listed}"
+        case _:
+            return f"{problem['msg']}, found {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,15 +13,19 @@ import bentoml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
-from serving.features import AsOfTooEarly
-from serving.openapi import document, docs_page
+from serving.features import AsOfTooEarly, StoreUnavailable
+from serving.openapi import docs_page, document
 from serving.predictor import NoModel, Predictor
 from serving.schemas import RequestInvalid
 from serving.settings import ServingSettings
 
-logger = logging.getLogger("serving")
+logger = logging.getLogger("bentoml.serving")
+# SQLAlchemy and tornado warn of their own code's future, into a log that people read; importing Feast 0.67 turns it on.
+warnings.simplefilter("ignore", DeprecationWarning)
 SETTINGS = ServingSettings()
 # One prediction at a time: Feast's SQLite connection and the model are shared; the event loop stays free for probes.
 ONE_AT_A_TIME = anyio.CapacityLimiter(1)
@@ -28,6 +33,10 @@ ONE_AT_A_TIME = anyio.CapacityLimiter(1)
 
 class BodyTooLarge(ValueError):
     """A request body over the limit."""
+
+
+class NotJson(ValueError):
+    """A request that says its body is something else than JSON."""
 
 
 def _service() -> Any:
@@ -63,12 +72,18 @@ async def home(_: Request) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body, read only as far as the limit: a client may leave out its length, or lie. Raises BodyTooLarge."""
+    """The body, read only as far as the limit: a client may give no length, or lie. Raises NotJson, BodyTooLarge."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise NotJson(f"The body is said to be {kind!r}. Send JSON, and the header Content-Type: application/json.")
+    too_large = BodyTooLarge(f"The body has more than {limit} bytes.")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise too_large
     received = bytearray()
     async for chunk in request.stream():
         received += chunk
         if len(received) > limit:
-            raise BodyTooLarge(f"The body has more than {limit} bytes.")
+            raise too_large
     return bytes(received)
 
 
@@ -80,13 +95,22 @@ def _refuse(status: int) -> Any:
     return answer
 
 
-async def _failed(_: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
+async def _unavailable(_: Request, error: Exception) -> Response:
+    logger.error("%s (%r)", error, error.__cause__)
+    return JSONResponse({"error": str(error)}, status_code=503)
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    # Starlette raises the error again after this answer, and the server logs it.
     return JSONResponse({"error": "The prediction failed; the service's log says why."}, status_code=500)
 
 
-async def _http_error(_: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+async def _http_error(request: Request, error: Any) -> Response:
+    if error.status_code == 405:
+        problem = f"{request.url.path} takes {error.headers['Allow']}, found {request.method}."
+    else:
+        problem = f"There is nothing at {request.url.path}; /docs lists what there is."
+    return JSONResponse({"error": problem}, status_code=error.status_code, headers=error.headers)
 
 
 APP = Starlette(
@@ -96,24 +120,35 @@ APP = Starlette(
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", home),
+        Mount("/static_content", StaticFiles(packages=[("bentoml", "_internal/server/static_content")])),
     ],
     exception_handlers={
         RequestInvalid: _refuse(422),
         AsOfTooEarly: _refuse(422),
+        NotJson: _refuse(415),
         BodyTooLarge: _refuse(413),
         NoModel: _refuse(503),
+        StoreUnavailable: _unavailable,
+        404: _http_error,
         405: _http_error,
         500: _failed,
     },
 )
 
 
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """All of APP: of a Starlette app BentoML takes only the known paths, and answers the others itself, not in JSON."""
+    await APP(scope, receive, send)
+
+
 @bentoml.service(
     # BentoML's own defaults are every interface, 60 seconds, and no bound on what waits.
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     traffic={"timeout": 10, "max_concurrency": 64},
+    # The probes', and what `make serve` asks for when it starts.
+    logging={"access": {"skip_paths": ["/livez", "/readyz", "/healthz", "/metrics", "/model"]}},
 )
-@bentoml.asgi_app(APP, path="/")
+@bentoml.asgi_app(app, path="/")
 class PredictionService:
     """Serves the version that an alias of a registered model points to, and follows it."""
 

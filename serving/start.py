@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -39,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if options.check else serve(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        print(f"error: SERVING_{str(first['loc'][0]).upper()}: {first['msg']}, found {first['input']!r}", file=sys.stderr)
+        name = f"SERVING_{str(first['loc'][0]).upper()}"
+        print(f"error: {name}: {first['msg']}, found {first['input']!r}", file=sys.stderr)
     except CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
@@ -62,33 +62,35 @@ def require_free_port(settings: ServingSettings) -> None:
 def serve(settings: ServingSettings) -> int:
     """Run BentoML until it ends; returns its exit code."""
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"]
-    address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
     began = time.monotonic()
-    server = subprocess.Popen(
-        [*command, "--host", settings.host, "--port", str(settings.port)],
-        cwd=ROOT,
-        # SQLAlchemy and tornado warn of their own code's future, into a log that people read.
-        env={"PYTHONWARNINGS": "ignore::DeprecationWarning"} | os.environ,
-    )
+    server = subprocess.Popen([*command, "--host", settings.host, "--port", str(settings.port)], cwd=ROOT)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: server.send_signal(number))
+    address = address_of(settings)
     model = wait_until_ready(address, server)
     if model is not None:
         print(welcome(address, model, time.monotonic() - began), flush=True)
     return server.wait()
 
 
+def address_of(settings: ServingSettings) -> str:
+    """Where a client on this machine finds the service."""
+    host = "localhost" if settings.host in {"127.0.0.1", "0.0.0.0", "::"} else settings.host  # noqa: S104 - no binding
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
 def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> dict[str, Any] | None:
     """The service's account of its model, once it can answer; None when the server ended first. Raises CannotStart."""
+    # Whatever proxy the environment names, the service is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + PATIENCE
     problem = f"the service did not answer within {PATIENCE} s; its log above says why"
     while time.monotonic() < deadline:
         if server.poll() is not None:
             return None
         try:
-            with urllib.request.urlopen(f"{address}/livez", timeout=5):
-                pass
-            with urllib.request.urlopen(f"{address}/model", timeout=5) as response:
+            # The port is open before the service is: one question waits there for the answer.
+            with opener.open(f"{address}/model", timeout=PATIENCE) as response:
                 model: dict[str, Any] = json.load(response)
                 return model
         except urllib.error.HTTPError as error:
@@ -106,16 +108,16 @@ def welcome(address: str, model: dict[str, Any], seconds: float) -> str:
     """What was built, and a request to paste."""
     contract = model["contract"]
     interface, training = contract["interface"], contract["training_set"]
+    inputs, views = len(interface["inputs"]), len(interface["stored_views"])
+    start, end, as_of = (training[moment][:10] for moment in ("start", "end", "as_of"))
     request = json.dumps(contract["example_request"])
     return "\n".join(
         [
             "",
             f"Serving {model['name']} version {model['version']} at {address}  (ready after {seconds:.0f} s)",
             f"  predicts  {interface['label']}: {interface['label_definition']}",
-            f"  reads     {interface['feature_service']}, {len(interface['inputs'])} inputs from "
-            f"{len(interface['stored_views'])} feature views and the request",
-            f"  fitted to {training['rows']:,} rows of [{training['start'][:10]}, {training['end'][:10]}), "
-            f"judged up to {training['as_of'][:10]}",
+            f"  reads     {interface['feature_service']}, {inputs} inputs from {views} feature views and the request",
+            f"  fitted to {training['rows']:,} rows of [{start}, {end}), judged up to {as_of}",
             f"  try it on {address}/docs, or paste:",
             "",
             f"  curl -s {address}/predict -H 'Content-Type: application/json' -d '{request}'",

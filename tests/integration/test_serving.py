@@ -1,0 +1,587 @@
+"""The real Bento over HTTP, on the real year: exactness, bad requests, and what happens when things around it break.
+
+One service serves the whole module, started as BentoML documents it; a second one, started by `serving.start`, is there
+for its start and its end. The tests run in this order: the last two end the services.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "arrival-delay"
+AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
+FLIGHTS = 200
+PATIENCE = 90
+JSON = {"Content-Type": "application/json"}
+# What an answer must not show: where things lie, and how they failed.
+SECRETS = ("Traceback", ".py", "/work", "/tmp", "sqlite", str(ROOT))
+
+
+# ---- the service ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    type: str
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass
+class Service:
+    """A service under test: its process, and its own copies of the model registry and the online store."""
+
+    process: subprocess.Popen[str]
+    port: int
+    root: Path
+    log: Path
+    without_champion: dict[str, Answer]
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def online_store(self) -> Path:
+        return self.root / "data" / "feast" / "online.db"
+
+    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, JSON if headers is None else headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
+        finally:
+            connection.close()
+
+    def predict(self, request: Any) -> Answer:
+        return self.send("POST", "/predict", json.dumps(request).encode())
+
+    def champion(self, version: str | None, served: str | None = None) -> None:
+        """Move or delete the alias, and wait for a version to serve: that one, if none is named."""
+        move_champion(self.registry, version)
+        until(lambda: self.send("GET", "/model").json.get("version") == (served or version))
+
+    def logged(self, text: str) -> None:
+        """Wait for a line in the log."""
+        until(lambda: text in self.log.read_text())
+
+
+def move_champion(registry: Path, version: str | None) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{registry}")
+    if version is None:
+        client.delete_registered_model_alias(MODEL, "champion")
+    else:
+        client.set_registered_model_alias(MODEL, "champion", version)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; a service that is not there yet counts as false."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"not within {PATIENCE} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(command: list[str], port: int, root: Path, log: Path) -> subprocess.Popen[str]:
+    environment = {
+        "SERVING_PORT": str(port),
+        "SERVING_FEAST_REPO": str(root / "feature_repo"),
+        "SERVING_POLL_SECONDS": "0.2",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
+    }
+    with log.open("w") as file:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def launched(trained, tmp_path_factory) -> Iterator[tuple[Service, Service]]:
+    """Both services, started at once: most of a start is imports, and there are two cores."""
+    # A pooled connection of this process would go on writing to a registry file that a test replaced.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    services = []
+    commands = {
+        "bentoml": [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"],
+        "start": [sys.executable, "-m", "serving.start"],
+    }
+    for name, command in commands.items():
+        root = tmp_path_factory.mktemp(name)
+        shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+        shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
+        if name == "bentoml":
+            move_champion(root / "mlflow.db", None)
+        port, log = free_port(), root / "log"
+        services.append(Service(launch(command, port, root, log), port, root, log, {}))
+    yield services[0], services[1]
+    monkeypatch.undo()
+    for service in services:
+        if service.process.poll() is None:
+            service.process.terminate()
+            service.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def service(launched) -> Service:
+    """`bentoml serve`, started without a champion, which came later."""
+    service, _ = launched
+    until(lambda: service.send("GET", "/livez").status == 200)
+    service.without_champion = {path: service.send("GET", path) for path in ("/readyz", "/model", "/openapi.json")}
+    service.without_champion["/predict"] = service.predict({})
+    service.champion("2")
+    return service
+
+
+@pytest.fixture(scope="module")
+def started(launched) -> Service:
+    """`python -m serving.start`."""
+    _, started = launched
+    started.logged("curl -s")
+    return started
+
+
+@pytest.fixture(scope="module")
+def flights(trained) -> pd.DataFrame:
+    """The next flights to depart as of the moment of materialization."""
+    from deltalake import DeltaTable
+
+    known = DeltaTable(trained.root / "data" / "features" / "flight_schedule").to_pandas()
+    known = known[known.scheduled_departure >= AS_OF].sort_values(["scheduled_departure", "flight_id"]).head(FLIGHTS)
+    return known.drop(columns=["event_timestamp", "created_timestamp", "event_month"]).reset_index(drop=True)
+
+
+def request_for(flight: dict[str, Any], as_of: datetime = AS_OF) -> dict[str, Any]:
+    fields = ("origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure", "scheduled_arrival")
+    values = {name: flight[name] for name in fields if pd.notna(flight[name])} | {"as_of": as_of}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def complete(service, flights) -> dict[str, Any]:
+    """A request whose every view has a row."""
+    for flight in flights.to_dict("records"):
+        request = request_for(flight)
+        if service.predict(request).json.get("warnings") == []:
+            return request
+    pytest.fail("every one of the flights misses some features")
+
+
+def null_sources(answer: dict[str, Any]) -> set[str]:
+    """The stored views all of whose features are null."""
+    found: dict[str, list[Any]] = {}
+    for feature in answer["features"].values():
+        found.setdefault(feature["source"], []).append(feature["value"])
+    return {source for source, values in found.items() if all(value is None for value in values)}
+
+
+# ---- start ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_champion_it_waits_and_says_so(service):
+    """`bentoml serve` comes up unready, says in answers and log what to do, and serves once there is a model."""
+    said = "'arrival-delay' has no version with the alias 'champion'. Train one: `make pipeline`."
+    assert service.without_champion.pop("/readyz").status == 503
+    for path, answer in service.without_champion.items():
+        assert (answer.status, answer.type, answer.json) == (
+            503,
+            "application/json",
+            {"error": f"There is no model to serve. {said}"},
+        ), path
+    assert said in service.log.read_text()
+    assert service.send("GET", "/readyz").status == 200
+
+
+def test_the_request_that_start_prints_works(started):
+    """`serving.start` says what it serves, and its curl line is answered as pasted."""
+    printed = started.log.read_text()
+    assert f"Serving arrival-delay version 2 at http://localhost:{started.port}" in printed
+    body = printed.split("-d '")[1].split("'")[0]
+    answer = started.send("POST", "/predict", body.encode())
+    assert answer.status == 200
+    assert answer.json["warnings"] == []
+    assert "scheme=http,method=GET" not in printed, "start-up polls into the access log"
+    assert "DeprecationWarning" not in printed
+
+
+@pytest.mark.parametrize("command", [["-m", "serving.start"], ["-m", "serving.start", "--check"]])
+def test_a_second_service_on_the_port_is_refused(started, command):
+    """The one that listens goes on; the other ends with one line."""
+    environment = os.environ | {"SERVING_PORT": str(started.port)}
+    second = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{started.port}" in second.stderr
+    assert started.send("GET", "/model").status == 200
+
+
+# ---- exactness ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_answers_equal_the_point_in_time_join(service, trained, flights, version, monkeypatch):
+    """For the next 200 flights: every feature as the offline join has it, and the model's probability for that row."""
+    import mlflow
+    from feast import FeatureStore
+
+    from validation.contract import FeatureContract
+
+    service.champion(version)
+    contract = FeatureContract.model_validate(service.send("GET", "/model").json["contract"])
+    assert contract.interface.feature_service == f"arrival_delay_v{version}"
+    # New York flies to a few places for the first time after the training set ends: refused, in a test of its own.
+    flights = flights[flights.dest.isin(contract.known_values["dest"])].reset_index(drop=True)
+    assert len(flights) > FLIGHTS * 0.95
+    answers = [service.predict(request_for(flight)).json for flight in flights.to_dict("records")]
+
+    store = FeatureStore(repo_path=str(trained.repo))
+    hours = flights.scheduled_departure.astype("int64") // 3_600_000_000
+    assert flights.scheduled_departure.dt.unit == "us"
+    asked = flights.assign(departure_hour=hours, event_timestamp=pd.Timestamp(AS_OF).as_unit("us"))
+    joined = store.get_historical_features(asked, store.get_feature_service(f"arrival_delay_v{version}")).to_df()
+    offline = joined.set_index("flight_id").loc[flights.flight_id].reset_index()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
+    model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
+    probabilities = model.predict_proba(contract.interface.model_inputs(offline))[:, 1]
+
+    names = [model_input.name for model_input in contract.interface.inputs]
+    compared = 0
+    for row, answer, probability in zip(offline.to_dict("records"), answers, probabilities, strict=True):
+        assert list(answer["features"]) == names
+        for name, feature in answer["features"].items():
+            if pd.isna(row[name]):
+                assert feature["value"] is None, (row["flight_id"], name)
+            elif isinstance(row[name], str):
+                assert feature["value"] == row[name]
+            else:
+                assert math.isclose(feature["value"], row[name], rel_tol=0, abs_tol=1e-9), (row["flight_id"], name)
+                compared += 1
+        assert abs(answer["probability"] - probability) <= 1e-12, row["flight_id"]
+        assert answer["model"] == {"name": MODEL, "version": version}
+    assert compared > FLIGHTS * len(names) * 0.8, "too little to compare"
+
+
+def test_each_view_is_used_up_to_its_ttl_and_no_longer(service, complete):
+    """At exactly its ttl a row is used; a microsecond later that view, and what has expired before it, is null."""
+    contract = service.send("GET", "/model").json["contract"]["interface"]
+    ttls = {view["name"]: view["ttl_seconds"] for view in contract["stored_views"] if view["ttl_seconds"]}
+    first = service.predict(complete).json
+    expiry = {
+        feature["source"]: AS_OF + timedelta(seconds=ttls[feature["source"]] - feature["age_seconds"])
+        for feature in first["features"].values()
+        if feature["source"] in ttls
+    }
+    assert expiry.keys() == ttls.keys()
+    assert not null_sources(first)
+    for view, moment in expiry.items():
+        at = service.predict(complete | {"as_of": moment.isoformat()}).json
+        assert null_sources(at) == {other for other, end in expiry.items() if end < moment}
+        assert view not in " ".join(at["warnings"])
+        after = moment + timedelta(microseconds=1)
+        past = service.predict(complete | {"as_of": after.isoformat()}).json
+        expired = {other for other, end in expiry.items() if end < after}
+        assert view in expired
+        assert null_sources(past) == expired
+        assert {warning.split(":")[0] for warning in past["warnings"]} == expired
+        assert all(" old, good for " in warning and warning.endswith("; not used") for warning in past["warnings"])
+
+
+def test_an_aircraft_is_unknown_or_not_given(service, complete):
+    """Both are answered, each with a warning of its own for each view that needs the aircraft."""
+    unknown = service.predict(complete | {"tailnum": "NOSUCH"})
+    assert unknown.json["warnings"] == [
+        "aircraft_rotation: aircraft has not landed in two days",
+        "aircraft_profile: unknown aircraft",
+    ]
+    absent = service.predict({name: value for name, value in complete.items() if name != "tailnum"})
+    assert absent.json["warnings"] == [
+        "aircraft_rotation: no tailnum given",
+        "aircraft_profile: no tailnum given",
+    ]
+    assert unknown.json["probability"] == absent.json["probability"] != service.predict(complete).json["probability"]
+
+
+# ---- bad requests ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"origin": "XXX"}, "origin"),
+        ({"dest": "ILM"}, "dest"),  # first flown to in October
+        ({"carrier": "??"}, "carrier"),
+        ({"dest": None}, "dest"),
+        ({"flight_number": 10**4000}, "flight_number"),
+        ({"flight_number": math.nan}, "flight_number"),
+        ({"scheduled_departure": "2013-10-01T02:05:00"}, "scheduled_departure"),
+        ({"scheduled_departure": "0001-01-01T00:00:00+14:00"}, "scheduled_departure"),
+        ({"scheduled_arrival": "9999-12-31T23:59:59-14:00"}, "scheduled_arrival"),
+        ({"as_of": "9999-12-31T23:59:59-14:00"}, "as_of"),
+        ({"\u202etail": 1}, "\u202etail"),
+    ],
+)
+def test_a_bad_field_is_a_422_that_names_it(service, complete, change, field):
+    """One sentence, and the problem under its field."""
+    answer = service.predict(complete | change)
+    assert (answer.status, answer.type) == (422, "application/json")
+    assert list(answer.json["fields"]) == [field]
+    assert answer.json["error"] == f"{field}: {answer.json['fields'][field]}"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"NaN", b"\xff\xfe", b"[" * 10_000 + b"]" * 10_000])
+def test_what_is_no_object_is_a_422(service, body):
+    """Empty, torn, of another type, not text, or deep enough to break a parser."""
+    answer = service.send("POST", "/predict", body)
+    assert (answer.status, list(answer.json["fields"])) == (422, ["body"])
+
+
+def test_a_moment_before_the_online_rows_is_a_422(service, complete):
+    """The online store no longer knows what was known then, and the answer says so."""
+    answer = service.predict(complete | {"as_of": "2013-09-30T23:59:59Z"})
+    assert answer.status == 422
+    assert "Ask for a later as_of" in answer.json["error"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/vnd.bentoml+pickle"])
+def test_another_content_type_is_a_415(service, complete, kind):
+    """Only what says that it is JSON is read, pickles least of all."""
+    answer = service.send("POST", "/predict", json.dumps(complete), {"Content-Type": kind})
+    assert answer.status == 415
+    assert "Content-Type: application/json" in answer.json["error"]
+
+
+def test_a_large_body_is_a_413_however_it_comes(service):
+    """With its length, in chunks without one, and with a length that is only claimed."""
+    megabyte = b" " * 1_000_000
+    assert service.send("POST", "/predict", megabyte).status == 413
+    assert service.send("POST", "/predict", iter([megabyte[:1000]] * 1000)).status == 413
+    assert service.send("POST", "/predict", b"{}", JSON | {"Content-Length": "99999999999"}).status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/predict", 405),
+        ("DELETE", "/model", 405),
+        ("GET", "/nope", 404),
+        ("POST", "/predict/x", 404),
+        ("GET", "/static_content/../service.py", 404),
+        ("GET", "/static_content/nope", 404),
+    ],
+)
+def test_what_is_not_there_is_said_in_json(service, method, path, status):
+    """Unknown paths and wrong methods are one sentence, not BentoML's plain text."""
+    answer = service.send(method, path)
+    assert (answer.status, answer.type) == (status, "application/json")
+    assert list(answer.json) == ["error"]
+
+
+def test_the_documentation_is_of_the_version_that_serves(service, complete):
+    """The page, its script and the request schema are there; the example in it is a request that works."""
+    assert service.send("GET", "/docs").status == 200
+    assert service.send("GET", "/static_content/swagger-ui-bundle.js").status == 200
+    described = service.send("GET", "/openapi.json").json
+    assert described["info"]["version"] == "2"
+    schema = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(complete) <= set(schema["properties"])
+    assert service.predict(schema["example"]).status == 200
+
+
+# ---- what breaks around it ------------------------------------------------------------------------------------------
+
+
+def test_the_alias_moves_under_load(service, complete):
+    """Back to v1 and to v2 again while 200 requests run: none fails, and no answer mixes two versions."""
+    alone = {}
+    for version in ("1", "2"):
+        service.champion(version)
+        answer = service.predict(complete).json
+        alone[version] = (answer["probability"], answer["feature_service"], list(answer["features"]))
+    assert set(alone["1"][2]) - set(alone["2"][2]), "v1 has features that v2 lacks"
+    moved = Event()
+
+    def ask(at_least: int) -> list[Answer]:
+        answers: list[Answer] = []
+        while len(answers) < at_least or not moved.is_set():
+            answers.append(service.predict(complete))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, 50) for _ in range(4)]
+        for version in ("1", "2"):
+            service.champion(version)
+        moved.set()
+        answers = [answer for future in asking for answer in future.result()]
+    assert len(answers) >= FLIGHTS
+    assert {answer.status for answer in answers} == {200}
+    got = {answer.json["model"]["version"]: answer.json for answer in answers}
+    assert set(got) == {"1", "2"}
+    for answer in (answer.json for answer in answers):
+        found = (answer["probability"], answer["feature_service"], list(answer["features"]))
+        assert found == alone[answer["model"]["version"]]
+
+
+def test_a_request_of_the_newer_model_is_answered_by_the_older_one(service, complete):
+    """A rollback breaks no client: what only v2 takes is left alone by v1, with a warning."""
+    service.champion("1")
+    warnings = service.predict(complete).json["warnings"]
+    service.champion("2")
+    assert warnings == ["flight_number: this model makes no use of it", "tailnum: this model makes no use of it"]
+
+
+def test_a_deleted_alias_changes_nothing(service, complete):
+    """The last good version goes on serving, and the log says that the alias is gone."""
+    service.champion(None, served="2")
+    service.logged("has no version with the alias 'champion'. Train one: `make pipeline`. Version 2 goes on serving.")
+    assert service.predict(complete).json["model"]["version"] == "2"
+    service.champion("2")
+
+
+def test_a_lost_registry_changes_nothing_and_is_followed_when_it_is_back(service, complete):
+    """MLflow's database may go and be put back, as another file, while requests are answered."""
+    kept = service.root / "kept.db"
+    shutil.copy(service.registry, kept)
+    service.registry.unlink()
+    service.logged("The MLflow registry does not answer; see MLFLOW_TRACKING_URI. Version 2 goes on serving.")
+    assert service.predict(complete).status == 200
+    kept.replace(service.registry)
+    service.champion("1")
+    service.champion("2")
+
+
+@pytest.mark.parametrize(
+    ("change", "registered_as", "said"),
+    [
+        ({"ttl_seconds": 1}, "before", "it was changed since. Train and register again."),
+        ({"ttl_seconds": 1}, "after", "stored_views.carrier_origin_reliability.ttl_seconds: recorded 1, now 21600"),
+        ({"features": {"another": "double"}}, "after", "stored_views.carrier_origin_reliability.features.another"),
+    ],
+)
+def test_a_broken_contract_is_refused(service, complete, tmp_path, change, registered_as, said):
+    """A contract that is not the one registered, or that the live feature registry cannot honour, never serves."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    from validation.contract import DIGEST_TAG, FeatureContract
+
+    uri = f"sqlite:///{service.registry}"
+    client = MlflowClient(uri)
+    good = client.get_model_version(MODEL, "2")
+    shutil.copytree(download_artifacts(good.source, tracking_uri=uri), tmp_path / "model")
+    file = tmp_path / "model" / "extra_files" / "feature_contract.json"
+    contract = json.loads(file.read_text())
+    contract["interface"]["stored_views"][0] |= change
+    file.write_text(json.dumps(contract))
+    after = FeatureContract.model_validate(contract).sha256
+    tags = good.tags | ({DIGEST_TAG: after} if registered_as == "after" else {})
+    bad = client.create_model_version(MODEL, source=str(tmp_path / "model"), tags=tags)
+    service.champion(str(bad.version), served="2")
+    service.logged(f"Version {bad.version} of 'arrival-delay' is refused: ")
+    refusal = service.log.read_text().split(f"Version {bad.version} of 'arrival-delay' is refused: ")[1].splitlines()[0]
+    assert said in refusal
+    assert "Version 2 goes on serving." in refusal
+    assert service.predict(complete).json["model"]["version"] == "2"
+    service.champion("2")
+
+
+def test_a_broken_online_store_is_a_503_until_it_is_mended(service, complete):
+    """One sentence for the client and no trace of where or how; a good file in its place is found by itself."""
+    before = service.predict(complete).json
+    kept = service.root / "kept.db"
+    shutil.copy(service.online_store, kept)
+    service.online_store.write_bytes(b"junk" * 1_000_000)
+    answer = service.predict(complete)
+    assert answer.status == 503
+    assert "The online store cannot be read" in answer.json["error"]
+    assert not [secret for secret in SECRETS if secret in answer.text]
+    kept.replace(service.online_store)
+    until(lambda: service.predict(complete).status == 200)
+    assert service.predict(complete).json == before
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def test_sigterm_lets_running_requests_finish(service, complete):
+    """Every request that was sent before the signal is answered; then all processes end."""
+    processes = family(service.process)
+    told = Event()
+
+    def ask() -> list[tuple[bool, int]]:
+        answers = []
+        while True:
+            late = told.is_set()
+            try:
+                answers.append((late, service.predict(complete).status))
+            except OSError:
+                answers.append((late, 0))
+                return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        time.sleep(1)
+        told.set()
+        service.process.send_signal(signal.SIGTERM)
+        answers = [answer for future in asking for answer in future.result()]
+    assert {status for late, status in answers if not late} == {200}
+    assert service.process.wait(60) == 0
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+def test_interrupting_start_ends_everything(started):
+    """Ctrl-C, or SIGINT to `serving.start` alone, leaves no process behind."""
+    processes = family(started.process)
+    assert len(processes) > 2
+    started.process.send_signal(signal.SIGINT)
+    assert started.process.wait(60) == 0
+    assert psutil.wait_procs(processes, timeout=10)[1] == []

@@ -1,0 +1,185 @@
+"""Features are read from a real Feast store on SQLite, of a problem that nothing else in this repository knows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64, Int64, UnixTimestamp
+
+from serving.features import AsOfTooEarly, FeatureReader, StoreUnavailable, open_store, request_names
+from validation.contract import FeatureInterface
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def view(name: str, entities: list[Entity], ttl: timedelta, schema: list[Field], **tags: str) -> FeatureView:
+    source = FileSource(name=f"{name}_source", path=f"{name}.parquet", timestamp_field="event_timestamp")
+    return FeatureView(name=name, entities=entities, ttl=ttl, schema=schema, source=source, tags=tags)
+
+
+def definitions() -> list[Any]:
+    pump = Entity(name="pump", join_keys=["pump"], value_type=ValueType.STRING)
+    site = Entity(name="site", join_keys=["site"], value_type=ValueType.STRING, tags={"optional": "true"})
+    hour = Entity(
+        name="hour",
+        join_keys=["hour"],
+        value_type=ValueType.INT64,
+        tags={"from_request": "opened_at", "floor_seconds": "3600"},
+    )
+    turns, heat = Field(name="turns", dtype=Int64), Field(name="heat", dtype=Float64)
+    wear = view("wear", [pump], timedelta(hours=1), [turns, heat])
+    place = view("place", [site], timedelta(0), [Field(name="depth", dtype=Float64)], missing="nobody knows this site")
+    shift = view("shift", [hour], timedelta(0), [Field(name="crew", dtype=Int64)])
+    runs = view("runs", [pump], timedelta(0), [Field(name="load", dtype=Int64)])
+    runs.tags = {"prediction_anchor": "opened_at", "prediction_lead_minutes": "0"}
+    failed = Field(name="failed", dtype=Int64)
+    failures = view("failures", [pump], timedelta(0), [failed], label="failed", definition="x")
+    opening = RequestSource(name="opening", schema=[Field(name="opened_at", dtype=UnixTimestamp, description="Start.")])
+
+    @on_demand_feature_view(
+        sources=[wear[["heat"]], opening], schema=[Field(name="heat_by_noon", dtype=Float64)], mode="python"
+    )
+    def heat_at(inputs):
+        return {
+            "heat_by_noon": [
+                None if heat is None else heat + (moment.hour - 12)
+                for heat, moment in zip(inputs["heat"], inputs["opened_at"], strict=True)
+            ]
+        }
+
+    service = FeatureService(
+        name="pump_v1",
+        features=[wear[["turns"]], place, shift, heat_at],
+        tags={"spine": "runs", "label": "failures", "key_features": "pump"},
+    )
+    return [pump, site, hour, wear, place, shift, runs, failures, heat_at, service]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a row or two a view; its offline store is one that cannot be imported."""
+    folder = tmp_path_factory.mktemp("pumps")
+    settings = "project: pumps\nprovider: local\nregistry: registry.db\nonline_store: {type: sqlite, path: online.db}\n"
+    (folder / "feature_store.yaml").write_text(settings + "entity_key_serialization_version: 3\n")
+    store = FeatureStore(repo_path=str(folder))
+    store.apply(definitions())
+    rows = {
+        "wear": [{"pump": "P1", "turns": 7, "heat": 40.5}],
+        "place": [{"site": "S1", "depth": 8.5}, {"site": "S3", "depth": None}],
+        "shift": [{"hour": int(NOON.timestamp()) // 3600, "crew": 3}],
+    }
+    for name, found in rows.items():
+        store.write_to_online_store(name, pd.DataFrame(found).assign(event_timestamp=NOON))
+    (folder / "feature_store.yaml").write_text(settings + "offline_store: {type: no.such.module.OfflineStore}\n")
+    return folder
+
+
+@pytest.fixture
+def reader(repo: Path) -> FeatureReader:
+    store = open_store(repo)
+    return FeatureReader(store, FeatureInterface.from_registry(store, "pump_v1"))
+
+
+def request(**change: Any) -> dict[str, Any]:
+    return {"pump": "P1", "site": "S1", "opened_at": NOON + timedelta(minutes=59)} | change
+
+
+def test_a_row_holds_stored_on_demand_and_key_features(reader):
+    """Stored values, what the registry's code computes from them and the request, and keys used as categories."""
+    row = reader.read(request(), NOON + timedelta(minutes=30))
+    assert row.values == {"turns": 7, "heat": 40.5, "depth": 8.5, "crew": 3, "heat_by_noon": 40.5, "pump": "P1"}
+    assert row.ages == dict.fromkeys(("wear", "place", "shift"), timedelta(minutes=30))
+    assert row.warnings == []
+
+
+def test_a_row_is_used_up_to_its_ttl_and_not_a_microsecond_longer(reader):
+    """The ttl is inclusive, as in the point-in-time join; a ttl of 0 never ends, and code sees the nulls."""
+    assert reader.read(request(), NOON + timedelta(hours=1)).values["turns"] == 7
+    row = reader.read(request(), NOON + timedelta(hours=1) + MICROSECOND)
+    assert (row.values["turns"], row.values["heat_by_noon"], row.values["crew"]) == (None, None, 3)
+    assert row.warnings == ["wear: 1 h 1 min old, good for 1 h; not used"]
+    assert set(row.ages) == {"place", "shift"}
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({"pump": "P2"}, "wear: no row in wear"),
+        ({"site": "S2"}, "place: nobody knows this site"),
+        ({"site": None}, "place: no site given"),
+        ({"opened_at": NOON + timedelta(hours=1)}, "shift: no row in shift"),
+    ],
+)
+def test_what_is_missing_is_null_with_a_warning(reader, change, warning):
+    """An unknown key, a key that was not given, a slot without a row: in the words of the view's definition."""
+    row = reader.read(request(**change), NOON)
+    assert row.warnings == [warning]
+    assert warning.split(":")[0] not in row.ages
+
+
+def test_a_null_in_a_row_is_no_missing_row(reader):
+    """What was stored as null comes back as null, with its age and without a warning."""
+    row = reader.read(request(site="S3"), NOON)
+    assert pd.isna(row.values["depth"])
+    assert row.ages["place"] == timedelta(0)
+    assert row.warnings == []
+
+
+def test_nothing_but_categories_needs_no_store(repo, reader):
+    """A request whose keys are all absent is answered with nulls."""
+    row = reader.read(request(pump=None, site=None, opened_at=NOON - timedelta(days=900)), NOON)
+    assert set(row.values.values()) == {None}
+    assert len(row.warnings) == 3
+
+
+def test_a_moment_before_the_rows_is_refused(reader):
+    """The online store keeps the newest row only: what was known before it is gone."""
+    with pytest.raises(AsOfTooEarly, match=r"T11:59:59Z is before 2024-05-01T12:00:00Z.*newest wear row"):
+        reader.read(request(), NOON - timedelta(seconds=1))
+
+
+def test_requests_may_carry_what_any_model_of_the_store_takes(repo):
+    """Join keys and the fields of request sources, whatever one service makes of them."""
+    assert request_names(open_store(repo)) == {"pump", "site", "hour", "opened_at"}
+
+
+@pytest.mark.parametrize("broken", ["no folder", "no settings", "not yaml", "no registry", "junk in it"])
+def test_a_store_that_cannot_be_opened_says_how_to_mend_it(tmp_path, broken):
+    """One error for all of it, in words without a path; the cause goes along for the log."""
+    settings = tmp_path / "feature_store.yaml"
+    path = "no/such/registry.db" if broken == "no registry" else "registry.db"
+    settings.write_text(f"project: pumps\nprovider: local\nregistry: {path}\nentity_key_serialization_version: 3\n")
+    if broken == "not yaml":
+        settings.write_text("project: [")
+    elif broken == "no settings":
+        settings.unlink()
+    elif broken == "junk in it":
+        (tmp_path / "registry.db").write_bytes(b"junk" * 100)
+    with pytest.raises(StoreUnavailable, match="SERVING_FEAST_REPO") as error:
+        open_store(tmp_path / "nowhere" if broken == "no folder" else tmp_path)
+    assert str(tmp_path) not in str(error.value)
+    assert error.value.__cause__ is not None
+
+
+def test_a_broken_online_store_is_one_error_and_mends_with_the_file(repo, reader):
+    """The reader says that it failed, so that the store is opened anew, until it can read again."""
+    file = repo / "online.db"
+    good = file.read_bytes()
+    reader.read(request(), NOON)
+    file.write_bytes(b"junk" * 10_000)
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be read") as error:
+            reader.read(request(), NOON)
+        assert reader.failed
+        assert str(repo) not in str(error.value)
+    finally:
+        file.write_bytes(good)
+    reader.read(request(), NOON)
+    assert not reader.failed

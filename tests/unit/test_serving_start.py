@@ -1,0 +1,64 @@
+"""What `serving.start` refuses before it starts anything."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from serving.settings import ServingSettings
+from serving.start import address_of, main
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A port that something listens on, and that the service is told to use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("SERVING_PORT", str(listener.getsockname()[1]))
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"]])
+def test_a_port_in_use_is_refused_in_one_line(arguments, busy, capsys):
+    """The line names the address and the way out."""
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot listen on 127.0.0.1:{busy}")
+    assert "make serve PORT=3001" in said
+    assert said.count("\n") == 1
+
+
+def test_check_passes_on_a_free_port(busy, monkeypatch, capsys):
+    """`--check` starts nothing and says nothing."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    monkeypatch.setenv("SERVING_PORT", str(free))
+    assert main(["--check"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "80000"), ("PORT", "x"), ("POLL_SECONDS", "0")])
+def test_a_bad_setting_is_named_as_its_variable(name, value, monkeypatch, capsys):
+    """The line says which environment variable to mend."""
+    monkeypatch.setenv(f"SERVING_{name}", value)
+    assert main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert f"SERVING_{name}" in said
+    assert value in said
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://localhost:3000"),
+        ("0.0.0.0", "http://localhost:3000"),
+        ("::1", "http://[::1]:3000"),
+        ("10.1.2.3", "http://10.1.2.3:3000"),
+    ],
+)
+def test_the_address_can_be_pasted(host, address):
+    """What the service prints is a URL that this machine can open."""
+    assert address_of(ServingSettings(host=host)) == address
