@@ -238,8 +238,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.command in ("all", "materialize") and options.start >= options.as_of:
         parser.error(f"--start {options.start.isoformat()} is not before --as-of {options.as_of.isoformat()}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("great_expectations", "feast", "py4j", "ibis"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # py.warnings: Feast 0.67 calls every on-demand view experimental, at every start.
+    for noisy in ("great_expectations", "feast", "py4j", "ibis", "matplotlib", "py.warnings"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)))
     try:
         run(pipeline, options)

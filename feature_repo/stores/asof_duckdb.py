@@ -155,6 +155,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
             entities.slice(0, 1).to_pandas().dtypes.to_dict()
         )
         moments = entities.column(timestamp_column)
+        first, last = pc.min(moments).as_py(), pc.max(moments).as_py()
         views = [
             _ViewPlan(view, feature_refs, full_feature_names, set(entities.column_names)) for view in feature_views
         ]
@@ -167,7 +168,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
             columns = [f"e.{quote(name)}" for name in entities.column_names]
             ctes, joins = [], []
             for number, view in enumerate(views):
-                ctes.append(f"v{number} AS ({view.rows(f'__source_{number}')})")
+                ctes.append(f"v{number} AS ({view.rows(f'__source_{number}', first, last)})")
                 joins.append(view.join(f"v{number}", timestamp_column))
                 columns += view.selected(f"v{number}", timestamp_column)
             with_views = f"WITH {', '.join(ctes)} " if ctes else ""
@@ -182,8 +183,8 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
             RetrievalMetadata(
                 features=feature_refs,
                 keys=[name for name in entities.column_names if name != timestamp_column],
-                min_event_timestamp=pc.min(moments).as_py(),
-                max_event_timestamp=pc.max(moments).as_py(),
+                min_event_timestamp=first,
+                max_event_timestamp=last,
             ),
         )
 
@@ -254,8 +255,11 @@ class _ViewPlan:
                 f"it has {sorted(entity_columns)}. Add the column(s)."
             )
 
-    def rows(self, source: str) -> str:
-        """The view's rows, one a key and event timestamp."""
+    def rows(self, source: str, first: datetime | None, last: datetime | None) -> str:
+        """The view's rows, one a key and event timestamp, that moments from `first` to `last` can see.
+
+        A day of entity rows then costs what a day of features costs, not what their whole history does.
+        """
 
         def aliased(name: str) -> str:
             return f"{quote(self.column_of.get(name, name))} AS {quote(name)}"
@@ -263,8 +267,10 @@ class _ViewPlan:
         keys = [quote(self.column_of.get(key, key)) for key in self.keys]
         tie_break = f"ORDER BY {quote(self.created)} DESC" if self.created else ""
         columns = [aliased(name) for name in [*self.keys, *self.features]]
+        oldest = first - self.ttl if first and self.ttl else None
         return (
-            f"SELECT {', '.join(columns)}, {quote(self.timestamp)} AS __ts FROM {quote(source)} "
+            f"SELECT {', '.join(columns)}, {quote(self.timestamp)} AS __ts FROM {quote(source)}"
+            f"{_between(self.timestamp, oldest, last)} "
             f"QUALIFY row_number() OVER (PARTITION BY {', '.join([*keys, quote(self.timestamp)])} {tie_break}) = 1"
         )
 
@@ -295,6 +301,16 @@ def _create_view(con: duckdb.DuckDBPyConnection, name: str, source: FileSource, 
         create_parquet_view(con, name, path)
 
 
+def _between(timestamp_field: str, start: datetime | None, end: datetime | None) -> str:
+    """A WHERE clause for `start` <= timestamp <= `end`; None leaves a side open."""
+    bounds = [
+        f"{quote(timestamp_field)} {operator} TIMESTAMPTZ {literal(moment.isoformat())}"
+        for operator, moment in ((">=", start), ("<=", end))
+        if moment is not None
+    ]
+    return f" WHERE {' AND '.join(bounds)}" if bounds else ""
+
+
 def _absolute(source: FileSource, repo_path: str) -> str:
     return str(FileSource.get_uri_for_file_path(repo_path=repo_path, uri=source.file_options.uri))
 
@@ -322,12 +338,7 @@ def _pull(
     qualify: str,
 ) -> AsofRetrievalJob:
     assert isinstance(data_source, FileSource)
-    bounds = [
-        f"{quote(timestamp_field)} {operator} TIMESTAMPTZ {literal(moment.isoformat())}"
-        for operator, moment in ((">=", start_date), ("<=", end_date))
-        if moment is not None
-    ]
-    where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
+    where = _between(timestamp_field, start_date, end_date)
 
     def query() -> pa.Table:
         con = connect()
