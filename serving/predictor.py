@@ -34,6 +34,7 @@ from validation.contract import ContractBroken, FeatureContract, fetch_version
 logger = logging.getLogger("bentoml.serving")
 # What MLflow answers for an unknown model, and for a known one without the alias.
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+# Opening the feature store anew costs about 0.1 s of one core.
 REOPEN_SECONDS = 60.0
 
 

@@ -502,17 +502,17 @@ def test_a_lost_registry_changes_nothing_and_is_followed_when_it_is_back(service
         ({"features": {"another": "double"}}, "after", "stored_views.carrier_origin_reliability.features.another"),
     ],
 )
-def test_a_broken_contract_is_refused(service, complete, tmp_path, change, registered_as, said):
+def test_a_broken_contract_is_refused(service, complete, tmp_path, monkeypatch, change, registered_as, said):
     """A contract that is not the one registered, or that the live feature registry cannot honour, never serves."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
     from validation.contract import DIGEST_TAG, FeatureContract
 
-    uri = f"sqlite:///{service.registry}"
-    client = MlflowClient(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
+    client = MlflowClient()
     good = client.get_model_version(MODEL, "2")
-    shutil.copytree(download_artifacts(good.source, tracking_uri=uri), tmp_path / "model")
+    shutil.copytree(download_artifacts(good.source), tmp_path / "model")
     file = tmp_path / "model" / "extra_files" / "feature_contract.json"
     contract = json.loads(file.read_text())
     contract["interface"]["stored_views"][0] |= change

@@ -1,0 +1,43 @@
+"""What `bentoml build` packs, as pyproject.toml says it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_bento_pins_what_serving_was_tested_with(project):
+    """Every package of the `serving` extra, each at the version in uv.lock."""
+    pinned = dict(package.split("==") for package in project["tool"]["bentoml"]["build"]["python"]["packages"])
+    wanted = {re.split(r"[\[<>=]", needed)[0] for needed in project["project"]["optional-dependencies"]["serving"]}
+    assert wanted <= set(pinned)
+    locked = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    versions = {(package["name"], package["version"]) for package in locked}
+    assert set(pinned.items()) <= versions
+
+
+def test_the_bento_holds_all_that_serving_imports(project):
+    """The serving package, what it shares with training, the feature store's settings and its own online store."""
+    packed = {
+        str(file.relative_to(ROOT))
+        for pattern in project["tool"]["bentoml"]["build"]["include"]
+        for file in ROOT.glob(pattern)
+    }
+    needed = {f"{folder}/{file.name}" for folder in ("serving", "validation") for file in (ROOT / folder).glob("*.py")}
+    settings = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
+    module = settings["online_store"]["type"].rpartition(".")[0]
+    if module.startswith("feature_repo."):
+        needed.add(f"{module.replace('.', '/')}.py")
+    assert needed | {"feature_repo/feature_store.yaml"} <= packed
+    assert not [file for file in packed if file.startswith(("training", "data", "tests"))]
