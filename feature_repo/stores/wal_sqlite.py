@@ -38,7 +38,9 @@ NEVER_CREATED = -(2**63)
 KEYS_A_SELECT, SELECTS_A_STATEMENT = 500, 60
 
 Stamp = tuple[int, int]  # event and created timestamp, microseconds since 1970 in UTC
+Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
 FeatureRow = tuple[datetime | None, dict[str, Value] | None]
+Read = tuple[FeatureView, list[EntityKey], list[str] | None]  # view, keys, requested features
 
 CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     entity_key BLOB PRIMARY KEY,
@@ -46,8 +48,8 @@ CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     created_us INTEGER NOT NULL,  -- when it was learnt
     features BLOB NOT NULL,       -- a feast.types.Map: value by feature
     older TEXT NOT NULL           -- JSON: [event_us, created_us] by feature, of those that the newest write left out
-)"""
-UPSERT = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
+) WITHOUT ROWID"""
+REPLACE = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
 SELECT_ROW = "SELECT event_us, created_us, features, older FROM {table} WHERE entity_key = ?"
 SELECT_KEYS = "SELECT {number}, entity_key, event_us, features, older FROM {table} WHERE entity_key IN ({keys})"
 
@@ -63,7 +65,7 @@ class WalSqliteOnlineStoreConfig(FeastConfigBaseModel):
 
 
 class ViewNotApplied(LookupError):
-    """The online store has no table for a feature view."""
+    """The online store has no table for a feature view, or is not there at all."""
 
 
 class WalUnavailable(RuntimeError):
@@ -100,11 +102,7 @@ class WalSqliteOnlineStore(OnlineStore):
         self._of_thread = _PerThread()
 
     def online_write_batch(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
-        progress: Callable[[int], Any] | None,
+        self, config: RepoConfig, table: FeatureView, data: list[Write], progress: Callable[[int], Any] | None
     ) -> None:
         """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
         writes = [
@@ -112,29 +110,25 @@ class WalSqliteOnlineStore(OnlineStore):
             for entity_key, values, event, created in data
             if values
         ]
-        name = _table(config, table)
+        select, replace = (statement.format(table=_table(config, table)) for statement in (SELECT_ROW, REPLACE))
         before: dict[bytes, _Row | None] = {}
         after: dict[bytes, _Row] = {}
-        with self._connection(config) as con, _explained(config):
+        with _explained(config), self._connection(config) as con:
             # IMMEDIATE waits for other writers now; a read that turned into a write could only fail.
             con.execute("BEGIN IMMEDIATE")
             for key, values, stamp in writes:
                 if key not in before:
-                    found = con.execute(SELECT_ROW.format(table=name), (key,)).fetchone()
+                    found = con.execute(select, (key,)).fetchone()
                     before[key] = found and _Row(*found)
                 after[key] = _merged(after.get(key) or before[key], values, stamp)
-            changed = ((key, *row) for key, row in after.items() if row != before[key])
-            con.executemany(UPSERT.format(table=name), changed)
+            con.executemany(replace, ((key, *row) for key, row in after.items() if row != before[key]))
         if progress:
             progress(len(data))
 
     def online_read(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        entity_keys: list[EntityKey],
+        self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
-    ) -> list[FeatureRow]:
+    ) -> list[FeatureRow]:  # fmt: skip
         """Timestamp and values of each key, (None, None) for one never written. Raises ViewNotApplied.
 
         The timestamp is that of the oldest value returned: values written together have one, partial writes may not.
@@ -142,39 +136,28 @@ class WalSqliteOnlineStore(OnlineStore):
         return self._read(config, [(table, entity_keys, requested_features)])[0]
 
     def _read_features_per_fv(
-        self,
-        config: RepoConfig,
-        grouped_refs: list[tuple[FeatureView, list[str]]],
-        join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str],
-        online_features_response: GetOnlineFeaturesResponse,
-        full_feature_names: bool,
-        include_feature_view_version_metadata: bool,
-    ) -> None:
+        self, config: RepoConfig, grouped_refs: list[tuple[FeatureView, list[str]]], join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str], online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool, include_feature_view_version_metadata: bool,
+    ) -> None:  # fmt: skip
         """Feast's hook for reading all views of a request at once, as its Redis and Postgres stores use it."""
-        names = entity_name_to_join_key_map
-        unique = [utils._get_unique_entities(view, join_key_values, names) for view, _ in grouped_refs]
+        unique = [
+            utils._get_unique_entities(view, join_key_values, entity_name_to_join_key_map) for view, _ in grouped_refs
+        ]
         reads = [
             (view, utils._get_entity_key_protos(entities), features)
             for (view, features), (entities, _, _) in zip(grouped_refs, unique, strict=True)
         ]
-        response, full, with_version = (
-            online_features_response,
-            full_feature_names,
-            include_feature_view_version_metadata,
-        )
         for (view, _, features), (_, at, length), rows in zip(reads, unique, self._read(config, reads), strict=True):
-            utils._populate_response_from_feature_data(features, rows, at, response, full, view, length, with_version)
+            utils._populate_response_from_feature_data(
+                features, rows, at, online_features_response, full_feature_names, view, length,
+                include_feature_view_version_metadata,
+            )  # fmt: skip
 
     def update(
-        self,
-        config: RepoConfig,
-        tables_to_delete: Sequence[FeatureView],
-        tables_to_keep: Sequence[FeatureView],
-        entities_to_delete: Sequence[Entity],
-        entities_to_keep: Sequence[Entity],
-        partial: bool,
-    ) -> None:
+        self, config: RepoConfig, tables_to_delete: Sequence[FeatureView], tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity], entities_to_keep: Sequence[Entity], partial: bool,
+    ) -> None:  # fmt: skip
         """Create tables for views, drop those of deleted ones; new features need none. Raises WalUnavailable."""
         Path(_path(config)).parent.mkdir(parents=True, exist_ok=True)
         with self._connection(config) as con:
@@ -207,9 +190,7 @@ class WalSqliteOnlineStore(OnlineStore):
             connection = connections[os.getpid(), path] = sqlite3.connect(path, timeout=timeout, isolation_level=None)
         return connection
 
-    def _read(
-        self, config: RepoConfig, reads: Sequence[tuple[FeatureView, list[EntityKey], list[str] | None]]
-    ) -> list[list[FeatureRow]]:
+    def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[FeatureRow]]:
         """The rows of several views, out of one snapshot; each view's in the order of its keys."""
         keys = [[_key(config, entity_key) for entity_key in entity_keys] for _, entity_keys, _ in reads]
         selects = [
@@ -218,10 +199,15 @@ class WalSqliteOnlineStore(OnlineStore):
             for start in range(0, len(keys[number]), KEYS_A_SELECT)
         ]
         found: list[dict[bytes, FeatureRow]] = [{} for _ in reads]
-        with self._connection(config) as con, _explained(config):
+        with _explained(config), self._connection(config) as con:
             con.execute("BEGIN")
             for start in range(0, len(selects), SELECTS_A_STATEMENT):
-                statement, variables = _union(selects[start : start + SELECTS_A_STATEMENT])
+                some = selects[start : start + SELECTS_A_STATEMENT]
+                statement = " UNION ALL ".join(
+                    SELECT_KEYS.format(number=number, table=table, keys=",".join("?" * len(asked)))
+                    for number, table, asked in some
+                )
+                variables = [key for _, _, asked in some for key in asked]
                 for number, key, event_us, features, older in con.execute(statement, variables).fetchall():
                     found[number][key] = _feature_row(event_us, features, older, reads[number][2])
         return [[rows.get(key, (None, None)) for key in asked] for asked, rows in zip(keys, found, strict=True)]
@@ -254,16 +240,6 @@ def _feature_row(event_us: int, features: bytes, older: str, requested: Iterable
     return EPOCH + event_us * MICROSECOND, found
 
 
-def _union(selects: Iterable[tuple[int, str, list[bytes]]]) -> tuple[str, list[bytes]]:
-    """One statement for several (view's number, table, keys), and its variables."""
-    statements: list[str] = []
-    variables: list[bytes] = []
-    for number, table, keys in selects:
-        statements.append(SELECT_KEYS.format(number=number, table=table, keys=",".join("?" * len(keys))))
-        variables += keys
-    return " UNION ALL ".join(statements), variables
-
-
 def _switch_to_wal(con: sqlite3.Connection, config: RepoConfig) -> None:
     """Make WAL the file's mode: for good, so only `update` does it. SQLite's own timeout does not cover the switch."""
     deadline = time.monotonic() + config.online_store.busy_timeout_seconds
@@ -284,11 +260,11 @@ def _switch_to_wal(con: sqlite3.Connection, config: RepoConfig) -> None:
 
 @contextmanager
 def _explained(config: RepoConfig) -> Iterator[None]:
-    """Say what to do about a table that is not there."""
+    """Say what to do about a table, or a folder, that is not there."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        if not str(error).startswith("no such table"):
+        if not str(error).startswith(("no such table", "unable to open database file")):
             raise
         raise ViewNotApplied(
             f"{_path(config)}: {error}. Run `feast apply`, then materialize; or mend online_store.path in "

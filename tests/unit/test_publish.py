@@ -178,7 +178,7 @@ def test_nulls_and_doubles_are_compared_as_such(published):
 def test_a_row_outside_the_interval_is_refused_and_nothing_is_written(published):
     """A transform that makes rows beyond its interval must not touch what another run published."""
     before = content(published)
-    with pytest.raises(DeltaError):
+    with pytest.raises(RowsOutside, match=r"1 of 1 row\(s\)"):
         replace_interval(connect(), published, events(("z", 1.0, "2013-01-05")), RIGHT)
     assert content(published) == before
 
