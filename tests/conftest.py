@@ -8,8 +8,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +41,17 @@ class Workspace:
         return f"sqlite:///{self.root / 'mlflow.db'}"
 
 
+class OneWorkspace(LoadScopeScheduling):
+    """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "integration" if nodeid.startswith("tests/integration/") else nodeid.split("::", maxsplit=1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace:
+    return OneWorkspace(config, log)
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Features of the whole year, applied, and materialized as of 2013-10-01."""
@@ -57,15 +70,13 @@ def trained(workspace: Workspace) -> Workspace:
 
     The first in this process, which has imported Feast already; the second by `mlflow run`, as users do.
     """
-    import mlflow
-
     from training.run import main
 
     # MLflow puts the artifacts of a new SQLite registry into the folder it is in.
     with pytest.MonkeyPatch.context() as here:
         here.chdir(workspace.root)
         here.setenv("TRAINING_FEAST_REPO", str(workspace.repo))
-        mlflow.set_tracking_uri(workspace.tracking_uri)
+        here.setenv("MLFLOW_TRACKING_URI", workspace.tracking_uri)
         assert main(["main", "--feature-service", "arrival_delay_v1"]) == 0
     result = mlflow_run(workspace, "main", feature_service="arrival_delay_v2")
     assert result.returncode == 0, result.stderr[-4000:]

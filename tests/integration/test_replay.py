@@ -1,0 +1,212 @@
+"""Features do not depend on what happens later, nor on how the year was cut into intervals."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.oracle import DAY, HOUR, KEYS, VIEWS, Oracle, micros, raw_file, timestamp
+
+BEGIN = "2012-12-01"
+# Rows of these tables carry their event's own timestamp: what happens at T itself belongs to T.
+PASSED_ON = {"origin_weather", "aircraft_profile", "flight_schedule", "flight_outcome"}
+
+
+class OpenGate:
+    """Lets every row through: validation has its own tests and would be most of the time of these."""
+
+    findings: ClassVar[list] = []
+
+    def check(self, frame: pd.DataFrame, suite: Any) -> Any:
+        from validation.gate import Outcome
+
+        return Outcome(suite.name, len(frame), frame, frame.iloc[:0].assign(rules=""), [])
+
+
+@pytest.fixture(scope="module")
+def five_weeks(tmp_path_factory) -> Path:
+    """A folder of raw files with the flights of 1 January to 8 February and their weather."""
+    folder = tmp_path_factory.mktemp("raw")
+    flights = pd.read_csv(raw_file("flights.csv.zip"))
+    weather = pd.read_csv(raw_file("weather.csv"))
+    write_raw(
+        folder, *(frame[(frame.month == 1) | (frame.month == 2) & (frame.day <= 8)] for frame in (flights, weather))
+    )
+    return folder
+
+
+def write_raw(folder: Path, flights: pd.DataFrame, weather: pd.DataFrame) -> None:
+    folder.mkdir(exist_ok=True)
+    flights.to_csv(
+        folder / "flights.csv.zip", index=False, compression={"method": "zip", "archive_name": "flights.csv"}
+    )
+    weather.to_csv(folder / "weather.csv", index=False)
+    for name in ("planes.csv", "airports.csv"):
+        shutil.copy(raw_file(name), folder / name)
+
+
+@pytest.fixture(scope="module")
+def pipeline_over(tmp_path_factory) -> Callable:
+    """Make a pipeline with tables of its own over a folder of raw files."""
+    from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+    from feature_repo.pipeline.run import FeaturePipeline
+
+    def build(raw: Path):
+        repo = tmp_path_factory.mktemp("workspace") / "feature_repo"
+        return FeaturePipeline(repo, FlightEvents(RawFiles(raw)), gate=OpenGate())
+
+    return build
+
+
+def interval(start: str, end: str):
+    from feature_repo.pipeline.transforms import Interval
+
+    return Interval(*(pd.Timestamp(moment, tz="UTC").to_pydatetime() for moment in (start, end)))
+
+
+def run(pipeline, *intervals: tuple[str, str]):
+    """Land each interval, then publish it, one after the other."""
+    for start, end in intervals:
+        pipeline.ingest(interval(start, end))
+        pipeline.publish(interval(start, end))
+    return pipeline
+
+
+def tables(pipeline) -> dict[str, pd.DataFrame]:
+    """Every published feature table, in an order that does not depend on how it was written."""
+    from deltalake import DeltaTable
+
+    found = {}
+    for path in sorted((pipeline.data / "features").iterdir()):
+        frame = DeltaTable(str(path)).to_pandas()
+        keys = [*KEYS[path.name], "event_timestamp"]
+        found[path.name] = frame[sorted(frame.columns)].sort_values(keys).reset_index(drop=True)
+    return found
+
+
+def versions(pipeline) -> dict[str, int]:
+    from deltalake import DeltaTable
+
+    folders = [path for kind in ("raw", "features") for path in sorted((pipeline.data / kind).iterdir())]
+    return {f"{path.parent.name}/{path.name}": DeltaTable(str(path)).version() for path in folders}
+
+
+def assert_tables_equal(found: dict[str, pd.DataFrame], wanted: dict[str, pd.DataFrame]) -> None:
+    assert set(found) == set(wanted) == set(VIEWS)
+    for name, frame in wanted.items():
+        pd.testing.assert_frame_equal(found[name], frame, obj=name, check_exact=True)
+
+
+def rewrite_after(raw: Path, moment: int, folder: Path) -> None:
+    """Copy raw files, with much of what became known at `moment` or later deleted, changed or added."""
+    chance = np.random.default_rng(7)
+    flights, weather = pd.read_csv(raw / "flights.csv.zip"), pd.read_csv(raw / "weather.csv")
+    when = Oracle(raw).flights
+
+    def of(mask: pd.Series, share: float) -> pd.Series:
+        return mask & (chance.random(len(mask)) < share)
+
+    unpublished = when.scheduled_departure - 28 * DAY >= moment
+    leaving, cancelled = when.departed_at >= moment, when.dep_delay.isna()
+    cancel_known = when.scheduled_departure + 6 * HOUR >= moment
+    landing = when.arr_delay.notna() & (when.arrived_at >= moment)
+    late, unlanded = of(landing, 0.4) | (landing & (when.arrived_at == moment)), of(landing, 0.05)
+    revived, called_off = of(cancelled & cancel_known, 0.5), of(~cancelled & leaving & cancel_known, 0.05)
+    flights.loc[late, "arr_delay"] += chance.integers(1, 90, late.sum())
+    delayed = of(~cancelled & leaving, 0.3) | (~cancelled & (when.departed_at == moment))
+    flights.loc[delayed, "dep_delay"] += 25
+    flights.loc[unlanded, "arr_delay"] = np.nan
+    flights.loc[called_off, ["dep_delay", "arr_delay"]] = np.nan
+    flights.loc[revived, ["dep_delay", "arr_delay"]] = 400
+    flights.loc[of(unpublished, 0.2), "distance"] += 100
+    flights.loc[of(unpublished, 0.2), "tailnum"] = "N123AB"
+    extra = flights[of(unpublished, 0.1)].assign(flight=lambda frame: frame.flight + 5000)
+    flights = pd.concat([flights[~of(unpublished, 0.1)], extra])
+    hidden = pd.to_datetime(weather.time_hour, utc=True) + pd.Timedelta(hours=1) >= timestamp(moment)
+    weather.loc[hidden, "temp"] += 1
+    write_raw(folder, flights, weather[~of(hidden, 0.1)])
+
+
+@pytest.fixture(scope="module")
+def lived_through(five_weeks, pipeline_over) -> dict[str, pd.DataFrame]:
+    return tables(run(pipeline_over(five_weeks), (BEGIN, "2013-01-20")))
+
+
+# Midnight is a point of every grid; 13:07 is a point of none.
+@pytest.mark.parametrize("now", ["2013-01-09T00:00", "2013-01-10T13:07"])
+def test_what_happens_later_changes_no_feature_and_no_label_known_now(
+    now, five_weeks, lived_through, pipeline_over, tmp_path
+):
+    """Delete, change or add any events from T on: rows stamped up to T, and labels before it, stay as they are."""
+    rewrite_after(five_weeks, micros(now), tmp_path / "raw")
+    rewritten = tables(run(pipeline_over(tmp_path / "raw"), (BEGIN, "2013-01-20")))
+    moment = timestamp(micros(now))
+    for name, lived in lived_through.items():
+        frames = []
+        for frame in (lived, rewritten[name]):
+            past = frame.event_timestamp < moment if name in PASSED_ON else frame.event_timestamp <= moment
+            frames.append((frame[past].reset_index(drop=True), frame[~past].reset_index(drop=True)))
+        (known, later), (known_too, later_too) = frames
+        assert len(known), name
+        pd.testing.assert_frame_equal(known_too, known, obj=f"{name} up to {now}", check_exact=True)
+        assert name == "aircraft_profile" or not later_too.equals(later), (
+            f"{name}: the rewriting changed nothing at all"
+        )
+
+
+@pytest.fixture(scope="module")
+def in_one_go(five_weeks, pipeline_over):
+    return run(pipeline_over(five_weeks), (BEGIN, "2013-01-08"))
+
+
+def test_running_again_changes_no_row_and_no_version(in_one_go):
+    """A rerun of an interval, or of a part, writes nothing: version numbers in a model's contract stay true."""
+    rows, before = tables(in_one_go), versions(in_one_go)
+    run(in_one_go, (BEGIN, "2013-01-08"), ("2013-01-03", "2013-01-05"))
+    assert versions(in_one_go) == before
+    assert_tables_equal(tables(in_one_go), rows)
+
+
+def test_day_by_day_ends_in_the_same_tables_as_in_one_go(in_one_go, five_weeks, pipeline_over):
+    """Landing and publishing each day as it ends gives the rows that one run over all the days gives."""
+    days = [(f"2013-01-0{day}", f"2013-01-0{day + 1}") for day in range(3, 8)]
+    assert_tables_equal(tables(run(pipeline_over(five_weeks), (BEGIN, "2013-01-03"), *days)), tables(in_one_go))
+
+
+def test_overlapping_reordered_intervals_end_in_the_same_tables(in_one_go, five_weeks, pipeline_over):
+    """Once the raw events have landed, in any order, the intervals may be published in any order and may overlap.
+
+    Publishing an interval needs the raw events of its windows: that order alone matters.
+    """
+    pipeline = pipeline_over(five_weeks)
+    for chunk in (("2013-01-04", "2013-01-08"), (BEGIN, "2013-01-03"), ("2013-01-02T05:11", "2013-01-06")):
+        pipeline.ingest(interval(*chunk))
+    for chunk in (("2013-01-05", "2013-01-08"), (BEGIN, "2013-01-04T06:00"), ("2013-01-03", "2013-01-06")):
+        pipeline.publish(interval(*chunk))
+    assert_tables_equal(tables(pipeline), tables(in_one_go))
+
+
+def test_intervals_may_be_cut_anywhere(in_one_go, five_weeks, pipeline_over):
+    """A cut between two grid points loses no row: not even those that say that a window has emptied."""
+    cuts = [BEGIN, "2013-01-05T13:07", "2013-01-06T22:59", "2013-01-07T10:01", "2013-01-08"]
+    parts = list(itertools.pairwise(cuts))
+    assert_tables_equal(tables(run(pipeline_over(five_weeks), *parts)), tables(in_one_go))
+
+
+def test_late_events_reach_the_tables_when_their_interval_is_published_again(in_one_go, five_weeks, pipeline_over):
+    """Raw events that land late change nothing until the intervals of their windows are published once more."""
+    pipeline = pipeline_over(five_weeks)
+    pipeline.ingest(interval(BEGIN, "2013-01-05"))
+    pipeline.ingest(interval("2013-01-06", "2013-01-08"))
+    pipeline.publish(interval(BEGIN, "2013-01-08"))
+    assert len(tables(pipeline)["flight_outcome"]) < len(tables(in_one_go)["flight_outcome"])
+    pipeline.ingest(interval("2013-01-05", "2013-01-06"))
+    pipeline.publish(interval("2013-01-05", "2013-01-08"))
+    assert_tables_equal(tables(pipeline), tables(in_one_go))
