@@ -16,7 +16,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 from sklearn.pipeline import Pipeline
 
-IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 3000, 2
+IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 2
 
 
 def figures(
