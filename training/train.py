@@ -37,13 +37,13 @@ from training.dataset import (
 from training.metrics import scores
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
+from training.promote import CHALLENGER
 from validation.contract import DIGEST_TAG, FILE_NAME, SERVICE_TAG, FeatureContract, FeatureInterface, TrainingSet
 from validation.errors import Refusal
 from validation.gate import Gate
 from validation.steps import step
 from validation.suites.training_set import training_suite
 
-CHALLENGER = "challenger"
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
 
 
