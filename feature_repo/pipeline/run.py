@@ -10,9 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
+from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles
 from feature_repo.pipeline.publish import Written, merge_events, replace_interval
 from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
@@ -42,10 +40,6 @@ logger = logging.getLogger("features")
 
 class RepoMissing(Refusal):
     """There is no Feast repository where one is expected."""
-
-
-class FeastFailed(Refusal):
-    """Feast could not apply the definitions, or not materialize them."""
 
 
 @dataclass
@@ -113,25 +107,6 @@ class FeaturePipeline:
                 self._quarantine(con, name, held[name], computed.schema, holds, interval)
                 report.update(_counts(written))
 
-    def apply(self) -> None:
-        """`feast -c REPO apply`, in this process: importing Feast costs seconds. Raises FeastFailed."""
-        from feast.cli.cli import cli
-
-        (self.data / "feast").mkdir(parents=True, exist_ok=True)
-        with step("feast apply"), feast_errors("feast apply", self.repo):
-            cli.main(["--chdir", str(self.repo), "apply"], standalone_mode=False)
-
-    def materialize(self, start: datetime, end: datetime) -> None:
-        """Copy the newest row of each key, as of `end`, to the online store. Raises FeastFailed."""
-        from feast import FeatureStore
-
-        with step("feast materialize") as report, feast_errors("feast materialize", self.repo):
-            store = FeatureStore(repo_path=str(self.repo))
-            if not store.list_feature_views():
-                raise LookupError("no feature view is applied; `python -m feature_repo.pipeline.run apply` first")
-            store.materialize(start_date=start, end_date=end)
-            report.update(start=start.isoformat(), end=end.isoformat())
-
     def write_docs(self) -> Path:
         return self.gate.write_docs(self.data / "docs")
 
@@ -164,26 +139,6 @@ class FeaturePipeline:
             logger.warning("quarantine %s: %d row(s), rules %s", table, len(held), sorted(set(held.rules)))
         with_reasons = schema.append(pa.field("rules", pa.string())).append(pa.field("batch", pa.string()))
         replace_interval(con, path, _arrow(held.assign(batch=_name(interval)), with_reasons), holds)
-
-
-@contextmanager
-def feast_errors(command: str, repo: Path) -> Iterator[None]:
-    """Turn whatever Feast, or a definition that it imports, raises into FeastFailed, naming the definition's line."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except (Exception, SystemExit) as error:
-        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, SyntaxError):  # its file never ran, so it is in no frame
-            places.append((str(error.filename), error.lineno))
-        mine = [f"{file}, line {line}" for file, line in places if Path(file).resolve().parent == repo]
-        mend = "Mend that and run the same command again."
-        if not mine:
-            made = repo.parent / "data" / "feast"
-            mend += f" Are files in {made} damaged? Delete them, apply, and materialize: no data are lost."
-        where = mine[-1] if mine else repo
-        raise FeastFailed(f"`{command}` failed in {where} ({type(error).__name__}: {error}). {mend}") from error
 
 
 def findings_table(findings: list[Finding]) -> str:
@@ -281,9 +236,9 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
             print(findings_table(pipeline.gate.findings))
             print(f"Data Docs: {pipeline.write_docs()}")
     if options.command in ("all", "apply"):
-        pipeline.apply()
+        apply(pipeline.repo)
     if options.command in ("all", "materialize"):
-        pipeline.materialize(options.start, options.as_of)
+        materialize(pipeline.repo, options.start, options.as_of)
 
 
 if __name__ == "__main__":
