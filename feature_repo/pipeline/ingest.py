@@ -143,6 +143,11 @@ RAW_KEYS = {
     "aircraft": ["tailnum"],
 }
 
+# The timestamp among what a key says, if there is one: raw tables are partitioned by its month.
+KEY_MOMENTS = dict.fromkeys(("schedule", "departures", "arrivals", "cancellations"), "scheduled_departure") | {
+    "weather": "observed_at"
+}
+
 MOMENT = pa.timestamp("us", tz="UTC")
 STAMPS = {"event_timestamp": MOMENT, "created_timestamp": MOMENT}
 FLIGHT = dict.fromkeys(FLIGHT_FACTS, pa.string()) | {"flight_number": pa.int64(), "scheduled_departure": MOMENT}

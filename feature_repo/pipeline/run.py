@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
-import ibis
 import pandas as pd
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
+from feature_repo.pipeline.compute import Computed, bounds, compute
 from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles
+from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles
 from feature_repo.pipeline.publish import Written, merge_events, replace_interval
-from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
-from feature_repo.stores.delta import REBUILD, connect, create_view, exists, literal
+from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
+from feature_repo.stores.delta import REBUILD, connect, exists
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
 from validation.steps import step
@@ -64,63 +64,63 @@ class FeaturePipeline:
                 report.update(rows=len(events), held=len(outcomes[table].held))
         return outcomes
 
-    def ingest(self, interval: Interval) -> None:
-        """Land the interval's events, all tables or none: the gate judges every batch before the first is written."""
+    def ingest(self, interval: Interval, received_at: datetime | None = None) -> None:
+        """Land the interval's events, all tables or none: the gate judges every batch before the first is written.
+
+        What is new or restated is recorded as learnt at `received_at` where that is later than the event itself.
+        """
         outcomes = self.check_raw(interval)
         for outcome in outcomes.values():
             outcome.require(_name(interval))
         con = connect()
-        start, end = _bounds(interval)
+        start, end = bounds(interval)
         landed = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
         for table, outcome in outcomes.items():
             with step(f"ingest {table}") as report:
-                events = _arrow(outcome.accepted, RAW_SCHEMAS[table])
-                written = merge_events(self.data / "raw" / table, events, RAW_KEYS[table])
+                accepted = outcome.accepted
+                if received_at:
+                    accepted = accepted.assign(created_timestamp=accepted.created_timestamp.clip(lower=received_at))
+                events = _arrow(accepted, RAW_SCHEMAS[table])
+                written = merge_events(
+                    self.data / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
+                )
                 self._quarantine(con, table, outcome.held, RAW_SCHEMAS[table], landed, interval)
                 report.update(_counts(written), held=len(outcome.held))
 
     def publish(self, interval: Interval) -> None:
-        """Compute, check and write the feature rows of the interval: first all are checked, then all are written."""
+        """Compute, check and write feature rows: those of the interval, and published ones that late events touch.
+
+        First all are checked, then all are written.
+        """
         con = connect()
-        rows: dict[str, pa.Table] = {}
+        computed: dict[str, Computed] = {}
         held: dict[str, pd.DataFrame] = {}
         for name, table in FEATURE_TABLES.items():
             with step(f"transform {name}") as report:
-                computed = self._compute(con, table, interval)
-                frame = computed.to_pandas()
+                found = compute(con, self.data, name, table, interval)
+                frame = found.rows.to_pandas()
                 columns = [column for column in frame.columns if column not in table.keys]
                 outcome = self.gate.check(frame, feature_suite(name, table.keys, columns)).require(_name(interval))
-                rows[name] = computed if outcome.held.empty else _arrow(outcome.accepted, computed.schema)
-                held[name] = outcome.held
-                report.update(rows=len(frame), held=len(outcome.held))
-        if not any(len(computed) for computed in rows.values()):
+                if len(outcome.held):
+                    found = replace(found, rows=_arrow(outcome.accepted, found.rows.schema))
+                computed[name], held[name] = found, outcome.held
+                report.update(rows=len(frame), recomputed=found.recomputed, held=len(outcome.held))
+        if not any(len(found.rows) for found in computed.values()):
             raise BatchRefused(
                 f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
                 "publish. What was published before stays. Choose another interval, or land its events first: "
                 "`python -m feature_repo.pipeline.run ingest` with the same --start and --end."
             )
-        for name, table in FEATURE_TABLES.items():
+        for name in FEATURE_TABLES:
             with step(f"publish {name}") as report:
-                computed = rows.pop(name)
-                holds = table.holds("event_timestamp", *_bounds(interval))
-                written = replace_interval(con, self.data / "features" / name, computed, holds)
-                self._quarantine(con, name, held[name], computed.schema, holds, interval)
+                found = computed.pop(name)
+                found.register(con)
+                written = replace_interval(con, self.data / "features" / name, found.rows, found.holds, found.reflects)
+                self._quarantine(con, name, held[name], found.rows.schema, found.holds, interval)
                 report.update(_counts(written))
 
     def write_docs(self) -> Path:
         return self.gate.write_docs(self.data / "docs")
-
-    def _compute(self, con: duckdb.DuckDBPyConnection, table: FeatureTable, interval: Interval) -> pa.Table:
-        backend = ibis.duckdb.from_connection(con)
-        tables = {}
-        earliest = interval.start - timedelta(seconds=table.lookback_seconds)
-        for name in table.reads:
-            create_view(con, f"raw_{name}", self.data / "raw" / name)
-            events = backend.table(f"raw_{name}")
-            tables[name] = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
-        return backend.to_pyarrow(table.compute(tables, interval)).sort_by(
-            [("event_timestamp", "ascending"), *((key, "ascending") for key in table.keys)]
-        )
 
     def _quarantine(
         self,
@@ -159,11 +159,6 @@ def _arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
 
 def _counts(written: Written) -> dict[str, int]:
     return {"rows": written.rows, "changed": written.changed, "version": written.version}
-
-
-def _bounds(interval: Interval) -> tuple[str, str]:
-    """Start and end as SQL literals."""
-    return literal(interval.start.isoformat()), literal(interval.end.isoformat())
 
 
 def _name(interval: Interval) -> str:

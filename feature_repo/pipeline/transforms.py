@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import ibis
@@ -58,6 +58,10 @@ class FeatureTable:
         """SQL that is true for the table's rows of an interval; the arguments are SQL too."""
         low, high = (">=", "<") if self.closed == "left" else (">", "<=")
         return f"{timestamp} {low} {start} AND {timestamp} {high} {end}"
+
+    def touched_by(self, first: datetime, last: datetime) -> Interval:
+        """The interval that holds every row which events from `first` to `last` can be part of."""
+        return Interval(first, last + timedelta(seconds=self.lookback_seconds, microseconds=1))
 
 
 def seconds(moment):

@@ -1,0 +1,126 @@
+"""Compute feature rows: all of an interval, and of those published before it the ones that late events touch.
+
+An event is late for a feature table when it landed, or was restated, after rows were published whose windows hold it.
+The change data feeds of the raw tables tell which events those are; the feature table's commits say what it has seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import ibis
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.pipeline.ingest import RAW_SCHEMAS
+from feature_repo.pipeline.publish import Reflects, changes
+from feature_repo.pipeline.transforms import FeatureTable, Interval
+from feature_repo.stores.delta import create_view, literal, quote, version_of
+
+TOUCHED = "__touched"
+
+
+@dataclass(frozen=True)
+class Late:
+    """Which published rows to compute again: those of the intervals `spans`, and of these keys; of all when None."""
+
+    spans: list[Interval] = field(default_factory=list)
+    keys: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Rows to write, and the SQL condition that says which rows of the table they replace.
+
+    `recomputed` counts those of other intervals than the one asked for.
+    """
+
+    rows: pa.Table
+    recomputed: int
+    holds: str
+    late: Late
+    reflects: Reflects
+
+    def register(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Make the keys that `holds` speaks of visible in `con`."""
+        if self.late.keys is not None:
+            con.register(TOUCHED, self.late.keys)
+
+
+def compute(con: duckdb.DuckDBPyConnection, data: Path, name: str, table: FeatureTable, interval: Interval) -> Computed:
+    """The rows of feature table `name` to write for an interval: keys, features, event and created timestamp (UTC)."""
+    versions = {source: version_of(data / "raw" / source) for source in table.reads}
+    known = Reflects.of(data / "features" / name)
+    late = _late(data, table, known)
+    asked = table.holds("event_timestamp", *bounds(interval))
+    parts, conditions = [_rows(con, data, table, interval)], [f"({asked})"]
+    for span in late.spans:
+        condition = f"{table.holds('event_timestamp', *bounds(span))} AND NOT ({asked})"
+        if late.keys is not None:
+            con.register(TOUCHED, late.keys)
+            names = ", ".join(map(quote, late.keys.column_names))
+            condition += f" AND ({names}) IN (SELECT ({names}) FROM {TOUCHED})"
+        con.register("__late", _rows(con, data, table, span, late.keys))
+        parts.append(con.sql(f"SELECT * FROM __late WHERE {condition}").to_arrow_table().cast(parts[0].schema))
+        conditions.append(f"({condition})")
+    rows = pa.concat_tables(parts).sort_by([(column, "ascending") for column in ("event_timestamp", *table.keys)])
+    return Computed(
+        rows,
+        recomputed=rows.num_rows - parts[0].num_rows,
+        holds=" OR ".join(conditions),
+        late=late,
+        reflects=known.and_also(versions, interval.start, interval.end),
+    )
+
+
+def bounds(interval: Interval) -> tuple[str, str]:
+    """Start and end as SQL literals."""
+    return literal(interval.start.isoformat()), literal(interval.end.isoformat())
+
+
+def _late(data: Path, table: FeatureTable, known: Reflects) -> Late:
+    """What the raw events that the table has not seen yet touch of what was published."""
+    # An event touches no rows of other keys, as far as keys are columns of all the raw tables that are read.
+    keys = [key for key in table.keys if all(key in RAW_SCHEMAS[source].names for source in table.reads)]
+    columns = [*keys, "event_timestamp"]
+    feeds = []
+    for source in table.reads if known.intervals else ():
+        feed = changes(data / "raw" / source, known.raw[source], columns) if source in known.raw else None
+        if feed is None:  # what changed cannot be told any more
+            return Late([Interval(*interval) for interval in known.intervals])
+        feeds.append(feed)
+    if not any(feed.num_rows for feed in feeds):
+        return Late()
+    events = pa.concat_tables(feeds, promote_options="permissive")
+    moments = events.column("event_timestamp")
+    spans, reaching = [], []
+    for start, end in known.intervals:
+        windows_from = start - timedelta(seconds=table.lookback_seconds)
+        mine = events.filter(pc.and_(pc.greater_equal(moments, windows_from), pc.less(moments, end)))
+        if mine.num_rows:
+            reach = table.touched_by(*pc.min_max(mine.column("event_timestamp")).as_py().values())
+            spans.append(Interval(max(start, reach.start), min(end, reach.end)))
+            reaching.append(mine.select(keys))
+    if not spans or not keys:
+        return Late(spans)
+    return Late(spans, pa.concat_tables(reaching).group_by(keys).aggregate([]).drop_null())
+
+
+def _rows(
+    con: duckdb.DuckDBPyConnection, data: Path, table: FeatureTable, interval: Interval, keys: pa.Table | None = None
+) -> pa.Table:
+    """Run the transform over the raw events of the interval and of its windows; of these keys only, if given."""
+    backend = ibis.duckdb.from_connection(con)
+    tables = {}
+    earliest = interval.start - timedelta(seconds=table.lookback_seconds)
+    for name in table.reads:
+        create_view(con, f"raw_{name}", data / "raw" / name)
+        events = backend.table(f"raw_{name}")
+        events = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
+        if keys is not None:
+            events = events.semi_join(backend.table(TOUCHED), keys.column_names)
+        tables[name] = events
+    return backend.to_pyarrow(table.compute(tables, interval))
