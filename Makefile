@@ -69,13 +69,13 @@ setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
 
 ##@ Feature pipeline
-.PHONY: pipeline features ingest validate publish apply materialize
+.PHONY: pipeline features ingest validate publish apply materialize quarantine release
 pipeline: features ## Features, then every model; all of `run` but serving
 	for service in $(FEATURE_SERVICES); do $(call train,$$service) || exit 1; done
 features: setup ## The five steps below in one process
 	$(FEATURES) all $(interval) $(as_of)
 ingest: setup ## Land raw events that pass the gate
-	$(FEATURES) ingest $(interval)
+	$(FEATURES) ingest $(interval) $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
 validate: setup ## Judge the raw events, write nothing
 	$(FEATURES) validate $(interval)
 publish: setup ## Compute, check and write the feature rows
@@ -84,6 +84,10 @@ apply: setup ## Register the definitions with Feast (`feast apply`)
 	$(FEATURES) apply
 materialize: setup ## Copy the newest rows to the online store
 	$(FEATURES) materialize $(interval) $(as_of)
+quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
+	$(FEATURES) quarantine $(if $(TABLE),--table "$(TABLE)") $(if $(EXPORT),--export "$(EXPORT)")
+release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
+	$(FEATURES) release $(if $(TABLE),--table "$(TABLE)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
 
 ##@ Training pipeline
 .PHONY: train evaluate promote rollback
@@ -138,6 +142,7 @@ clean: ## Remove the environment and everything the project made
 
 ##@ Variables: make train AS_OF=2013-11-01 FEATURE_SERVICE=arrival_delay_v2  (.env.example lists the environment's)
 ##? START, END  interval of raw events and features, UTC, END not in it; unset: the whole data set
+##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from validation.errors import Refusal
 
@@ -111,18 +112,23 @@ class FlightEvents:
         events = self._all[table]
         stamp = events.event_timestamp
         chosen = events[(stamp >= start) & (stamp < end) | stamp.isna()]
-        return chosen.sort_values(["event_timestamp", *RAW_KEYS[table]]).reset_index(drop=True)
+        # All are in the order of their keys already: see _all.
+        return chosen.sort_values("event_timestamp", kind="stable", ignore_index=True)
 
     @cached_property
     def _all(self) -> dict[str, pd.DataFrame]:
-        flights = self._flights
+        flights = self._flights.sort_values("flight_id")
         builders: dict[str, Callable[[], pd.DataFrame]] = {
             "schedule": lambda: _schedule(flights),
             "departures": lambda: _departures(flights),
             "arrivals": lambda: _arrivals(flights),
             "cancellations": lambda: _cancellations(flights),
-            "weather": lambda: _weather(self._files.read("weather.csv", WEATHER_COLUMNS)),
-            "aircraft": lambda: _aircraft(self._files.read("planes.csv", ["tailnum", "year", "seats"])),
+            "weather": lambda: _weather(
+                self._files.read("weather.csv", WEATHER_COLUMNS).sort_values(["origin", "time_hour"])
+            ),
+            "aircraft": lambda: _aircraft(
+                self._files.read("planes.csv", ["tailnum", "year", "seats"]).sort_values("tailnum")
+            ),
         }
         return {name: build() for name, build in builders.items()}
 
@@ -187,12 +193,7 @@ def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame
         departs = scheduled_departure[rows.index]
         scheduled_arrival[rows.index] = _next_wall_clock(departs, rows.sched_arr_time, str(zone))
     ids = (
-        flights.carrier
-        + flights.flight.astype("string")
-        + "_"
-        + flights.origin
-        + "_"
-        + scheduled_departure.dt.strftime("%Y%m%dT%H%MZ")
+        flights.carrier + flights.flight.astype("string") + "_" + flights.origin + "_" + _basic_iso(scheduled_departure)
     )
     return pd.DataFrame(
         {
@@ -231,6 +232,11 @@ def _stamped(events: pd.DataFrame, event_timestamp: pd.Series) -> pd.DataFrame:
     return events.assign(event_timestamp=stamp, created_timestamp=stamp)
 
 
+def learnt(event_timestamp: pd.Series, received_at: datetime) -> pd.Series:
+    """When events were learnt that were received then: nobody learns of an event before it happened."""
+    return event_timestamp.mask(event_timestamp < received_at, pd.Timestamp(received_at))
+
+
 def _moments(texts: pd.Series) -> pd.Series:
     """ISO 8601 to UTC; null where it says no moment."""
     return pd.to_datetime(texts, utc=True, errors="coerce")
@@ -239,6 +245,12 @@ def _moments(texts: pd.Series) -> pd.Series:
 def _minutes(numbers: pd.Series) -> pd.Series:
     """Minutes to a length of time; null where there is no number, or one that no clock and no delay can mean."""
     return pd.to_timedelta(numbers.where(numbers.abs() < LONGEST_MINUTES), unit="min")
+
+
+def _basic_iso(moments: pd.Series) -> pd.Series:
+    """UTC to the minute as text, 20130101T1015Z. By Arrow: pandas takes ten times as long."""
+    texts = pc.strftime(pa.array(moments.dt.floor("min"), MOMENT), format="%Y%m%dT%H%MZ")
+    return pd.Series(texts.to_pandas(), index=moments.index, dtype="string")
 
 
 def _with_none(texts: pd.Series) -> pd.Series:

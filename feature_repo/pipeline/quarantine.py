@@ -1,0 +1,156 @@
+"""Rows held back: what is held, and how a corrected row comes in after all, by the same gate as every other.
+
+A quarantine table has the columns of the table it guards, and says of each row: `rules`, the names of the rules it
+broke; `batch`, the interval it came in; `held_id`, which names the row by what it says; and `released_at`, null until a
+corrected row went in. A source that goes on sending the broken row does not put it back into quarantine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from feature_repo.pipeline.ingest import KEY_MOMENTS, MOMENT, RAW_KEYS, RAW_SCHEMAS, learnt
+from feature_repo.pipeline.publish import MONTH, Written, merge_events, replace_interval
+from feature_repo.stores.delta import create_view, exists, literal
+from validation.errors import Refusal
+from validation.gate import Gate, Suite
+
+REASONS = [("rules", pa.string()), ("batch", pa.string()), ("held_id", pa.string()), ("released_at", MOMENT)]
+logger = logging.getLogger("features")
+
+
+class ReleaseRefused(Refusal):
+    """Rows handed in for release are not in quarantine, or still break a rule."""
+
+
+def hold(
+    con: duckdb.DuckDBPyConnection, path: Path, held: pd.DataFrame, schema: pa.Schema, holds: str, batch: str
+) -> None:
+    """Make `held` what quarantine says of the rows for which `holds` is true; released rows stay as they are.
+
+    By interval, not by key: a key may be what a row lacks. `held` has the columns of `schema` and `rules`.
+    """
+    if held.empty and not exists(path):
+        return
+    if len(held):
+        logger.warning("quarantine %s: %d row(s), rules %s", path.name, len(held), sorted(set(held.rules)))
+    rows = pa.Table.from_pandas(held, schema=schema, preserve_index=False)
+    reasons = [held.rules, [batch] * len(held), _ids(rows), [None] * len(held)]
+    for (name, kind), values in zip(REASONS, reasons, strict=True):
+        rows = rows.append_column(name, pa.array(values, kind))
+    if exists(path):
+        create_view(con, "__quarantine", path)
+        con.register("__held", rows)
+        released = f"(SELECT * EXCLUDE ({MONTH}) FROM __quarantine WHERE ({holds}) AND released_at IS NOT NULL)"
+        columns = ", ".join(rows.column_names)
+        rows = con.sql(
+            f"SELECT {columns} FROM __held WHERE held_id NOT IN (SELECT held_id FROM {released}) "
+            f"UNION ALL SELECT {columns} FROM {released}"
+        ).to_arrow_table()
+    replace_interval(con, path, rows.cast(pa.schema([*schema, *REASONS])), holds)
+
+
+def held_rows(con: duckdb.DuckDBPyConnection, data: Path, table: str | None = None) -> dict[str, pd.DataFrame]:
+    """The rows that are held, by table, oldest first, reasons first. Raises ReleaseRefused for an unknown table."""
+    folder = data / "quarantine"
+    tables = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if table and table not in tables:
+        raise ReleaseRefused(f"Nothing of a table {table!r} is in quarantine; there is {tables or 'nothing at all'}.")
+    found = {}
+    for name in [table] if table else tables:
+        create_view(con, "__quarantine", folder / name)
+        frame = con.sql(
+            f"SELECT held_id, rules, batch, * EXCLUDE (held_id, rules, batch, released_at, {MONTH}) "
+            "FROM __quarantine WHERE released_at IS NULL ORDER BY event_timestamp, held_id"
+        ).df()
+        if len(frame):
+            found[name] = frame
+    return found
+
+
+def release(
+    con: duckdb.DuckDBPyConnection, data: Path, table: str, file: Path, gate: Gate, suite: Suite, received_at: datetime
+) -> tuple[Written, list[str]]:
+    """Land the corrected rows of a CSV file, in the form that `held_rows` has; returns what still breaks rules.
+
+    Each row is named by its `held_id`. What passes is merged as learnt at `received_at` (UTC) and leaves quarantine.
+    Raises ReleaseRefused when the file lacks columns, or names rows that are not held.
+    """
+    schema = RAW_SCHEMAS[table]
+    rows = _read(file, schema)
+    path = data / "quarantine" / table
+    held = held_rows(con, data, table).get(table, pd.DataFrame({"held_id": []}))
+    unknown = sorted(set(rows.held_id) - set(held.held_id))
+    twice = sorted(set(rows.held_id[rows.held_id.duplicated()]))
+    if unknown or twice:
+        raise ReleaseRefused(
+            f"{file} names row(s) {unknown or twice} {'that are not held' if unknown else 'more than once'}; held of "
+            f"{table} are {sorted(held.held_id)}. Export them anew: `python -m feature_repo.pipeline.run quarantine`."
+        )
+    outcome = gate.check(rows[schema.names], suite)
+    passed = rows.loc[outcome.accepted.index]
+    still_held = rows.loc[outcome.held.index]
+    refused = [f"{row}: {rules}" for row, rules in zip(still_held.held_id, outcome.held.rules, strict=True)]
+    if outcome.refusals:
+        passed, refused = passed.iloc[:0], [*refused, *outcome.refusals]
+    events = passed[schema.names].assign(created_timestamp=learnt(passed.event_timestamp, received_at))
+    written = merge_events(
+        data / "raw" / table,
+        pa.Table.from_pandas(events, schema=schema, preserve_index=False),
+        RAW_KEYS[table],
+        month_of=KEY_MOMENTS.get(table),
+    )
+    if len(passed):
+        ids = ", ".join(map(literal, passed.held_id))
+        create_view(con, "__quarantine", path)
+        released = con.sql(
+            f"SELECT * EXCLUDE ({MONTH}) REPLACE (TIMESTAMPTZ {literal(received_at.isoformat())} AS released_at) "
+            f"FROM __quarantine WHERE held_id IN ({ids})"
+        ).to_arrow_table()
+        replace_interval(con, path, released.cast(pa.schema([*schema, *REASONS])), f"held_id IN ({ids})")
+    return written, refused
+
+
+def _ids(rows: pa.Table) -> list[str]:
+    """A name for each row, made of all it says but when it was learnt."""
+    facts = rows.drop_columns(["created_timestamp"]).to_pylist()
+    return [hashlib.sha256(json.dumps(row, default=str, sort_keys=True).encode()).hexdigest()[:12] for row in facts]
+
+
+def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
+    try:
+        texts = pd.read_csv(file, dtype="str")
+    except (OSError, ValueError) as error:
+        raise ReleaseRefused(f"{file} cannot be read as CSV ({type(error).__name__}: {error}).") from error
+    _require_columns(file, texts.columns, ["held_id", *schema.names])
+    frame = texts[["held_id"]].copy()
+    for column in schema:
+        try:
+            frame[column.name] = _typed(texts[column.name], column.type)
+        except (ValueError, TypeError) as error:
+            raise ReleaseRefused(f"{file}, column {column.name}: {error}; expected {column.type}.") from error
+    return frame
+
+
+def _require_columns(file: Path, found: Iterable[str], wanted: list[str]) -> None:
+    if missing := [name for name in wanted if name not in found]:
+        raise ReleaseRefused(f"{file} lacks the column(s) {missing}; it needs {wanted}.")
+
+
+def _typed(texts: pd.Series, kind: pa.DataType) -> pd.Series:
+    if pa.types.is_timestamp(kind):
+        return pd.to_datetime(texts, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+    if pa.types.is_integer(kind):
+        return pd.to_numeric(texts).astype("Int64")
+    if pa.types.is_floating(kind):
+        return pd.to_numeric(texts).astype("float64")
+    return texts.astype("object").where(texts.notna(), None)
