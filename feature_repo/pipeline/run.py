@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS, Fli
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.publish import Written, merge_events, replace_interval
 from feature_repo.pipeline.quarantine import ReleaseRefused, held_rows, hold, release
-from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
+from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
 from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
@@ -98,17 +99,20 @@ class FeaturePipeline:
         """
         con = connect()
         computed: dict[str, Computed] = {}
+        verdicts: dict[str, Future[Outcome]] = {}
+        with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
+            for name, table in FEATURE_TABLES.items():
+                with step(f"transform {name}") as report:
+                    found = computed[name] = compute(con, self.data, name, table, interval)
+                    verdicts[name] = other_core.submit(self._check, name, table, found.rows)
+                    report.update(rows=found.rows.num_rows, recomputed=found.recomputed)
         held: dict[str, pd.DataFrame] = {}
-        for name, table in FEATURE_TABLES.items():
-            with step(f"transform {name}") as report:
-                found = compute(con, self.data, name, table, interval)
-                frame = found.rows.to_pandas()
-                columns = [column for column in frame.columns if column not in table.keys]
-                outcome = self.gate.check(frame, feature_suite(name, table.keys, columns)).require(_name(interval))
-                if len(outcome.held):
-                    found = replace(found, rows=_arrow(outcome.accepted, found.rows.schema))
-                computed[name], held[name] = found, outcome.held
-                report.update(rows=len(frame), recomputed=found.recomputed, held=len(outcome.held))
+        for name, verdict in verdicts.items():
+            outcome = verdict.result().require(_name(interval))
+            held[name] = outcome.held
+            if len(outcome.held):
+                schema = computed[name].rows.schema
+                computed[name] = replace(computed[name], rows=_arrow(outcome.accepted, schema))
         if not any(len(found.rows) for found in computed.values()):
             raise BatchRefused(
                 f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
@@ -122,6 +126,13 @@ class FeaturePipeline:
                 written = replace_interval(con, self.data / "features" / name, found.rows, found.holds, found.reflects)
                 hold(con, self.data / "quarantine" / name, held[name], found.rows.schema, found.holds, _name(interval))
                 report.update(_counts(written))
+
+    def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
+        with step(f"validate {name}") as report:
+            columns = [column for column in rows.column_names if column not in table.keys]
+            outcome = self.gate.check(rows.to_pandas(), feature_suite(name, table.keys, columns))
+            report.update(rows=rows.num_rows, held=len(outcome.held))
+            return outcome
 
     def release(self, table: str, file: Path, received_at: datetime) -> None:
         """Let corrected rows in, by the gate; see `held_rows` for the form of the file. Raises ReleaseRefused."""
