@@ -130,8 +130,8 @@ format: setup ## Mend style and formatting
 	$(PYTHON) -m ruff format .
 typecheck: setup ## Check the types
 	$(PYTHON) -m mypy
-bench: setup ## Time and memory of the whole journey, beside its budgets
-	$(PYTHON) -m tests.benchmarks
+bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
+	$(PYTHON) -m tests.benchmarks $(ARGS)
 lock: ## Rewrite uv.lock after a change to pyproject.toml
 	@.ci/setup lock
 clean: ## Remove the environment and everything the project made
@@ -147,4 +147,4 @@ clean: ## Remove the environment and everything the project made
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000
-##? ARGS  arguments for pytest
+##? ARGS  arguments for pytest and for the benchmarks

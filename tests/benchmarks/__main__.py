@@ -1,204 +1,57 @@
-"""Run the whole journey in a folder of its own and print what each part took, beside its budget.
+"""Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [--json FILE]
+    python -m tests.benchmarks [journey] [features] [offline] [online] [--json FILE]
 
-Seconds are wall clock; memory is the highest sum of resident sets of the command and its children, sampled.
+Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
+that is busy misses targets. Without names, all parts are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import logging
 import os
 import platform
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLE_SECONDS = 0.1
-READY_PATIENCE = 180
+from tests.benchmarks.results import Result, table
+
+PARTS = ("journey", "features", "offline", "online")
+LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one command took. Budgets of None are not set."""
-
-    name: str
-    seconds: float
-    peak_gb: float
-    budget_seconds: float | None = None
-    budget_gb: float | None = None
-
-    def __str__(self) -> str:
-        budgets = [
-            f"{self.budget_seconds:.0f} s" if self.budget_seconds else "",
-            f"{self.budget_gb:.0f} GB" if self.budget_gb else "",
-        ]
-        budget = ", ".join(filter(None, budgets)) or "-"
-        return f"{self.name:34}{self.seconds:9.1f} s{self.peak_gb:9.2f} GB    budget {budget}"
-
-
-class PeakMemory(threading.Thread):
-    """Samples the memory of a process and its children until it ends."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self._process = psutil.Process(pid)
-        self._done = threading.Event()
-        self.bytes = 0
-
-    def run(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
-            total = 0
-            try:
-                family = [self._process, *self._process.children(recursive=True)]
-            except psutil.NoSuchProcess:
-                return
-            for process in family:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.bytes = max(self.bytes, total)
-
-    def stop(self) -> float:
-        """The peak, in GB."""
-        self._done.set()
-        self.join()
-        return self.bytes / 1e9
-
-
-def measure(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Measured:
-    """Run a command to its end. Raises CalledProcessError when it fails, with its last lines printed."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    memory = PeakMemory(process.pid)
-    memory.start()
-    output, _ = process.communicate()
-    seconds = time.perf_counter() - began
-    peak = memory.stop()
-    if process.returncode:
-        print(output[-4000:], file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return Measured(name, seconds, peak)
-
-
-def measure_service(environment: dict[str, str], folder: Path) -> Measured:
-    """Start the service and wait until it is ready; then end it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    began = time.perf_counter()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "serving.start"],
-        cwd=folder,
-        env=os.environ | environment | {"SERVING_PORT": str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    memory = PeakMemory(server.pid)
-    memory.start()
-    try:
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-                    break
-            except OSError:
-                if server.poll() is not None or time.perf_counter() - began > READY_PATIENCE:
-                    raise
-                time.sleep(0.1)
-        return Measured("service ready", time.perf_counter() - began, memory.stop(), budget_seconds=30)
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def journey(root: Path) -> list[Measured]:
-    """Features, two models, a service: as `make run`, over the whole year."""
-    repo = root / "feature_repo"
-    shutil.copytree(
-        ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-    )
-    environment = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
-        "TRAINING_FEAST_REPO": str(repo),
-        "SERVING_FEAST_REPO": str(repo),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    features = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(repo)]
-    train = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "run",
-        str(ROOT / "training"),
-        "-e",
-        "main",
-        "--env-manager",
-        "local",
-        "-P",
-    ]
-    found = [measure("features, the whole year", features, environment, ROOT)]
-    found += [
-        measure(f"train {service}", [*train, f"feature_service={service}"], environment, root)
-        for service in ("arrival_delay_v1", "arrival_delay_v2")
-    ]
-    whole = Measured(
-        "make pipeline",
-        sum(part.seconds for part in found),
-        max(part.peak_gb for part in found),
-        budget_seconds=180,
-        budget_gb=4,
-    )
-    again = measure("features again, nothing changed", features, environment, ROOT)
-    return [*found, whole, again, measure_service(environment, ROOT)]
-
-
-def machine() -> dict[str, str | int | float]:
+def machine() -> str:
     """The machine, as far as it matters to a number."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count() or 0,
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
+    memory = f"{psutil.virtual_memory().total / 1e9:.0f} GB"
+    return f"{_processor()}, {os.cpu_count()} cores, {memory}, Python {platform.python_version()}, {platform.system()}"
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    return names[0] if names else platform.processor()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="part", help=f"some of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, default=LATEST, help="where to write the numbers (%(default)s)")
     options = parser.parse_args()
+    logging.disable(logging.WARNING)
     about = machine()
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    with tempfile.TemporaryDirectory() as folder:
-        found = journey(Path(folder))
-    for part in found:
-        print(part)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "measured": [asdict(part) for part in found]}, indent=2))
+    print(about)
+    found: list[Result] = []
+    for part in options.parts or PARTS:
+        results = importlib.import_module(f"tests.benchmarks.{part}").measure()
+        print(f"\n{table(results)}", flush=True)
+        found += results
+    options.json.parent.mkdir(exist_ok=True)
+    options.json.write_text(json.dumps([asdict(result) | {"machine": about} for result in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -118,4 +117,4 @@ def _delivery(day: Interval, folder: Path) -> Path:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    sys.stdout.write(f"{table(measure())}\n")
+    print(table(measure()))
