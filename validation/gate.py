@@ -30,13 +30,17 @@ class BatchRefused(Refusal):
 
 @dataclass(frozen=True)
 class Suite:
-    """Named rules for one table. `min_rows` 0 allows an empty batch; `max_held_share` bounds what is quarantined."""
+    """Named rules for one table. `min_rows` 0 allows an empty batch; `max_held_share` bounds what is quarantined.
+
+    `label` is the column whose values tell a reader which rows broke a batch rule.
+    """
 
     name: str
     row_rules: Mapping[str, Expectation]
     batch_rules: Mapping[str, Expectation] = field(default_factory=dict)
     min_rows: int = 1
     max_held_share: float = 0.05
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ class Gate:
         self._context = gx.get_context(mode="ephemeral")
         bars = {"globally": False, "metric_calculations": False}
         self._context.variables.progress_bars = bars  # type: ignore[assignment]
-        self._source = self._context.data_sources.add_pandas("batches")
+        asset = self._context.data_sources.add_pandas("batches").add_dataframe_asset("batch")
+        self._batch = asset.add_batch_definition_whole_dataframe("whole")
+        self._definitions: dict[str, tuple[dict[str, Expectation], gx.ValidationDefinition]] = {}
         self.findings: list[Finding] = []
 
     def check(self, frame: pd.DataFrame, suite: Suite) -> Outcome:
@@ -129,42 +135,50 @@ class Gate:
     def _run(self, frame: pd.DataFrame, suite: Suite) -> Iterable[tuple[Finding, list[int]]]:
         scopes = dict.fromkeys(suite.row_rules, "row") | dict.fromkeys(suite.batch_rules, "batch")
         rules = {**suite.row_rules, **suite.batch_rules}
-        expectations = [rule.copy(update={"meta": {"rule": name}}) for name, rule in rules.items()]
-        definition = self._context.validation_definitions.add_or_update(
-            gx.ValidationDefinition(
-                name=suite.name,
-                data=self._batch_definition(suite.name),
-                suite=self._context.suites.add_or_update(ExpectationSuite(name=suite.name, expectations=expectations)),
-            )
-        )
-        numbered = frame.assign(**{ROW_NUMBER: range(len(frame))})
-        results = definition.run(
-            batch_parameters={"dataframe": numbered},
-            # The row number alone names a row: a compound key would cost far more.
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
-        )
-        for result in results.results:
-            configuration = result.expectation_config
-            assert configuration is not None
-            rule = (configuration.meta or {})["rule"]
+        definition = self._definition(suite.name, rules)
+        results = definition.run(batch_parameters={"dataframe": frame}, result_format="BASIC").results
+        broken_rows = self._broken_rows(frame, rules, [_rule(r) for r in results if r.result.get("unexpected_count")])
+        for result in results:
+            rule = _rule(result)
             severity = str(getattr(rules[rule].severity, "value", rules[rule].severity))
-            found: dict[str, Any] = result.result or {}
-            rows = [int(entry[ROW_NUMBER]) for entry in found.get("unexpected_index_list") or []]
-            observed = found.get("observed_value", f"{len(rows)} rows")
+            rows = broken_rows.get(rule, [])
+            observed = str(result.result.get("observed_value", _named_rows(frame, suite.label, rows, result.result)))
             error = _error(result.exception_info)
             # A rule that could not even run (a missing or retyped column) says nothing of single rows: it stops all.
             scope = "batch" if error else scopes[rule]
-            yield (
-                Finding(suite.name, rule, scope, severity, bool(result.success), len(rows), error or str(observed)),
-                rows,
-            )
+            yield (Finding(suite.name, rule, scope, severity, bool(result.success), len(rows), error or observed), rows)
 
-    def _batch_definition(self, name: str) -> Any:
-        try:
-            asset = self._source.get_asset(name)
-            return asset.get_batch_definition("whole")
-        except LookupError:
-            return self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+    def _broken_rows(
+        self, frame: pd.DataFrame, rules: dict[str, Expectation], broken: list[str]
+    ) -> dict[str, list[int]]:
+        """The positions of the rows that broke each of these rules; to list them takes longer than to judge them all."""
+        if not broken:
+            return {}
+        numbered = frame.assign(**{ROW_NUMBER: range(len(frame))})
+        results = (
+            self._batch.get_batch({"dataframe": numbered})
+            .validate(
+                ExpectationSuite(name="broken rules", expectations=_marked({rule: rules[rule] for rule in broken})),
+                # The row number alone names a row: a compound key would cost far more.
+                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
+            )
+            .results
+        )
+        return {_rule(r): [int(entry[ROW_NUMBER]) for entry in r.result["unexpected_index_list"]] for r in results}
+
+    def _definition(self, name: str, rules: dict[str, Expectation]) -> gx.ValidationDefinition:
+        """What to run, registered for Data Docs; anew only if the rules under this name have changed."""
+        known = self._definitions.get(name)
+        if known and known[0] == rules:
+            return known[1]
+        suites, definitions = self._context.suites, self._context.validation_definitions
+        suite = ExpectationSuite(name=name, expectations=_marked(rules))
+        # `add_or_update` first looks for what cannot be there yet, and takes three times as long.
+        suite = suites.add_or_update(suite) if known else suites.add(suite)
+        definition = gx.ValidationDefinition(name=name, data=self._batch, suite=suite)
+        definition = definitions.add_or_update(definition) if known else definitions.add(definition)
+        self._definitions[name] = rules, definition
+        return definition
 
     @staticmethod
     def _size(frame: pd.DataFrame, suite: Suite) -> Finding:
@@ -178,6 +192,24 @@ class Gate:
         observed = f"{held} of {len(frame)} rows held, {share:.2%}, at most {suite.max_held_share:.0%} allowed"
         passed = share <= suite.max_held_share
         return Finding(suite.name, "few_rows_held", "batch", "critical", passed, held, observed)
+
+
+def _marked(rules: Mapping[str, Expectation]) -> list[Expectation]:
+    """The rules as Great Expectations takes them, each with its name."""
+    return [rule.copy(update={"meta": {"rule": name}}) for name, rule in rules.items()]
+
+
+def _rule(result: Any) -> str:
+    return result.expectation_config.meta["rule"]
+
+
+def _named_rows(frame: pd.DataFrame, label: str | None, rows: list[int], result: dict[str, Any]) -> str:
+    """How many rows broke a rule and, with a label, which ones with which values: the first three."""
+    if label is None or not rows:
+        return f"{len(rows)} rows"
+    first = zip(frame[label].iloc[rows[:3]], result["partial_unexpected_list"][:3], strict=True)
+    named = ", ".join(f"{name}: {value:.4g}" for name, value in first)
+    return f"{len(rows)} of {len(frame)}, {named}{', ...' if len(rows) > 3 else ''}"
 
 
 def _error(exception_info: dict[str, Any] | None) -> str:

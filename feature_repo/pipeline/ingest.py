@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -152,6 +152,14 @@ RAW_KEYS = {
 # The timestamp among what a key says, if there is one: raw tables are partitioned by its month.
 KEY_MOMENTS = dict.fromkeys(("schedule", "departures", "arrivals", "cancellations"), "scheduled_departure") | {
     "weather": "observed_at"
+}
+
+# The data set ends with the flights of 2013: from these moments on no more is expected of a table.
+_LAST_DEPARTURE = datetime(2014, 1, 1, 5, tzinfo=UTC)
+COMPLETE_UNTIL = dict.fromkeys(("departures", "arrivals", "cancellations"), _LAST_DEPARTURE) | {
+    "schedule": _LAST_DEPARTURE - SCHEDULE_LEAD,
+    "weather": datetime(2013, 12, 31, tzinfo=UTC),
+    "aircraft": REGISTER_KNOWN_AT.to_pydatetime(),
 }
 
 MOMENT = pa.timestamp("us", tz="UTC")

@@ -16,12 +16,13 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from feature_repo.stores.delta import create_view, exists, literal, open_table, quote, version_of
+from feature_repo.stores.delta import connect, create_view, exists, literal, open_table, quote, version_of
 from validation.errors import Refusal
 
 MONTH = "event_month"
@@ -111,6 +112,16 @@ def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | 
     )
     changed = outcome["num_target_rows_inserted"] + outcome["num_target_rows_updated"]
     return Written(events.num_rows, changed, version_of(path))
+
+
+def landed(path: Path, start: datetime, end: datetime) -> pd.DataFrame:
+    """The rows of a raw table with `start` <= event timestamp < `end`; none when there is no table yet."""
+    if not exists(path):
+        return pd.DataFrame()
+    con = connect()
+    create_view(con, "__landed", path)
+    moments = f"event_timestamp >= {literal(start.isoformat())} AND event_timestamp < {literal(end.isoformat())}"
+    return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()
 
 
 def changes(path: Path, after: int, columns: Sequence[str]) -> pa.Table | None:

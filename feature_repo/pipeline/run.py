@@ -22,16 +22,26 @@ from deltalake.exceptions import DeltaError
 
 from feature_repo.pipeline.compute import Computed, bounds, compute
 from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS, FlightEvents, RawFiles, learnt
+from feature_repo.pipeline.ingest import (
+    COMPLETE_UNTIL,
+    KEY_MOMENTS,
+    RAW_KEYS,
+    RAW_SCHEMAS,
+    FlightEvents,
+    RawFiles,
+    learnt,
+)
 from feature_repo.pipeline.lock import one_writer
-from feature_repo.pipeline.publish import Written, merge_events, replace_interval
+from feature_repo.pipeline.publish import Written, landed, merge_events, replace_interval
 from feature_repo.pipeline.quarantine import ReleaseRefused, held_rows, hold, release
 from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
 from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
+from validation.profile import LOOKBACK, profile
 from validation.steps import step
 from validation.suites.features import feature_suite
+from validation.suites.profiles import PROFILES, Feed
 from validation.suites.raw import RAW_SUITES
 from validation.times import utc
 
@@ -60,14 +70,47 @@ class FeaturePipeline:
         return self.repo.parent / "data"
 
     def check_raw(self, interval: Interval) -> dict[str, Outcome]:
-        """Run the raw suites over the source's events of the interval. Raises SourceError; writes nothing."""
+        """Judge the source's events of the interval, each by itself and all beside the weeks before; writes nothing.
+
+        Raises SourceError, and BatchRefused once everything was judged.
+        """
         outcomes = {}
         for table in RAW_KEYS:
             with step(f"validate {table}") as report:
                 events = self.source.between(table, interval.start, interval.end)
-                outcomes[table] = self.gate.check(events, RAW_SUITES[table])
+                suite = RAW_SUITES[table]
+                if interval.start >= COMPLETE_UNTIL[table]:
+                    suite = replace(suite, min_rows=0)
+                outcomes[table] = self.gate.check(events, suite)
                 report.update(rows=len(events), held=len(outcomes[table].held))
+        profiles = [self._check_profile(feed, outcomes, interval) for feed in PROFILES.values()]
+        for outcome in [*outcomes.values(), *profiles]:
+            outcome.require(_name(interval))
+        if not any(outcome.rows for outcome in outcomes.values()):
+            raise BatchRefused(
+                f"Batch {_name(interval)}: the source has no event in it. Nothing was written. Choose another interval; "
+                f"that of the data set is {START}/{END}."
+            )
         return outcomes
+
+    def _check_profile(self, feed: Feed, outcomes: dict[str, Outcome], interval: Interval) -> Outcome:
+        """Judge how many events there are and what is typical of them, beside what landed in the weeks before."""
+        with step(f"validate {feed.suite.name}") as report:
+            columns = ["event_timestamp", *feed.values, *([feed.newest_by] if feed.newest_by else [])]
+            before = [
+                landed(self.data / "raw" / table, interval.start - LOOKBACK, interval.start) for table in feed.tables
+            ]
+            frame = profile(
+                pd.concat([outcomes[table].accepted.reindex(columns=columns) for table in feed.tables]),
+                pd.concat([events.reindex(columns=columns) for events in before]),
+                interval.start,
+                interval.end,
+                values=feed.values,
+                newest_by=feed.newest_by,
+                complete_until=min(COMPLETE_UNTIL[table] for table in feed.tables),
+            )
+            report.update(days=len(frame))
+            return self.gate.check(frame, feed.suite)
 
     def ingest(self, interval: Interval, received_at: datetime | None = None) -> None:
         """Land the interval's events, all tables or none: the gate judges every batch before the first is written.
@@ -75,8 +118,6 @@ class FeaturePipeline:
         What is new or restated is recorded as learnt at `received_at` where that is later than the event itself.
         """
         outcomes = self.check_raw(interval)
-        for outcome in outcomes.values():
-            outcome.require(_name(interval))
         con = connect()
         start, end = bounds(interval)
         landed = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
@@ -162,7 +203,8 @@ def findings_table(findings: list[Finding]) -> str:
     for suite in dict.fromkeys(found.suite for found in findings):
         mine = [found for found in findings if found.suite == suite]
         broken = [found for found in mine if not found.passed]
-        verdict = "stop" if any(found.stops for found in mine) else "held" if broken else "ok"
+        held = any(found.severity == "critical" for found in broken)
+        verdict = "stop" if any(found.stops for found in mine) else "held" if held else "warn" if broken else "ok"
         lines.append(f"{suite:34} {len(mine):>5} {len(broken):>7}  {verdict}")
         lines += [f"    {found.rule}: {found.observed} [{found.scope}, {found.severity}]" for found in broken]
     return "\n".join(lines)
@@ -262,8 +304,7 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     interval = Interval(options.start, options.end)
     try:
         if options.command == "validate":
-            for outcome in pipeline.check_raw(interval).values():
-                outcome.require(_name(interval))
+            pipeline.check_raw(interval)
         if options.command == "quarantine":
             print_held(held_rows(connect(), pipeline.data, options.table), options.export)
         if options.command == "release":

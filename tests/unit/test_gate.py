@@ -121,6 +121,23 @@ def test_a_broken_batch_rule_refuses_the_batch_and_holds_no_single_row(gate):
         assert part in reason
 
 
+def test_a_batch_rule_names_the_rows_that_broke_it(gate):
+    """By the suite's label, each with its value; the first three of them."""
+    rules = suite({}, {"speed_in_range": SPEED}, label="name")
+    given = pd.DataFrame({"name": list("abcde"), "speed": [500.0, 2.0, -1.25, 600.0, 700.0]})
+    outcome = gate.check(given, rules)
+    assert outcome.refusals == ["speed_in_range (4 of 5, a: 500, c: -1.25, d: 600, ...)"]
+    assert outcome.held.empty
+
+
+def test_a_suite_is_judged_by_its_newest_rules(gate):
+    """Rules that changed under the same name are not the ones that an earlier batch met."""
+    assert gate.check(frame(), suite()).held.empty
+    slower = gxe.ExpectColumnValuesToBeBetween(column="speed", min_value=0, max_value=1.5)
+    assert gate.check(frame(), suite({"speed_in_range": slower})).held.name.tolist() == ["b", "c"]
+    assert gate.check(frame(), suite()).held.empty
+
+
 @pytest.mark.parametrize("column", ["name", "speed"])
 def test_a_missing_column_refuses_the_batch_and_does_not_raise(gate, column):
     """A row rule that cannot be asked says nothing of single rows: it stops them all."""

@@ -1,0 +1,118 @@
+"""What is normal for a batch beside the weeks before it: limits as data, each with its reason. [yours]
+
+Calibrated on every whole day of 2013, whatever hour it is counted from. A `critical` limit lies well outside of all of
+them, storms and holidays included, so what breaks it is the feed. A `warning` limit is passed by a few days a year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import great_expectations.expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
+
+from validation.gate import Suite
+
+Limits = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What to profile as one feed (see `validation.profile.profile`), and the suite that judges its profile."""
+
+    tables: tuple[str, ...]
+    values: tuple[str, ...]
+    suite: Suite
+    newest_by: str | None = None
+
+
+def _suite(name: str, critical: Mapping[str, Limits], warning: Mapping[str, Limits]) -> Suite:
+    rules: dict[str, Expectation] = {}
+    for severity, suffix, limits in (
+        (FailureSeverity.CRITICAL, "possible", critical),
+        (FailureSeverity.WARNING, "normal", warning),
+    ):
+        for column, (low, high) in limits.items():
+            rules[f"{column}_{suffix}"] = gxe.ExpectColumnValuesToBeBetween(
+                column=column, min_value=low, max_value=high, severity=severity
+            )
+    return Suite(f"profile_{name}", {}, rules, min_rows=0, label="window")
+
+
+# Of all days, that after Thanksgiving has the fewest flights: 0.50 of the usual, counted from 18:00Z.
+SHARE: Limits = (0.45, None)
+ODD_SHARE: Limits = (0.75, 1.25)
+
+# Departures and arrivals are counted with the cancellations: in a blizzard nearly every flight is cancelled (0.13 of the
+# usual departures from 2013-02-08T18:00Z), and one that did not leave is missing only if nothing says why.
+
+PROFILES = {
+    "schedule": Feed(
+        tables=("schedule",),
+        values=("distance_miles",),
+        suite=_suite(
+            "schedule",
+            critical={
+                "share_of_usual": SHARE,
+                # 2013: -108 to 177. Kilometres move it by 500.
+                "distance_miles_drift": (-300, 300),
+            },
+            warning={"share_of_usual": ODD_SHARE, "distance_miles_drift": (-150, 150)},
+        ),
+    ),
+    "departures": Feed(
+        tables=("departures", "cancellations"),
+        values=("dep_delay_minutes",),
+        suite=_suite(
+            "departures",
+            critical={
+                "share_of_usual": SHARE,
+                # 2013: 5 to 100, in any three hours 3 to 182. In hours at most 1.7, in seconds at least 300.
+                "dep_delay_minutes_iqr": (2, 250),
+                # 2013: -9 to 63. A clock that is an hour behind moves it by -60; an hour ahead looks like a storm.
+                "dep_delay_minutes_drift": (-40, 90),
+            },
+            warning={"share_of_usual": ODD_SHARE, "dep_delay_minutes_drift": (-10, 20)},
+        ),
+    ),
+    "arrivals": Feed(
+        tables=("arrivals", "cancellations"),
+        values=("arr_delay_minutes",),
+        suite=_suite(
+            "arrivals",
+            critical={
+                "share_of_usual": SHARE,
+                # 2013: 16 to 125, in any three hours 10 to 230. In hours at most 2.1, in seconds at least 960.
+                "arr_delay_minutes_iqr": (5, 400),
+                # 2013: -21 to 65. A clock that is an hour behind moves it by -60; an hour ahead looks like a storm.
+                "arr_delay_minutes_drift": (-40, 90),
+            },
+            warning={"share_of_usual": ODD_SHARE, "arr_delay_minutes_drift": (-20, 35)},
+        ),
+    ),
+    "weather": Feed(
+        tables=("weather",),
+        values=("temperature_f",),
+        newest_by="origin",
+        suite=_suite(
+            "weather",
+            critical={
+                # An instrument does not take a holiday. 2013: 0.79 at least.
+                "share_of_usual": (0.6, None),
+                # 2013: -24 to 26. Celsius moves it by 31 or more from May to September.
+                "temperature_f_drift": (-30, 30),
+                # The longest silence of one airport in 2013 is 6 hours.
+                "hours_since_newest": (None, 12),
+            },
+            warning={
+                "share_of_usual": (0.9, 1.1),
+                "temperature_f_drift": (-22, 22),
+                "hours_since_newest": (None, 3),
+            },
+        ),
+    ),
+}
+
+PROFILE_SUITES = {name: feed.suite for name, feed in PROFILES.items()}
