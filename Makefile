@@ -47,6 +47,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 # Flags and parameters appear only when set: the defaults are Python's.
 interval = $(if $(START),--start "$(START)") $(if $(END),--end "$(END)")
+accept = $(if $(ACCEPT),--accept "$(ACCEPT)")
 as_of = $(if $(AS_OF),--as-of "$(AS_OF)")
 train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service="$(1)") $(if $(AS_OF),-P as_of="$(AS_OF)") $(PARAMS)
 
@@ -69,17 +70,19 @@ setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
 
 ##@ Feature pipeline
-.PHONY: pipeline features ingest validate publish apply materialize quarantine release
+.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release
 pipeline: features ## Features, then every model; all of `run` but serving
 	for service in $(FEATURE_SERVICES); do $(call train,$$service) || exit 1; done
 features: setup ## The five steps below in one process
-	$(FEATURES) all $(interval) $(as_of)
+	$(FEATURES) all $(interval) $(as_of) $(accept)
 ingest: setup ## Land raw events that pass the gate
-	$(FEATURES) ingest $(interval) $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
+	$(FEATURES) ingest $(interval) $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)") $(accept)
 validate: setup ## Judge the raw events, write nothing
 	$(FEATURES) validate $(interval)
 publish: setup ## Compute, check and write the feature rows
-	$(FEATURES) publish $(interval)
+	$(FEATURES) publish $(interval) $(accept)
+plan: setup ## What apply would change, and whether a model forbids it
+	$(FEATURES) plan
 apply: setup ## Register the definitions with Feast (`feast apply`)
 	$(FEATURES) apply
 materialize: setup ## Copy the newest rows to the online store
@@ -143,6 +146,7 @@ clean: ## Remove the environment and everything the project made
 ##@ Variables: make train AS_OF=2013-11-01 FEATURE_SERVICE=arrival_delay_v2  (.env.example lists the environment's)
 ##? START, END  interval of raw events and features, UTC, END not in it; unset: the whole data set
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
+##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"

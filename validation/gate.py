@@ -7,8 +7,8 @@ batch as a whole: when it breaks, nothing of the batch may be used. Rules of sev
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,19 @@ class Outcome:
             raise BatchRefused(
                 f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. Nothing of it was published; "
                 "what was published before stays. Mend the source, or the rule in validation/suites/ if that is wrong, "
-                "and run again."
+                f"and run again; or, if the batch is odd but right, with `--accept {self.suite}.RULE`."
             )
         return self
 
 
 class Gate:
-    """Runs suites and remembers their results for Data Docs."""
+    """Runs suites and remembers their results for Data Docs.
 
-    def __init__(self) -> None:
+    `accept` names batch rules, as suite.rule, that are only reported: for a batch that is odd and known to be right.
+    """
+
+    def __init__(self, accept: Collection[str] = ()) -> None:
+        self._accept = frozenset(accept)
         logging.getLogger("great_expectations").setLevel(logging.WARNING)
         # It warns of the temporary folder that an ephemeral context makes.
         logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.ERROR)
@@ -111,6 +115,10 @@ class Gate:
                     for row in rows:
                         broken_by_row.setdefault(row, []).append(finding.rule)
             findings.append(self._held_share(len(broken_by_row), frame, suite))
+        findings = [
+            replace(found, severity="accepted") if f"{found.suite}.{found.rule}" in self._accept else found
+            for found in findings
+        ]
         self.findings += findings
         held_rows = sorted(broken_by_row)
         held = frame.iloc[held_rows].assign(rules=[",".join(sorted(broken_by_row[row])) for row in held_rows])
@@ -151,7 +159,7 @@ class Gate:
     def _broken_rows(
         self, frame: pd.DataFrame, rules: dict[str, Expectation], broken: list[str]
     ) -> dict[str, list[int]]:
-        """The positions of the rows that broke each of these rules; to list them takes longer than to judge them all."""
+        """The positions of the rows that broke each of these rules. To list them takes as long as to judge them all."""
         if not broken:
             return {}
         numbered = frame.assign(**{ROW_NUMBER: range(len(frame))})

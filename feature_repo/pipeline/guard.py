@@ -1,0 +1,272 @@
+"""What applying the definitions would change, and which models forbid it: a Feast repository in, text or refusal out.
+
+A model version under an alias is served, or may be served again at once, and reads a feature service by its contract.
+Whoever changes what that service means learns it here, before the registry is touched, and not from the server's log.
+"""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from feature_repo.pipeline.feast_steps import feast_errors
+from validation.contract import SERVICE_TAG, ContractBroken, FeatureContract, fetch_version
+from validation.errors import Refusal
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from feast.diff.registry_diff import RegistryDiff
+    from feast.repo_config import RepoConfig
+    from feast.repo_contents import RepoContents
+    from mlflow import MlflowClient
+
+COLOURS = {"added": "\033[32m", "changed": "\033[33m", "removed": "\033[31m"}
+# When it was applied, and by whom it is kept, are not what it means; pickled code differs where its text does not.
+NOISE = {"meta", "project", "body"}
+logger = logging.getLogger("features")
+
+
+class DefinitionNeeded(Refusal):
+    """A model version under an alias needs a definition that would be changed or removed."""
+
+
+class RegistryUnreadable(Refusal):
+    """The model registry that is configured does not answer, so nobody knows which definitions are needed."""
+
+
+def plan(repo: Path) -> str:
+    """What `apply` would change, one line an object; coloured when standard output is a terminal. Changes nothing.
+
+    Raises FeastFailed.
+    """
+    with _drafted(repo) as (_, contents), tempfile.TemporaryDirectory() as folder:
+        from feast.diff.registry_diff import diff_between
+
+        live = _live(repo, Path(folder))
+        lines = _lines(diff_between(live.registry, live.project, contents))
+    return "\n".join(lines) or "No changes: the registry says what the definitions say."
+
+
+def check(repo: Path) -> None:
+    """Verify the contract of every model version under an alias against the definitions, as if they were applied.
+
+    Raises DefinitionNeeded, RegistryUnreadable, FeastFailed, and ContractBroken for a contract that cannot be read.
+    """
+    uri = _tracking_uri(repo)
+    if uri is None:
+        logger.info("No model registry in %s: no model needs a definition yet.", repo.parent)
+        return
+    contracts = _contracts(uri)
+    with _drafted(repo) as (draft, _):
+        broken = [line for version, contract in contracts.items() if (line := _broken(draft, version, contract))]
+    if broken:
+        raise DefinitionNeeded("\n".join(broken))
+
+
+def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str:
+    """Why the version could not be served from these definitions, or an empty string."""
+    try:
+        contract.verify(draft)
+    except ContractBroken as error:
+        reason = str(error)
+    except (LookupError, ValidationError) as error:
+        service = contract.interface.feature_service
+        reason = f"Feature service {service!r} can no longer be described ({error!r}): put the old definition back."
+    else:
+        return ""
+    return (
+        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its alias."
+    )
+
+
+# ---- the contracts to keep ------------------------------------------------------------------------------------------
+
+
+def _tracking_uri(repo: Path) -> str | None:
+    """Where MLflow's registry is: MLFLOW_TRACKING_URI, or mlflow.db beside the repository; None if it is not there."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
+    path = uri.removeprefix("sqlite:///")
+    return None if path != uri and not Path(path).exists() else uri
+
+
+def _contracts(uri: str) -> dict[str, FeatureContract]:
+    """The contract of each model version that has an alias and reads a feature service, by what the version is called.
+
+    Raises RegistryUnreadable, or ContractBroken.
+    """
+    # By default MLflow tries for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    try:
+        from mlflow import MlflowClient
+
+        contracts = {}
+        with _tracking(uri):
+            client = MlflowClient()
+            for name, number in _aliased(client):
+                version = client.get_model_version(name, number)
+                if SERVICE_TAG in version.tags:
+                    aliases = ", ".join(sorted(version.aliases))
+                    contracts[f"{name} version {number} ({aliases})"] = fetch_version(version)[1]
+    except Refusal:
+        raise
+    except Exception as error:
+        raise RegistryUnreadable(
+            f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
+            "definitions its models need. Nothing was applied. Mend it, or let MLFLOW_TRACKING_URI name the right one."
+        ) from error
+    return contracts
+
+
+@contextmanager
+def _tracking(uri: str) -> Iterator[None]:
+    """Let MLflow, which finds artifacts by a global setting, use this registry."""
+    import mlflow
+
+    if os.environ.get("MLFLOW_TRACKING_URI") == uri:
+        yield
+        return
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which takes the variable back that it has set
+
+
+def _aliased(client: MlflowClient) -> list[tuple[str, str]]:
+    """Name and number of each model version under any alias, once."""
+    page = client.search_registered_models()
+    models = [*page]
+    while page.token:
+        page = client.search_registered_models(page_token=page.token)
+        models += page
+    return [(model.name, number) for model in models for number in sorted({*model.aliases.values()})]
+
+
+# ---- the definitions, as they would be applied ----------------------------------------------------------------------
+
+
+@contextmanager
+def _drafted(repo: Path) -> Iterator[tuple[FeatureStore, RepoContents]]:
+    """A store whose registry, in a temporary file, holds the definitions of `repo` and nothing else; and those."""
+    with feast_errors("feast plan", repo), _imports_of(repo), tempfile.TemporaryDirectory() as folder:
+        from feast import FeatureStore, Project
+        from feast.diff.registry_diff import apply_diff_to_registry
+        from feast.repo_operations import parse_repo
+
+        config = FeatureStore(repo_path=str(repo)).config
+        contents = parse_repo(repo)
+        if not contents.projects:
+            contents.projects.append(Project(name=config.project, description=config.project_description or ""))
+        draft = _empty(config, Path(folder))
+        # The plan infers what definitions leave out, as an apply does.
+        apply_diff_to_registry(draft.registry, draft.plan(contents)[0], draft.project)
+        yield draft, contents
+
+
+def _live(repo: Path, folder: Path) -> FeatureStore:
+    """The store as configured; if its registry file was never written, one with an empty registry in `folder`."""
+    from feast import FeatureStore
+
+    store = FeatureStore(repo_path=str(repo))
+    registry = store.config.registry
+    if registry.registry_type == "file" and "://" not in registry.path and not (repo / registry.path).exists():
+        return _empty(store.config, folder)
+    return store
+
+
+def _empty(config: RepoConfig, folder: Path) -> FeatureStore:
+    from feast import FeatureStore
+    from feast.repo_config import RegistryConfig
+
+    config = config.model_copy()
+    config.registry_config, config._registry = RegistryConfig(path=str(folder / "registry.db")), None
+    config.online_config, config._online_store = None, None  # a look at SQLite's tables makes their file
+    return FeatureStore(config=config)
+
+
+@contextmanager
+def _imports_of(repo: Path) -> Iterator[None]:
+    """Import the definitions afresh, and leave no trace: whoever applies them next imports them again."""
+    from feast.repo_operations import get_repo_files
+
+    names = {".".join(file.relative_to(repo.resolve()).with_suffix("").parts) for file in get_repo_files(repo)}
+
+    def forget() -> dict[str, Any]:
+        return {name: sys.modules.pop(name) for name in names if name in sys.modules}
+
+    before = forget()
+    linecache.checkcache()  # from which Feast takes the text of on-demand code, whatever its file says by now
+    sys.path.insert(0, str(repo))
+    try:
+        with chdir(repo):
+            yield
+    finally:
+        sys.path.remove(str(repo))
+        forget()
+        sys.modules.update(before)
+
+
+# ---- the difference, for people -------------------------------------------------------------------------------------
+
+
+def _lines(diff: RegistryDiff) -> list[str]:
+    """One line for each object that is added, changed or removed."""
+    from feast.feature_view import DUMMY_ENTITY_NAME
+
+    lines = []
+    for found in sorted(diff.feast_object_diffs, key=lambda found: (found.feast_object_type.value, found.name)):
+        old, new = found.current_feast_object, found.new_feast_object
+        changes = list(_changes("", _meaning(old), _meaning(new))) if old and new else []
+        kind = "added" if old is None else "removed" if new is None else "changed"
+        if found.name == DUMMY_ENTITY_NAME or (kind == "changed" and not changes):
+            continue
+        word = f"{COLOURS[kind]}{kind:8}\033[0m" if sys.stdout.isatty() else f"{kind:8}"
+        details = f": {'; '.join(changes)}" if changes else ""
+        lines.append(f"{word} {found.feast_object_type.value} {found.name}{details}")
+    return lines
+
+
+def _meaning(found: Any) -> dict[str, Any]:
+    """What a Feast object says, as plain data. Of what a feature service reads, the names: views say the rest."""
+    from feast import FeatureService
+    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+
+    proto = found.to_proto()
+    said = MessageToDict(getattr(proto, "spec", proto), preserving_proto_field_name=True)
+    if isinstance(found, FeatureService):
+        views = found.feature_view_projections
+        said["features"] = [f"{view.name_to_use()}.{feature.name}" for view in views for feature in view.features]
+    return said
+
+
+def _changes(path: str, old: Any, new: Any) -> Iterator[str]:
+    """Where two plain values differ: `path: old -> new`, and `path: +added -removed` for lists of names."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new} - NOISE):
+            yield from _changes(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+    elif isinstance(old or new, list):
+        olds, news = _by_name(old or []), _by_name(new or [])
+        moved = [f"+{name}" for name in news if name not in olds] + [f"-{name}" for name in olds if name not in news]
+        if moved or list(olds) != list(news):
+            yield f"{path}: {' '.join(moved) or 'another order'}"
+        for name in news:
+            if name in olds:
+                yield from _changes(f"{path}.{name}", olds[name], news[name])
+    elif old != new:
+        before, after = (textwrap.shorten(str(value), 60) for value in (old, new))
+        yield f"{path}: {before} -> {after}" if before != after else f"{path}: changed"
+
+
+def _by_name(values: list[Any]) -> dict[str, Any]:
+    return {str(value["name"] if isinstance(value, dict) and "name" in value else value): value for value in values}
