@@ -260,3 +260,47 @@ def test_a_restated_event_changes_its_own_windows_and_leaves_the_rest(five_weeks
     run(pipeline, (BEGIN, "2013-01-07"))
     assert versions(pipeline) == now
     assert DeltaTable(str(pipeline.data / "raw" / "arrivals")).version() == now["raw/arrivals"]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "rule"),
+    [
+        ("flights", lambda flights: flights.iloc[::4], "profile_departures.*share_of_usual_possible"),
+        (
+            "flights",
+            lambda flights: flights.assign(dep_delay=flights.dep_delay / 60),
+            "profile_departures.*dep_delay_minutes_iqr_possible",
+        ),
+        ("weather", lambda weather: weather[weather.origin != "JFK"], "hours_since_newest_possible"),
+    ],
+)
+def test_a_day_that_cannot_be_is_refused_beside_the_weeks_before(
+    five_weeks, landed_weeks, tmp_path, table, change, rule
+):
+    """Most flights are missing, delays come in hours, one airport's weather stopped: nothing lands."""
+    from deltalake import DeltaTable
+
+    from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+    from feature_repo.pipeline.run import FeaturePipeline
+    from validation.gate import BatchRefused, Gate
+
+    frames = {
+        "flights": pd.read_csv(five_weeks / "flights.csv.zip"),
+        "weather": pd.read_csv(five_weeks / "weather.csv"),
+    }
+    gate = Gate(accept=["raw_schedule.enough_rows"])  # five weeks of flights have no schedule four weeks ahead
+    sixth = (frames[table].month == 2) & (frames[table].day.isin([5, 6]))
+    frames[table] = pd.concat([frames[table][~sixth], change(frames[table][sixth])])
+    write_raw(tmp_path / "raw", frames["flights"], frames["weather"])
+    pipeline = FeaturePipeline(landed_weeks.repo, FlightEvents(RawFiles(tmp_path / "raw")), gate)
+    before = {path.name: DeltaTable(str(path)).version() for path in (pipeline.data / "raw").iterdir()}
+    with pytest.raises(BatchRefused, match=rule):
+        pipeline.ingest(interval("2013-02-06", "2013-02-07"))
+    assert {path.name: DeltaTable(str(path)).version() for path in (pipeline.data / "raw").iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def landed_weeks(five_weeks, pipeline_over):
+    pipeline = pipeline_over(five_weeks)
+    pipeline.ingest(interval(BEGIN, "2013-02-06"))
+    return pipeline
