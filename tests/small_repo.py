@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 
 from feature_repo.pipeline import run
 from feature_repo.pipeline.ingest import FLIGHT_COLUMNS, WEATHER_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
+# A server that has imported the pipeline once and forks: a real process to kill, without seconds of imports for each.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload([__name__])
 JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
 
 
@@ -55,3 +65,64 @@ def complaint(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *m
     assert len(lines) == 1
     assert tables(folder) == before
     return lines[0]
+
+
+def frames(folder: Path) -> dict[str, pd.DataFrame]:
+    """The rows of every table, in an order that does not depend on how they were written."""
+    found = {}
+    for kind in ("raw", "features", "quarantine"):
+        for path in sorted((folder / "data" / kind).glob("*")):
+            frame = DeltaTable(str(path)).to_pandas()
+            columns = sorted(frame.columns)
+            found[f"{kind}/{path.name}"] = frame[columns].sort_values(columns, ignore_index=True)
+    return found
+
+
+def assert_same(found: dict[str, pd.DataFrame], wanted: dict[str, pd.DataFrame]) -> None:
+    """Row for row, in the same tables."""
+    assert set(found) == set(wanted)
+    for name, frame in wanted.items():
+        pd.testing.assert_frame_equal(found[name], frame, obj=name, check_exact=True)
+
+
+def read_raw(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "raw" / name)
+
+
+def write_raw(folder: Path, name: str, frame: pd.DataFrame) -> None:
+    packed = {"method": "zip", "archive_name": "f"} if name.endswith(".zip") else None
+    frame.to_csv(folder / "raw" / name, index=False, compression=packed)
+
+
+def succeed(folder: Path, command: str, *more: str) -> None:
+    assert run.main(arguments(folder, command, *more)) == 0
+
+
+def start(folder: Path, command: str, *more: str) -> BaseProcess:
+    """The command in a process of its own; `said` is what it prints."""
+    process = WARM.Process(
+        target=_run_logged, args=(folder / f"{command}.log", arguments(folder, command, *more)), name=command
+    )
+    process.start()
+    return process
+
+
+def said(folder: Path, command: str) -> str:
+    log = folder / f"{command}.log"
+    return log.read_text() if log.exists() else ""
+
+
+def wait_until(true: Callable[[], bool], process: BaseProcess) -> None:
+    """Look every half a millisecond; a process that ended or hangs before is a failure."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert process.is_alive(), f"{process.name} ended with {process.exitcode} too early"
+        assert time.monotonic() < deadline, f"{process.name} hangs"
+        time.sleep(0.0005)
+
+
+def _run_logged(log: Path, argv: list[str]) -> None:
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(run.main(argv))

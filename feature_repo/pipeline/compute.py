@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.pipeline.ingest import RAW_SCHEMAS
-from feature_repo.pipeline.publish import Reflects, changes
+from feature_repo.pipeline.publish import Reflects, changes, state_of
 from feature_repo.pipeline.transforms import FeatureTable, Interval
-from feature_repo.stores.delta import create_view, literal, quote, version_of
+from feature_repo.stores.delta import create_view, literal, quote
 
 TOUCHED = "__touched"
 
@@ -52,7 +52,7 @@ class Computed:
 
 def compute(con: duckdb.DuckDBPyConnection, data: Path, name: str, table: FeatureTable, interval: Interval) -> Computed:
     """The rows of feature table `name` to write for an interval: keys, features, event and created timestamp (UTC)."""
-    versions = {source: version_of(data / "raw" / source) for source in table.reads}
+    states = {source: state_of(data / "raw" / source) for source in table.reads}
     known = Reflects.of(data / "features" / name)
     late = _late(data, table, known)
     asked = table.holds("event_timestamp", *bounds(interval))
@@ -72,7 +72,7 @@ def compute(con: duckdb.DuckDBPyConnection, data: Path, name: str, table: Featur
         recomputed=rows.num_rows - parts[0].num_rows,
         holds=" OR ".join(conditions),
         late=late,
-        reflects=known.and_also(versions, interval.start, interval.end),
+        reflects=known.and_also(states, interval.start, interval.end),
     )
 
 

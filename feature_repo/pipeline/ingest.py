@@ -221,9 +221,10 @@ def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame
 
 
 def _next_wall_clock(after: pd.Series, hhmm: pd.Series, zone: str) -> pd.Series:
-    """The first moment at or after `after` (UTC) when the clocks of `zone` show `hhmm`."""
+    """The first moment at or after `after` (UTC) when clocks in `zone` show `hhmm`; null for what no clock shows."""
     midnight = after.dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
-    clock = _minutes(hhmm // 100 * 60 + hhmm % 100)
+    shown = hhmm.where((hhmm >= 0) & (hhmm <= 2400) & (hhmm % 100 < 60))
+    clock = _minutes(shown // 100 * 60 + shown % 100)
 
     def on_day(days: int) -> pd.Series:
         wall = midnight + clock + pd.Timedelta(days=days)

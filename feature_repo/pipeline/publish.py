@@ -49,9 +49,9 @@ class Written:
 
 @dataclass(frozen=True)
 class Reflects:
-    """What a feature table's rows were made of: `raw` tables at these versions, over these half-open `intervals`."""
+    """What a feature table's rows were made of: `raw` tables in these states, over these half-open `intervals`."""
 
-    raw: Mapping[str, int]
+    raw: Mapping[str, str]
     intervals: Sequence[tuple[datetime, datetime]] = ()
 
     @classmethod
@@ -64,8 +64,8 @@ class Reflects:
                 return cls(said["raw"], [(start, end) for start, end in moments])
         return cls({})
 
-    def and_also(self, raw: Mapping[str, int], start: datetime, end: datetime) -> Reflects:
-        """This, computed anew from these versions, and [start, end) too; intervals that meet become one."""
+    def and_also(self, raw: Mapping[str, str], start: datetime, end: datetime) -> Reflects:
+        """This, computed anew from these states, and [start, end) too; intervals that meet become one."""
         merged: list[tuple[datetime, datetime]] = []
         for low, high in sorted([*self.intervals, (start, end)]):
             if merged and low <= merged[-1][1]:
@@ -124,18 +124,28 @@ def landed(path: Path, start: datetime, end: datetime) -> pd.DataFrame:
     return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()
 
 
-def changes(path: Path, after: int, columns: Sequence[str]) -> pa.Table | None:
-    """The distinct `columns` of rows that came, went or changed after a version, before and after the change.
+def state_of(path: Path) -> str:
+    """Which table this is, and at which version: one that was deleted and rebuilt counts from 0 again."""
+    table = open_table(path)
+    return f"{table.metadata().id}@{table.version()}"
 
-    None when the table no longer keeps the changes since then (VACUUM removes them after a week).
+
+def changes(path: Path, after: str, columns: Sequence[str]) -> pa.Table | None:
+    """The distinct `columns` of rows that came, went or changed after a state, before and after the change.
+
+    None when that cannot be told: it is another table now, or VACUUM has removed what it keeps of changes for a week.
     """
     table = open_table(path)
+    known, _, version = after.rpartition("@")
+    if known != str(table.metadata().id):
+        return None
     schema = pa.schema([pa.schema(table.schema().to_arrow()).field(name) for name in columns])
-    if table.version() == after:
+    first, last = int(version) + 1, table.version()
+    if first > last:
         return schema.empty_table()
     try:
-        feed = pa.table(table.load_cdf(starting_version=after + 1, ending_version=table.version(), columns=[*columns]))
-    except (DeltaError, OSError):
+        feed = pa.table(table.load_cdf(starting_version=first, ending_version=last, columns=[*columns]))
+    except (DeltaError, OSError, pa.ArrowInvalid):
         return None
     return feed.select(columns).cast(schema).group_by(columns).aggregate([])
 

@@ -42,7 +42,9 @@ def test_a_missing_column_is_named(folder, capsys):
     )
 
 
-@pytest.mark.parametrize(("command", "reason"), [("ingest", "the source has no event in it"), ("publish", "no raw events in it")])
+@pytest.mark.parametrize(
+    ("command", "reason"), [("ingest", "the source has no event in it"), ("publish", "no raw events in it")]
+)
 def test_an_interval_without_data_is_refused(folder, capsys, command, reason):
     """A year that the source does not have would otherwise publish twelve times nothing, and say it was done."""
     assert reason in complaint(folder, capsys, command, "--start", "2020-01-01", "--end", "2020-02-01")

@@ -20,6 +20,7 @@ WEATHER = Suite(
     name="raw_weather",
     row_rules={
         "origin_present": gxe.ExpectColumnValuesToNotBeNull(column="origin"),
+        "origin_is_airport_code": gxe.ExpectColumnValuesToMatchRegex(column="origin", regex=r"^[A-Z]{3}$"),
         "observed_at_present": gxe.ExpectColumnValuesToNotBeNull(column="observed_at"),
         "event_timestamp_present": gxe.ExpectColumnValuesToNotBeNull(column="event_timestamp"),
         "known_after_observed": gxe.ExpectColumnPairValuesAToBeGreaterThanB(
