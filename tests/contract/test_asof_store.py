@@ -1,4 +1,7 @@
-"""The ASOF offline store against brute force in pandas, on small made-up tables of every awkward kind."""
+"""The ASOF offline store on small made-up tables of every awkward kind.
+
+It has two judges: brute force in plain Python, and Feast's own duckdb store over the same rows as Parquet.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +32,9 @@ ARROW = {
 FAST = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
+SLOW = settings(FAST, max_examples=25)
 MICROSECOND, MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
+BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class NoOnDemandViews:
@@ -57,6 +63,19 @@ def table_at(folder: Path) -> Callable[[list[dict[str, Any]]], str]:
     return write
 
 
+@pytest.fixture(scope="module")
+def both_at(folder: Path, table_at: Callable[..., str]) -> Callable[[list[dict[str, Any]]], tuple[str, str]]:
+    """Write rows as a new Delta table and as a Parquet file; returns both paths."""
+    count = iter(range(1_000_000))
+
+    def write(rows: list[dict[str, Any]]) -> tuple[str, str]:
+        path = str(folder / f"rows_{next(count)}.parquet")
+        pq.write_table(arrow(rows), path)
+        return table_at(rows), path
+
+    return write
+
+
 def arrow(rows: list[dict[str, Any]], columns: dict[str, pa.DataType] = ARROW) -> pa.Table:
     return pa.table({name: pa.array([row.get(name) for row in rows], kind) for name, kind in columns.items()})
 
@@ -64,14 +83,16 @@ def arrow(rows: list[dict[str, Any]], columns: dict[str, pa.DataType] = ARROW) -
 def view_of(
     path: str, *, name: str = "prices", ttl: timedelta | None = timedelta(0), keys: tuple[str, ...] = ("key",),
     features: tuple[str, ...] = ("value",), field_mapping: dict[str, str] | None = None, created: str = "made_at",
+    timestamp: str = "event_at",
 ):  # fmt: skip
     from feast import Entity, FeatureView, Field, FileSource, ValueType
-    from feast.data_format import DeltaFormat
+    from feast.data_format import DeltaFormat, ParquetFormat
     from feast.types import Float64, Int64, String
 
+    file_format = ParquetFormat() if path.endswith(".parquet") else DeltaFormat()
     types = {"key": (String, ValueType.STRING), "number": (Int64, ValueType.INT64)}
     source = FileSource(
-        name=f"{name}_source", path=path, file_format=DeltaFormat(), timestamp_field="event_at",
+        name=f"{name}_source", path=path, file_format=file_format, timestamp_field=timestamp,
         created_timestamp_column=created, field_mapping=field_mapping or {},
     )  # fmt: skip
     return FeatureView(
@@ -86,10 +107,13 @@ def view_of(
     )
 
 
-def config_of(versions: dict[str, int] | None = None):
+ASOF = "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"
+
+
+def config_of(versions: dict[str, int] | None = None, *, stock: bool = False):
     from feast import RepoConfig
 
-    offline = {"type": "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore", "delta_versions": versions or {}}
+    offline = {"type": "duckdb"} if stock else {"type": ASOF, "delta_versions": versions or {}}
     return RepoConfig(
         project="made_up", provider="local", registry="unused.db", offline_store=offline, repo_path=Path("/"),
         entity_key_serialization_version=3,
@@ -100,11 +124,26 @@ def retrieve(entities: pd.DataFrame | str, views: list, refs: list[str] | None =
     from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
 
     config = options.pop("config", None) or config_of()
-    refs = refs or [f"{v.projection.name_to_use()}:{field.name}" for v in views for field in v.features]
+    refs = refs or every_feature(views)
     job = AsofDuckDBOfflineStore.get_historical_features(
         config, views, refs, entities, NoOnDemandViews(), "made_up", **options
     )
     return job.to_df()
+
+
+def retrieve_stock(entities: pd.DataFrame, views: list, **options: Any) -> pd.DataFrame:
+    """What Feast's own store answers, in the order of the entity dataframe's column `tag`."""
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
+
+    microseconds = entities.assign(event_timestamp=entities.event_timestamp.dt.as_unit("us"))
+    job = DuckDBOfflineStore.get_historical_features(
+        config_of(stock=True), views, every_feature(views), microseconds, NoOnDemandViews(), "made_up", **options
+    )
+    return job.to_df().sort_values("tag")
+
+
+def every_feature(views: list) -> list[str]:
+    return [f"{view.projection.name_to_use()}:{field.name}" for view in views for field in view.features]
 
 
 def newest(
@@ -113,16 +152,23 @@ def newest(
     moment: datetime,
     ttl: timedelta,
     features: tuple[str, ...] = ("value",),
+    *,
+    only_if_created: bool = False,
 ) -> dict[str, Any]:
-    """Brute force: of the key's rows at or before the moment, last by event time, then by creation, if fresh enough."""
+    """Brute force: of the key's rows at or before the moment, last by event time, then by creation, if fresh enough.
+
+    A row that does not say when it was created is before all equals; `only_if_created`, it is not there at all.
+    """
     fitting = [
         row
         for row in rows
-        if row["event_at"] <= moment and all(value is not None and row[name] == value for name, value in key.items())
+        if row["event_at"] <= moment
+        and all(value is not None and row[name] == value for name, value in key.items())
+        and not (only_if_created and (row["made_at"] is None or row["made_at"] > moment))
     ]
     if not fitting:
         return dict.fromkeys(features)
-    last = max(fitting, key=lambda row: (row["event_at"], row["made_at"]))
+    last = max(fitting, key=lambda row: (row["event_at"], row["made_at"] or BEFORE_ALL))
     fresh = ttl == timedelta(0) or moment <= last["event_at"] + ttl
     return {name: last[name] if fresh else None for name in features}
 
@@ -141,6 +187,14 @@ feature_rows = st.lists(
     st.fixed_dictionaries({"key": keys, "number": st.sampled_from([1, 2, None]), "value": values, "event_at": moments}),
     max_size=12,
 ).map(lambda rows: [row | {"made_at": NOON + (number * 7 % 13) * MINUTE} for number, row in enumerate(rows)])
+# Some learnt before the moment they are for, some hours later, some who knows when.
+late_rows = st.lists(
+    st.fixed_dictionaries(
+        {"key": keys, "value": values, "event_at": moments, "made_at": st.one_of(st.none(), moments, moments)}
+    ),
+    max_size=12,
+    unique_by=lambda row: (row["key"], row["event_at"], row["made_at"]),
+)
 entity_rows = st.lists(
     st.fixed_dictionaries({"key": keys, "number": st.sampled_from([1, 2, None]), "event_timestamp": moments}),
     min_size=1,
@@ -211,6 +265,82 @@ def test_duplicate_rows_and_their_order_in_the_table_do_not_matter(table_at, row
 
 
 @FAST
+@given(rows=late_rows, entities=entity_rows, ttl=ttls, only_if_created=st.booleans())
+def test_what_was_learnt_later_is_left_out_when_asked(table_at, rows, entities, ttl, only_if_created):
+    """`filter_by_created_timestamp` answers as if asked at that moment: an older row known by then, or nothing."""
+    found = retrieve(
+        entity_frame(entities), [view_of(table_at(rows), ttl=ttl)], filter_by_created_timestamp=only_if_created
+    )
+    wanted = [
+        newest(rows, {"key": e["key"]}, e["event_timestamp"], ttl, only_if_created=only_if_created)["value"]
+        for e in entities
+    ]
+    assert cells(found.value) == wanted
+
+
+@SLOW
+@given(ticks=late_rows, prices=feature_rows, entities=entity_rows, ttl=ttls, full=st.booleans(), cutoff=st.booleans())
+def test_the_stock_store_gives_the_same_answers(both_at, ticks, prices, entities, ttl, full, cutoff):
+    """Its own duckdb store is what Feast means: keys of one and two columns, other names, ttl, created timestamps."""
+    frame = entity_frame(entities).assign(tag=range(len(entities)), shop=[e["key"] for e in entities])
+
+    def views(ticks_at: str, prices_at: str) -> list:
+        return [
+            view_of(ticks_at, name="ticks", ttl=ttl, features=("value",)).with_name("there").with_join_key_map(
+                {"key": "shop"}
+            ),
+            view_of(prices_at, name="prices", ttl=ttl, keys=("key", "number"), features=("price",),
+                    field_mapping={"value": "price"}),
+        ]  # fmt: skip
+
+    (ticks_delta, ticks_parquet), (prices_delta, prices_parquet) = both_at(ticks), both_at(prices)
+    options = {"full_feature_names": full, "filter_by_created_timestamp": cutoff}
+    ours = retrieve(frame, views(ticks_delta, prices_delta), **options)
+    stock = retrieve_stock(frame, views(ticks_parquet, prices_parquet), **options)
+    assert list(ours.columns) == list(stock.columns)
+    for name in ("there__value", "prices__price") if full else ("value", "price"):
+        assert cells(ours[name]) == cells(stock[name])
+
+
+@SLOW
+@given(rows=feature_rows, start=moments, length=st.integers(0, 4))
+def test_the_stock_store_pulls_the_same_rows(both_at, rows, start, length):
+    """Materialization gets from the table what it would get from the stock store."""
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
+
+    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
+
+    delta, parquet = both_at(rows)
+    asked_for = (["key"], ["value"], "event_at", "made_at", start, start + length * MINUTE)
+
+    def pulled(store: type[DuckDBOfflineStore], config: Any, path: str, method: str) -> list:
+        frame = getattr(store, method)(config, view_of(path).batch_source, *asked_for).to_df()
+        moments_as = [pd.to_datetime(frame[name], utc=True) for name in ("event_at", "made_at")]
+        return sorted(zip(cells(frame.key), cells(frame.value), *moments_as, strict=True), key=str)
+
+    for method in ("pull_latest_from_table_or_query", "pull_all_from_table_or_query"):
+        ours = pulled(AsofDuckDBOfflineStore, config_of(), delta, method)
+        assert ours == pulled(DuckDBOfflineStore, config_of(stock=True), parquet, method)
+
+
+@SLOW
+@given(batches=st.lists(st.tuples(feature_rows, st.sampled_from(["append", "overwrite"])), min_size=1, max_size=4))
+def test_each_version_of_a_table_answers_as_it_did_when_it_was_the_newest(table_at, batches):
+    """Appended to or replaced since, a pinned table is what it was."""
+    path, moment = table_at([]), NOON + 3 * MINUTE
+    rows: list[dict[str, Any]] = []
+    states = [rows]
+    for number, (batch, mode) in enumerate(batches):
+        learnt = [row | {"made_at": row["made_at"] + number * timedelta(hours=1)} for row in batch]
+        rows = rows + learnt if mode == "append" else learnt
+        write_deltalake(path, arrow(learnt), mode=mode)
+        states.append(rows)
+    for version, state in enumerate(states):
+        found = retrieve(asked(moment), [view_of(path)], config=config_of({"prices_source": version}))
+        assert cells(found.value) == [newest(state, {"key": "a"}, moment, timedelta(0))["value"]]
+
+
+@FAST
 @given(rows=feature_rows, start=moments, length=st.integers(0, 4))
 def test_pulling_the_latest_gives_one_row_a_key_within_the_bounds(table_at, rows, start, length):
     """Materialization sees the newest row of each key with start <= event timestamp <= end, bounds included."""
@@ -272,6 +402,49 @@ def test_a_null_created_timestamp_is_the_oldest_of_equals(table_at):
     assert cells(retrieve(asked(NOON), [view_of(path)]).value) == [1.0]
 
 
+def test_a_correction_counts_from_when_it_was_made(table_at):
+    """Asked as of a moment before the correction, the store says what it would have said then."""
+    path = table_at([row(value=1.0), row(value=2.0, made=NOON + 2 * MINUTE)])
+    question = asked(NOON + 2 * MINUTE - MICROSECOND, NOON + 2 * MINUTE)
+    assert cells(retrieve(question, [view_of(path)], filter_by_created_timestamp=True).value) == [1.0, 2.0]
+    assert cells(retrieve(question, [view_of(path)]).value) == [2.0, 2.0]
+
+
+def test_a_late_row_does_not_hide_a_newer_one(table_at):
+    """Made last but for an earlier moment: what is newer stays, though the late row became visible after it."""
+    path = table_at([row(value=1.0, at=NOON + MINUTE, made=NOON + MINUTE), row(value=0.0, made=NOON + 2 * MINUTE)])
+    found = retrieve(asked(NOON + 3 * MINUTE), [view_of(path)], filter_by_created_timestamp=True)
+    assert cells(found.value) == [1.0]
+
+
+def test_of_rows_that_become_visible_at_once_the_later_event_counts(table_at):
+    """It counts though it was made first: creation decides between equal event timestamps only."""
+    path = table_at(
+        [row(value=1.0, at=NOON + MINUTE, made=NOON), row(value=0.0, at=NOON, made=NOON + MINUTE), row(value=-1.0)]
+    )
+    question = asked(NOON + MINUTE - MICROSECOND, NOON + MINUTE)
+    assert cells(retrieve(question, [view_of(path)], filter_by_created_timestamp=True).value) == [-1.0, 1.0]
+
+
+def test_the_ttl_of_a_late_row_runs_from_its_event_timestamp(table_at):
+    """Being made late does not keep a row fresh."""
+    view = view_of(table_at([row(made=NOON + MINUTE)]), ttl=MINUTE)
+    question = asked(NOON, NOON + MINUTE, NOON + MINUTE + MICROSECOND)
+    assert cells(retrieve(question, [view], filter_by_created_timestamp=True).value) == [None, 1.0, None]
+
+
+def test_without_a_created_timestamp_there_is_nothing_to_filter_by(table_at):
+    """`filter_by_created_timestamp` leaves a view alone whose source has no such column."""
+    view = view_of(table_at([row(made=NOON + MINUTE)]), created="")
+    assert cells(retrieve(asked(NOON), [view], filter_by_created_timestamp=True).value) == [1.0]
+
+
+def test_a_ttl_may_be_longer_than_the_calendar(table_at):
+    """Ten thousand years is the longest that Feast can store; the moment less the ttl is no Python date."""
+    view = view_of(table_at([row()]), ttl=timedelta(days=3_652_500))
+    assert cells(retrieve(asked(NOON - MICROSECOND, NOON), [view]).value) == [None, 1.0]
+
+
 def test_a_newer_null_hides_an_older_value(table_at):
     """Null is what is known by then; the older value is not brought back."""
     found = retrieve(asked(NOON + 2 * MINUTE), [view_of(table_at([row(), row(value=None, at=NOON + MINUTE)]))])
@@ -286,6 +459,27 @@ def test_moments_without_a_zone_are_utc(table_at):
     assert cells(retrieve(naive, [view_of(table_at([row()]))]).value) == [1.0, None]
 
 
+def test_moments_may_be_text(table_at):
+    """As in the stock store: ISO 8601, UTC unless it says otherwise."""
+    view = view_of(table_at([row()]))
+    for moments_asked, wanted in (
+        (["2013-07-01T12:00:00", "2013-07-01T11:59:59"], [1.0, None]),
+        (["2013-07-01T12:00:00+00:00", "2013-07-01T12:00:00+02:00"], [1.0, None]),
+    ):
+        frame = pd.DataFrame({"key": "a", "event_timestamp": moments_asked})
+        assert cells(retrieve(frame, [view]).value) == wanted
+
+
+def test_the_hour_that_clocks_repeat_is_two_hours(table_at):
+    """01:30 in New York before and after daylight saving time ends are different moments."""
+    new_york = ZoneInfo("America/New_York")
+    summer = pd.Timestamp(datetime(2013, 11, 3, 1, 30, tzinfo=new_york))
+    winter = pd.Timestamp(datetime(2013, 11, 3, 1, 30, fold=1, tzinfo=new_york))
+    frame = pd.DataFrame({"key": "a", "event_timestamp": [summer, winter]})
+    path = table_at([row(at=datetime(2013, 11, 3, 6, tzinfo=UTC))])
+    assert cells(retrieve(frame, [view_of(path)]).value) == [None, 1.0]
+
+
 def test_moments_in_nanoseconds_are_not_rounded_up(table_at):
     """A nanosecond before the row's event timestamp, the row is not known yet."""
     frame = asked(NOON)
@@ -298,6 +492,14 @@ def test_entity_rows_may_come_from_sql(table_at):
     query = "SELECT unnest(['a', 'b']) AS key, TIMESTAMPTZ '2013-07-01 12:00:00+00' AS event_timestamp"
     found = retrieve(query, [view_of(table_at([row(), row(key="b", value=2.0)]))])
     assert dict(zip(found.key, found.value, strict=True)) == {"a": 1.0, "b": 2.0}
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMPTZ '2013-07-01 14:00:00+02'", "TIMESTAMP '2013-07-01 12:00:00'"])
+def test_sql_may_compute_moments_with_or_without_a_zone(table_at, kind):
+    """Without one they are UTC, as in a dataframe."""
+    for earlier, value in ((0, 1.0), (1, None)):
+        query = f"SELECT 'a' AS key, {kind} - to_microseconds({earlier}) AS event_timestamp"
+        assert cells(retrieve(query, [view_of(table_at([row()]))]).value) == [value]
 
 
 def test_an_entity_dataframe_without_the_key_is_refused(table_at):
@@ -326,6 +528,33 @@ def test_a_field_mapping_renames_columns_of_the_source(table_at):
     columns = {"shop_key": pa.string(), "v": pa.float64(), "event_at": UTC_MICROSECONDS, "made_at": UTC_MICROSECONDS}
     path = table_at([{"shop_key": "a", "v": 5.0, "event_at": NOON, "made_at": NOON}], columns)
     assert cells(retrieve(asked(NOON), [view_of(path, field_mapping={"v": "value", "shop_key": "key"})]).value) == [5.0]
+
+
+def test_a_field_mapping_renames_the_timestamps_too(table_at):
+    """Feast's own rule: where a mapping renames them, the source names them as the view does."""
+    columns = {"key": pa.string(), "value": pa.float64(), "t": UTC_MICROSECONDS, "c": UTC_MICROSECONDS}
+    rows = [{"key": "a", "value": float(n), "t": NOON, "c": NOON + n * MINUTE} for n in (2, 1)]
+    view = view_of(
+        table_at(rows, columns), field_mapping={"t": "at", "c": "made"}, timestamp="at", created="made", ttl=MINUTE
+    )
+    assert cells(retrieve(asked(NOON), [view]).value) == [2.0]
+    assert cells(retrieve(asked(NOON), [view], filter_by_created_timestamp=True).value) == [None]
+
+
+def test_one_part_of_a_key_may_be_renamed(table_at):
+    """Keys that `with_join_key_map` does not name keep their name."""
+    view = view_of(table_at([row("a", 1.0), row("b", 2.0)]), keys=("key", "number")).with_join_key_map({"key": "shop"})
+    found = retrieve(asked(NOON).assign(shop="b", number=[1]), [view])
+    assert cells(found.value) == [2.0]
+
+
+def test_a_view_without_entities_is_the_same_for_all(table_at):
+    """Its newest row at the moment is everybody's."""
+    path = table_at([row("x", 1.0), row("y", 2.0, at=NOON + MINUTE)])
+    question = pd.concat([asked(NOON - MICROSECOND, NOON), asked(NOON + MINUTE, key="b")])
+    for cutoff in (False, True):
+        found = retrieve(question, [view_of(path, keys=())], filter_by_created_timestamp=cutoff)
+        assert cells(found.value) == [None, 1.0, 2.0]
 
 
 def test_a_view_may_be_joined_twice_under_other_keys(table_at):
@@ -423,12 +652,85 @@ def test_a_retrieval_can_be_kept_as_a_table_and_not_overwritten_by_accident(tabl
     job.persist(storage, allow_overwrite=True)
 
 
-def test_filtering_by_created_timestamp_is_refused_and_not_ignored():
-    """The option keeps out what was learnt later; a store that took no notice of it would leak the future."""
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
+@pytest.fixture(scope="module")
+def shop(folder, table_at):
+    """A feature store: prices by key, an index for all, and an on-demand cost of the price and a request field."""
+    from feast import Entity, FeatureStore, Field, RepoConfig, RequestSource, ValueType
+    from feast.on_demand_feature_view import on_demand_feature_view
+    from feast.types import Float64, UnixTimestamp
 
-    with pytest.raises(NotImplementedError, match="filter_by_created_timestamp"):
-        AsofDuckDBOfflineStore().ensure_filter_by_created_timestamp_supported()
+    prices = view_of(table_at([row(value=1.0), row(value=2.0, made=NOON + MINUTE)]))
+    columns = {"index": pa.float64(), "event_at": UTC_MICROSECONDS, "made_at": UTC_MICROSECONDS}
+    index = view_of(
+        table_at([{"index": 5.0, "event_at": NOON, "made_at": NOON}], columns),
+        name="index", keys=(), features=("index",),
+    )  # fmt: skip
+    order = RequestSource(
+        name="order", schema=[Field(name="amount", dtype=Float64), Field(name="ordered_at", dtype=UnixTimestamp)]
+    )
+
+    @on_demand_feature_view(
+        sources=[prices, order],
+        schema=[Field(name="cost", dtype=Float64), Field(name="ordered_hour", dtype=Float64)],
+        mode="python",
+    )
+    def bill(inputs):
+        return {
+            "cost": [
+                None if price is None else price * amount
+                for price, amount in zip(inputs["value"], inputs["amount"], strict=True)
+            ],
+            "ordered_hour": [None if moment is None else float(moment.hour) for moment in inputs["ordered_at"]],
+        }
+
+    config = RepoConfig(
+        project="shop", provider="local", registry=str(folder / "registry.db"), offline_store={"type": ASOF},
+        online_store={"type": "sqlite", "path": str(folder / "online.db")}, repo_path=folder,
+        entity_key_serialization_version=3,
+    )  # fmt: skip
+    store = FeatureStore(config=config)
+    key = Entity(name="key_entity", join_keys=["key"], value_type=ValueType.STRING)
+    store.apply([key, prices, index, bill])
+    return store
+
+
+def orders() -> pd.DataFrame:
+    """Before the first price, at it, and when it has been corrected; one order does not say when it was made."""
+    frame = asked(NOON - MINUTE, NOON, NOON + MINUTE)
+    return frame.assign(amount=10.0, ordered_at=[NOON, None, NOON + timedelta(hours=1)])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_on_demand_features_see_what_was_joined(shop, full):
+    """Names short or full, null for null, timestamps as datetimes; the cutoff reaches the store through Feast."""
+    refs = ["prices:value", "bill:cost", "bill:ordered_hour"]
+    cost, hour = ("bill__cost", "bill__ordered_hour") if full else ("cost", "ordered_hour")
+    found = shop.get_historical_features(orders(), refs, full_feature_names=full).to_df()
+    assert cells(found[cost]) == [None, 20.0, 20.0]
+    assert cells(found[hour]) == [12.0, None, 13.0]
+    cut = shop.get_historical_features(orders(), refs, full_feature_names=full, filter_by_created_timestamp=True)
+    assert cells(cut.to_df()[cost]) == [None, 10.0, 20.0]
+
+
+def test_a_registered_view_without_entities_is_joined_and_materialized(shop):
+    """The registry gives it a key that its table lacks; offline it needs none, and online it is written under it."""
+    assert cells(shop.get_historical_features(asked(NOON), ["index:index"]).to_df()["index"]) == [5.0]
+    # Feast's offline server hands the store the registry's views as they are.
+    assert cells(retrieve(asked(NOON), [shop.get_feature_view("index")])["index"]) == [5.0]
+    for pull_latest in (False, True):
+        shop.config.materialization_config.pull_latest_features = pull_latest
+        shop.materialize(NOON - MINUTE, NOON + MINUTE, feature_views=["index"])
+        assert shop.get_online_features(["index:index"], [{"key": "anybody"}]).to_dict()["index"] == [5.0]
+
+
+def test_a_saved_dataset_in_parquet_has_the_on_demand_features_too(shop, folder):
+    """What is kept is what a training run would have got."""
+    from feast.data_format import ParquetFormat
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+    job = shop.get_historical_features(orders(), ["prices:value", "bill:cost"])
+    job.persist(SavedDatasetFileStorage(path=str(folder / "kept.parquet"), file_format=ParquetFormat()))
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "kept.parquet"), job.to_df())
 
 
 def test_a_job_may_be_run_twice(table_at):
@@ -448,7 +750,6 @@ def test_a_job_may_be_run_twice(table_at):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_parquet_source_is_read_too(tmp_path, kind, stamps):
     """`AsofDuckDBOfflineStore` says it reads Delta Lake and Parquet sources, whatever precision pandas gave them."""
-    import pyarrow.parquet as pq
     from feast import FileSource
     from feast.data_format import ParquetFormat
 
