@@ -86,7 +86,7 @@ plan: setup ## What apply would change, and whether a model forbids it
 apply: setup ## Register the definitions with Feast (`feast apply`)
 	$(FEATURES) apply
 materialize: setup ## Copy the newest rows to the online store
-	$(FEATURES) materialize $(interval) $(as_of)
+	$(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind)
 quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
 	$(FEATURES) quarantine $(if $(TABLE),--table "$(TABLE)") $(if $(EXPORT),--export "$(EXPORT)")
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
@@ -145,6 +145,7 @@ clean: ## Remove the environment and everything the project made
 
 ##@ Variables: make train AS_OF=2013-11-01 FEATURE_SERVICE=arrival_delay_v2  (.env.example lists the environment's)
 ##? START, END  interval of raw events and features, UTC, END not in it; unset: the whole data set
+##? REWIND  set: materialize lets newer rows go, to replay an earlier AS_OF
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01

@@ -127,7 +127,7 @@ class FeatureReader:
                 raise AsOfTooEarly(
                     f"as_of {as_of:%Y-%m-%dT%H:%M:%SZ} is before {stamp:%Y-%m-%dT%H:%M:%SZ}, the time of the newest "
                     f"{view.name} row: the online store no longer knows what was known then. Ask for a later as_of, or "
-                    f"materialize as of the earlier one."
+                    f"materialize as of the earlier one, with --rewind."
                 )
             age = as_of - stamp
             ttl = timedelta(seconds=view.ttl_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -126,3 +127,32 @@ def _run_logged(log: Path, argv: list[str]) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.exit(run.main(argv))
+
+
+def start_and_hang(folder: Path, command: str, *more: str, at: str) -> BaseProcess:
+    """The command in a process of its own that hangs when it calls `at`, a module:attribute; returns once it does."""
+    reached = folder / "reached"
+    reached.unlink(missing_ok=True)
+    process = WARM.Process(
+        target=_run_hanging,
+        args=(folder / f"{command}.log", arguments(folder, command, *more), at, reached),
+        name=command,
+    )
+    process.start()
+    wait_until(reached.exists, process)
+    return process
+
+
+def _run_hanging(log: Path, argv: list[str], at: str, reached: Path) -> None:
+    module, _, path = at.partition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module)
+    for attribute in owners:
+        owner = getattr(owner, attribute)
+
+    def hang(*_: object, **__: object) -> None:
+        reached.touch()
+        time.sleep(600)
+
+    setattr(owner, name, hang)
+    _run_logged(log, argv)

@@ -5,39 +5,102 @@ Feast is imported when a step runs: that takes seconds, and the other steps do w
 
 from __future__ import annotations
 
+import linecache
+import logging
+import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from feature_repo.pipeline.lock import one_writer
 from validation.errors import Refusal
 from validation.steps import step
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+logger = logging.getLogger("features")
 
 
 class FeastFailed(Refusal):
     """Feast could not apply the definitions, or not materialize them."""
 
 
+class CannotRewind(Refusal):
+    """The online store has no way back to an earlier moment."""
+
+
 def apply(repo: Path) -> None:
     """`feast -c REPO apply`, in this process. Raises FeastFailed."""
     from feast.cli.cli import cli
 
-    (repo.parent / "data" / "feast").mkdir(parents=True, exist_ok=True)
-    with step("feast apply"), feast_errors("feast apply", repo):
+    with (
+        one_writer(repo.parent / "data" / "feast", "apply"),
+        step("feast apply"),
+        feast_errors("feast apply", repo),
+        imports_of(repo),
+    ):
         cli.main(["--chdir", str(repo), "apply"], standalone_mode=False)
 
 
-def materialize(repo: Path, start: datetime, end: datetime) -> None:
-    """Copy the newest row of each key, as of `end`, to the online store. Raises FeastFailed."""
+def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False) -> None:
+    """Copy the newest row of each key, as of `end`, to the online store. Raises FeastFailed, CannotRewind.
+
+    A newer row that is online already stays; with `rewind` it goes, and the store is as it was at `end`.
+    """
     from feast import FeatureStore
 
-    with step("feast materialize") as report, feast_errors("feast materialize", repo):
+    with (
+        one_writer(repo.parent / "data" / "feast", "materialize"),
+        step("feast materialize") as report,
+        feast_errors("feast materialize", repo),
+    ):
         store = FeatureStore(repo_path=str(repo))
-        if not store.list_feature_views():
+        views = store.list_feature_views()
+        if not views:
             raise LookupError("no feature view is applied; `python -m feature_repo.pipeline.run apply` first")
+        if rewind:
+            report.update(forgotten=_forget_after(store, end))
+        elif ahead := [view.name for view in views if view.most_recent_end_time and view.most_recent_end_time > end]:
+            logger.warning("%d view(s) were materialized as of a later moment; newer rows stay (--rewind)", len(ahead))
         store.materialize(start_date=start, end_date=end)
         report.update(start=start.isoformat(), end=end.isoformat())
+
+
+def _forget_after(store: FeatureStore, moment: datetime) -> int:
+    online_store = store._get_provider().online_store
+    if not hasattr(online_store, "forget_after"):
+        raise CannotRewind(
+            f"The online store {type(online_store).__name__} cannot go back to {moment.isoformat()}. Empty it, or let "
+            "online_store in feature_store.yaml name feature_repo.stores.wal_sqlite.WalSqliteOnlineStore."
+        )
+    online = [view for view in store.list_feature_views() if view.online]
+    return online_store.forget_after(store.config, online, moment)
+
+
+@contextmanager
+def imports_of(repo: Path) -> Iterator[None]:
+    """Import the definitions afresh, and leave no trace: whoever applies them next imports them again."""
+    from feast.repo_operations import get_repo_files
+
+    names = {".".join(file.relative_to(repo.resolve()).with_suffix("").parts) for file in get_repo_files(repo)}
+
+    def forget() -> dict[str, Any]:
+        return {name: sys.modules.pop(name) for name in names if name in sys.modules}
+
+    before = forget()
+    linecache.checkcache()  # from which Feast takes the text of on-demand code, whatever its file says by now
+    sys.path.insert(0, str(repo))
+    try:
+        with chdir(repo):
+            yield
+    finally:
+        sys.path.remove(str(repo))
+        forget()
+        sys.modules.update(before)
 
 
 @contextmanager

@@ -6,20 +6,19 @@ Whoever changes what that service means learns it here, before the registry is t
 
 from __future__ import annotations
 
-import linecache
 import logging
 import os
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from feature_repo.pipeline.feast_steps import feast_errors
+from feature_repo.pipeline.feast_steps import feast_errors, imports_of
 from validation.contract import SERVICE_TAG, ContractBroken, FeatureContract, fetch_version
 from validation.errors import Refusal
 
@@ -159,7 +158,7 @@ def _aliased(client: MlflowClient) -> list[tuple[str, str]]:
 @contextmanager
 def _drafted(repo: Path) -> Iterator[tuple[FeatureStore, RepoContents]]:
     """A store whose registry, in a temporary file, holds the definitions of `repo` and nothing else; and those."""
-    with feast_errors("feast plan", repo), _imports_of(repo), tempfile.TemporaryDirectory() as folder:
+    with feast_errors("feast plan", repo), imports_of(repo), tempfile.TemporaryDirectory() as folder:
         from feast import FeatureStore, Project
         from feast.diff.registry_diff import apply_diff_to_registry
         from feast.repo_operations import parse_repo
@@ -193,28 +192,6 @@ def _empty(config: RepoConfig, folder: Path) -> FeatureStore:
     config.registry_config, config._registry = RegistryConfig(path=str(folder / "registry.db")), None
     config.online_config, config._online_store = None, None  # a look at SQLite's tables makes their file
     return FeatureStore(config=config)
-
-
-@contextmanager
-def _imports_of(repo: Path) -> Iterator[None]:
-    """Import the definitions afresh, and leave no trace: whoever applies them next imports them again."""
-    from feast.repo_operations import get_repo_files
-
-    names = {".".join(file.relative_to(repo.resolve()).with_suffix("").parts) for file in get_repo_files(repo)}
-
-    def forget() -> dict[str, Any]:
-        return {name: sys.modules.pop(name) for name in names if name in sys.modules}
-
-    before = forget()
-    linecache.checkcache()  # from which Feast takes the text of on-demand code, whatever its file says by now
-    sys.path.insert(0, str(repo))
-    try:
-        with chdir(repo):
-            yield
-    finally:
-        sys.path.remove(str(repo))
-        forget()
-        sys.modules.update(before)
 
 
 # ---- the difference, for people -------------------------------------------------------------------------------------

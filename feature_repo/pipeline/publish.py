@@ -24,6 +24,7 @@ from deltalake.exceptions import DeltaError
 
 from feature_repo.stores.delta import connect, create_view, exists, literal, open_table, quote, version_of
 from validation.errors import Refusal
+from validation.times import union
 
 MONTH = "event_month"
 REFLECTS = "reflects"
@@ -66,13 +67,7 @@ class Reflects:
 
     def and_also(self, raw: Mapping[str, str], start: datetime, end: datetime) -> Reflects:
         """This, computed anew from these states, and [start, end) too; intervals that meet become one."""
-        merged: list[tuple[datetime, datetime]] = []
-        for low, high in sorted([*self.intervals, (start, end)]):
-            if merged and low <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], high))
-            else:
-                merged.append((low, high))
-        return Reflects(raw, merged)
+        return Reflects(raw, union([*self.intervals, (start, end)]))
 
     def as_commit(self) -> CommitProperties:
         intervals = [(start.isoformat(), end.isoformat()) for start, end in self.intervals]

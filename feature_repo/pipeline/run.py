@@ -260,6 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--as-of", type=_moment, default=utc(TODAY), help=f"what is online is as of this, UTC ({TODAY})"
     )
+    parser.add_argument("--rewind", action="store_true", help="materialize: let newer rows go, to replay --as-of")
     parser.add_argument(
         "--received-at", type=_moment, help="ingest: new and restated events are recorded as learnt then, UTC, if later"
     )
@@ -337,7 +338,7 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     if options.command in ("all", "apply"):
         apply(pipeline.repo)
     if options.command in ("all", "materialize"):
-        materialize(pipeline.repo, options.start, options.as_of)
+        materialize(pipeline.repo, options.start, options.as_of, options.rewind)
 
 
 def run_quarantine(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:

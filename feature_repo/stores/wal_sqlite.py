@@ -50,6 +50,7 @@ CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     older TEXT NOT NULL           -- JSON: [event_us, created_us] by feature, of those that the newest write left out
 ) WITHOUT ROWID"""
 REPLACE = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
+FORGET = "DELETE FROM {table} WHERE event_us > ?"
 SELECT_ROW = "SELECT event_us, created_us, features, older FROM {table} WHERE entity_key = ?"
 SELECT_KEYS = "SELECT {number}, entity_key, event_us, features, older FROM {table} WHERE entity_key IN ({keys})"
 
@@ -153,6 +154,15 @@ class WalSqliteOnlineStore(OnlineStore):
                 features, rows, at, online_features_response, full_feature_names, view, length,
                 include_feature_view_version_metadata,
             )  # fmt: skip
+
+    def forget_after(self, config: RepoConfig, tables: Sequence[FeatureView], moment: datetime) -> int:
+        """Delete the rows that were so after `moment`; returns how many. To replay the past, newer rows must go."""
+        with _explained(config), self._connection(config) as con:
+            con.execute("BEGIN IMMEDIATE")
+            return sum(
+                con.execute(FORGET.format(table=_table(config, view)), (_microseconds(moment),)).rowcount
+                for view in tables
+            )
 
     def update(
         self, config: RepoConfig, tables_to_delete: Sequence[FeatureView], tables_to_keep: Sequence[FeatureView],

@@ -68,7 +68,7 @@ class Service:
 
     @property
     def online_store(self) -> Path:
-        return self.root / "data" / "feast" / "online.db"
+        return self.root / "data" / "feast" / "online_wal.db"
 
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -28,7 +28,7 @@ def test_the_bento_pins_what_serving_was_tested_with(project):
 
 
 def test_the_bento_holds_all_that_serving_imports(project):
-    """The serving package, what it shares with training, the feature store's settings and its own online store."""
+    """The serving package, what it shares with training, the feature store's settings and its own stores."""
     packed = {
         str(file.relative_to(ROOT))
         for pattern in project["tool"]["bentoml"]["build"]["include"]
@@ -36,8 +36,8 @@ def test_the_bento_holds_all_that_serving_imports(project):
     }
     needed = {f"{folder}/{file.name}" for folder in ("serving", "validation") for file in (ROOT / folder).glob("*.py")}
     settings = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
-    module = settings["online_store"]["type"].rpartition(".")[0]
-    if module.startswith("feature_repo."):
-        needed.add(f"{module.replace('.', '/')}.py")
+    for named in (settings["online_store"]["type"], settings["registry"]["registry_store_type"]):
+        if named.startswith("feature_repo."):
+            needed.add(f"{named.rpartition('.')[0].replace('.', '/')}.py")
     assert needed | {"feature_repo/feature_store.yaml"} <= packed
     assert not [file for file in packed if file.startswith(("training", "data", "tests"))]
