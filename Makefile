@@ -85,8 +85,8 @@ plan: setup ## What apply would change, and whether a model forbids it
 	$(FEATURES) plan
 apply: setup ## Register the definitions with Feast (`feast apply`)
 	$(FEATURES) apply
-materialize: setup ## Copy the newest rows to the online store
-	$(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind)
+materialize: setup ## Copy the newest rows to the online store; a service beside it goes first
+	nice -n 19 $(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind)
 quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
 	$(FEATURES) quarantine $(if $(TABLE),--table "$(TABLE)") $(if $(EXPORT),--export "$(EXPORT)")
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)

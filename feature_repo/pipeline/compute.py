@@ -50,20 +50,39 @@ class Computed:
             con.register(TOUCHED, self.late.keys)
 
 
-def compute(con: duckdb.DuckDBPyConnection, data: Path, name: str, table: FeatureTable, interval: Interval) -> Computed:
-    """The rows of feature table `name` to write for an interval: keys, features, event and created timestamp (UTC)."""
-    states = {source: state_of(data / "raw" / source) for source in table.reads}
+def open_raw(con: duckdb.DuckDBPyConnection, data: Path) -> dict[str, str]:
+    """Make the raw tables visible in `con`, as `raw_` and their name; returns their states. Raises TableMissing."""
+    states = {}
+    for name in RAW_SCHEMAS:
+        states[name] = state_of(data / "raw" / name)
+        create_view(con, f"raw_{name}", data / "raw" / name)
+    return states
+
+
+def compute(
+    con: duckdb.DuckDBPyConnection,
+    data: Path,
+    name: str,
+    table: FeatureTable,
+    interval: Interval,
+    raw: dict[str, str],
+) -> Computed:
+    """The rows of feature table `name` to write for an interval: keys, features, event and created timestamp (UTC).
+
+    `raw` is what `open_raw` said.
+    """
+    states = {source: raw[source] for source in table.reads}
     known = Reflects.of(data / "features" / name)
-    late = _late(data, table, known)
+    late = _late(data, table, known, states)
     asked = table.holds("event_timestamp", *bounds(interval))
-    parts, conditions = [_rows(con, data, table, interval)], [f"({asked})"]
+    parts, conditions = [_rows(con, table, interval)], [f"({asked})"]
     for span in late.spans:
         condition = f"{table.holds('event_timestamp', *bounds(span))} AND NOT ({asked})"
         if late.keys is not None:
             con.register(TOUCHED, late.keys)
             names = ", ".join(map(quote, late.keys.column_names))
             condition += f" AND ({names}) IN (SELECT ({names}) FROM {TOUCHED})"
-        con.register("__late", _rows(con, data, table, span, late.keys))
+        con.register("__late", _rows(con, table, span, late.keys))
         parts.append(con.sql(f"SELECT * FROM __late WHERE {condition}").to_arrow_table().cast(parts[0].schema))
         conditions.append(f"({condition})")
     rows = pa.concat_tables(parts).sort_by([(column, "ascending") for column in ("event_timestamp", *table.keys)])
@@ -81,13 +100,15 @@ def bounds(interval: Interval) -> tuple[str, str]:
     return literal(interval.start.isoformat()), literal(interval.end.isoformat())
 
 
-def _late(data: Path, table: FeatureTable, known: Reflects) -> Late:
+def _late(data: Path, table: FeatureTable, known: Reflects, states: dict[str, str]) -> Late:
     """What the raw events that the table has not seen yet touch of what was published."""
     # An event touches no rows of other keys, as far as keys are columns of all the raw tables that are read.
     keys = [key for key in table.keys if all(key in RAW_SCHEMAS[source].names for source in table.reads)]
     columns = [*keys, "event_timestamp"]
     feeds = []
     for source in table.reads if known.intervals else ():
+        if known.raw.get(source) == states[source]:
+            continue
         feed = changes(data / "raw" / source, known.raw[source], columns) if source in known.raw else None
         if feed is None:  # what changed cannot be told any more
             return Late([Interval(*interval) for interval in known.intervals])
@@ -110,14 +131,13 @@ def _late(data: Path, table: FeatureTable, known: Reflects) -> Late:
 
 
 def _rows(
-    con: duckdb.DuckDBPyConnection, data: Path, table: FeatureTable, interval: Interval, keys: pa.Table | None = None
+    con: duckdb.DuckDBPyConnection, table: FeatureTable, interval: Interval, keys: pa.Table | None = None
 ) -> pa.Table:
     """Run the transform over the raw events of the interval and of its windows; of these keys only, if given."""
     backend = ibis.duckdb.from_connection(con)
     tables = {}
     earliest = interval.start - timedelta(seconds=table.lookback_seconds)
     for name in table.reads:
-        create_view(con, f"raw_{name}", data / "raw" / name)
         events = backend.table(f"raw_{name}")
         events = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
         if keys is not None:

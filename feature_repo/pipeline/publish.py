@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from feature_repo.stores.delta import connect, create_view, exists, literal, open_table, quote, version_of
+from feature_repo.stores.delta import create_view, exists, literal, open_table, quote, version_of
 from validation.errors import Refusal
 from validation.times import union
 
@@ -58,11 +58,14 @@ class Reflects:
     @classmethod
     def of(cls, path: Path) -> Reflects:
         """What the table's newest commit that says so says; nothing, when there is none."""
-        for commit in open_table(path).history() if exists(path) else []:
-            if text := commit.get(REFLECTS):
-                said = json.loads(text)
-                moments = [tuple(datetime.fromisoformat(moment) for moment in pair) for pair in said["intervals"]]
-                return cls(said["raw"], [(start, end) for start, end in moments])
+        if not exists(path):
+            return cls({})
+        for limit in (1, None):  # nearly always the newest commit says so, and the history may be long
+            for commit in open_table(path).history(limit):
+                if text := commit.get(REFLECTS):
+                    said = json.loads(text)
+                    moments = [tuple(datetime.fromisoformat(moment) for moment in pair) for pair in said["intervals"]]
+                    return cls(said["raw"], [(start, end) for start, end in moments])
         return cls({})
 
     def and_also(self, raw: Mapping[str, str], start: datetime, end: datetime) -> Reflects:
@@ -109,11 +112,10 @@ def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | 
     return Written(events.num_rows, changed, version_of(path))
 
 
-def landed(path: Path, start: datetime, end: datetime) -> pd.DataFrame:
+def landed(con: duckdb.DuckDBPyConnection, path: Path, start: datetime, end: datetime) -> pd.DataFrame:
     """The rows of a raw table with `start` <= event timestamp < `end`; none when there is no table yet."""
     if not exists(path):
         return pd.DataFrame()
-    con = connect()
     create_view(con, "__landed", path)
     moments = f"event_timestamp >= {literal(start.isoformat())} AND event_timestamp < {literal(end.isoformat())}"
     return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()

@@ -22,7 +22,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from feature_repo.pipeline import guard
-from feature_repo.pipeline.compute import Computed, bounds, compute
+from feature_repo.pipeline.compute import Computed, bounds, compute, open_raw
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import (
     COMPLETE_UNTIL,
@@ -66,6 +66,7 @@ class FeaturePipeline:
     repo: Path
     source: FlightEvents
     gate: Gate = field(default_factory=Gate)
+    con: duckdb.DuckDBPyConnection = field(default_factory=connect)
 
     @property
     def data(self) -> Path:
@@ -98,9 +99,8 @@ class FeaturePipeline:
         """Judge how many events there are and what is typical of them, beside what landed in the weeks before."""
         with step(f"validate {feed.suite.name}") as report:
             columns = ["event_timestamp", *feed.values, *([feed.newest_by] if feed.newest_by else [])]
-            before = [
-                landed(self.data / "raw" / table, interval.start - LOOKBACK, interval.start) for table in feed.tables
-            ]
+            since, raw = interval.start - LOOKBACK, self.data / "raw"
+            before = [landed(self.con, raw / table, since, interval.start) for table in feed.tables]
             frame = profile(
                 pd.concat([outcomes[table].accepted.reindex(columns=columns) for table in feed.tables]),
                 pd.concat([events.reindex(columns=columns) for events in before]),
@@ -119,9 +119,8 @@ class FeaturePipeline:
         What is new or restated is recorded as learnt at `received_at` where that is later than the event itself.
         """
         outcomes = self.check_raw(interval)
-        con = connect()
         start, end = bounds(interval)
-        landed = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
+        holds = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
         for table, outcome in outcomes.items():
             with step(f"ingest {table}") as report:
                 accepted = outcome.accepted
@@ -131,7 +130,14 @@ class FeaturePipeline:
                 written = merge_events(
                     self.data / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
                 )
-                hold(con, self.data / "quarantine" / table, outcome.held, RAW_SCHEMAS[table], landed, _name(interval))
+                hold(
+                    self.con,
+                    self.data / "quarantine" / table,
+                    outcome.held,
+                    RAW_SCHEMAS[table],
+                    holds,
+                    _name(interval),
+                )
                 report.update(_counts(written), held=len(outcome.held))
 
     def publish(self, interval: Interval) -> None:
@@ -139,13 +145,13 @@ class FeaturePipeline:
 
         First all are checked, then all are written.
         """
-        con = connect()
+        raw = open_raw(self.con, self.data)
         computed: dict[str, Computed] = {}
         verdicts: dict[str, Future[Outcome]] = {}
         with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
             for name, table in FEATURE_TABLES.items():
                 with step(f"transform {name}") as report:
-                    found = computed[name] = compute(con, self.data, name, table, interval)
+                    found = computed[name] = compute(self.con, self.data, name, table, interval, raw)
                     verdicts[name] = other_core.submit(self._check, name, table, found.rows)
                     report.update(rows=found.rows.num_rows, recomputed=found.recomputed)
         held: dict[str, pd.DataFrame] = {}
@@ -164,9 +170,18 @@ class FeaturePipeline:
         for name in FEATURE_TABLES:
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
-                found.register(con)
-                written = replace_interval(con, self.data / "features" / name, found.rows, found.holds, found.reflects)
-                hold(con, self.data / "quarantine" / name, held[name], found.rows.schema, found.holds, _name(interval))
+                found.register(self.con)
+                written = replace_interval(
+                    self.con, self.data / "features" / name, found.rows, found.holds, found.reflects
+                )
+                hold(
+                    self.con,
+                    self.data / "quarantine" / name,
+                    held[name],
+                    found.rows.schema,
+                    found.holds,
+                    _name(interval),
+                )
                 report.update(_counts(written))
 
     def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
@@ -186,7 +201,7 @@ class FeaturePipeline:
         with step(f"release {table}") as report:
             # A few rows by themselves: how many there are, and which share of them is held, says nothing.
             suite = replace(RAW_SUITES[table], min_rows=0, max_held_share=1.0)
-            written, refused = release(connect(), self.data, table, file, self.gate, suite, received_at)
+            written, refused = release(self.con, self.data, table, file, self.gate, suite, received_at)
             report.update(_counts(written), still_held=len(refused))
         if refused:
             raise ReleaseRefused(
@@ -343,7 +358,7 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
 
 def run_quarantine(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     if options.command == "quarantine":
-        print_held(held_rows(connect(), pipeline.data, options.table), options.export)
+        print_held(held_rows(pipeline.con, pipeline.data, options.table), options.export)
         return
     with one_writer(pipeline.data, options.command):
         pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))

@@ -52,13 +52,16 @@ class AtomicFileRegistryStore(FileRegistryStore):
         """Replace the file, durably. Raises RegistryChanged when it is not the one that was read."""
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if self._filepath.exists() and super().get_registry_proto().version_id != self._read_version:
+            before = super().get_registry_proto() if self._filepath.exists() else None
+            if before and before.version_id != self._read_version:
                 raise RegistryChanged(
                     f"Another process changed the Feast registry {self._filepath} after this one had read it. What it "
                     "wrote is kept; run this command again."
                 )
             for view in (*registry_proto.feature_views, *registry_proto.stream_feature_views):
                 _tidy(view.meta)
+            if before and _said(before) == _said(registry_proto):
+                return  # readers look at the file's time, and would read it again
             registry_proto.version_id = str(uuid.uuid4())
             registry_proto.last_updated.FromDatetime(datetime.now(UTC))
             written = self._filepath.with_name(f"{self._filepath.name}.{os.getpid()}.new")
@@ -78,6 +81,17 @@ class AtomicFileRegistryStore(FileRegistryStore):
         with self._filepath.with_name(f"{self._filepath.name}.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _said(registry_proto: Registry) -> bytes:
+    """What a registry says, whichever write it comes from and in whichever order its views are."""
+    said = Registry()
+    said.CopyFrom(registry_proto)
+    said.ClearField("version_id")
+    said.ClearField("last_updated")
+    for views in (said.feature_views, said.stream_feature_views):
+        views.sort(key=lambda view: view.spec.name)
+    return said.SerializeToString(deterministic=True)
 
 
 def _tidy(meta: Any) -> None:
