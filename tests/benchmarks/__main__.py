@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,15 +44,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=LATEST, help="where to write the numbers (%(default)s)")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")  # Feast's, of its experimental features
     about = machine()
     print(about)
+    options.json.parent.mkdir(exist_ok=True)
     found: list[Result] = []
     for part in options.parts or PARTS:
         results = importlib.import_module(f"tests.benchmarks.{part}").measure()
         print(f"\n{table(results)}", flush=True)
         found += results
-    options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps([asdict(result) | {"machine": about} for result in found], indent=2) + "\n")
+        options.json.write_text(json.dumps([asdict(result) | {"machine": about} for result in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _reading(places: dict[str, Path]) -> list[Result]:
 def _sharing(place: Path) -> list[Result]:
     """Reads of one row while another process materializes the year again and again."""
     call = _reader(_store(place), _flights()[:1])
-    rest = np.percentile([_seconds(call) for _ in range(2000)], 99) * 1000
+    rest = float(np.percentile([_seconds(call) for _ in range(2000)], 99)) * 1000
     # As `make materialize` runs it: on two cores the reads would else wait for the processor, not for the store.
     command = ["nice", "-n", "19", sys.executable, "-m", "feature_repo.pipeline.run", "materialize"]
     command += ["--repo", str(place / "feature_repo"), "--as-of", YEAR[1].isoformat()]
