@@ -212,12 +212,14 @@ def _rule(result: Any) -> str:
 
 
 def _named_rows(frame: pd.DataFrame, label: str | None, rows: list[int], result: dict[str, Any]) -> str:
-    """How many rows broke a rule and, with a label, which ones with which values: the first three."""
-    if label is None or not rows:
-        return f"{len(rows)} rows"
-    first = zip(frame[label].iloc[rows[:3]], result["partial_unexpected_list"][:3], strict=True)
+    """How many rows broke a rule, and with which values: three of them; with a label, which rows those are."""
+    values = result.get("partial_unexpected_list", [])[:3] if rows else []
+    if label is None:
+        told = [str(value) for value in dict.fromkeys(map(str, values)) if value not in ("None", "nan", "NaT")]
+        return f"{len(rows)} rows" + (f", such as {', '.join(told)}" if told else "")
+    first = zip(frame[label].iloc[rows[:3]], values, strict=True)
     named = ", ".join(f"{name}: {value:.4g}" for name, value in first)
-    return f"{len(rows)} of {len(frame)}, {named}{', ...' if len(rows) > 3 else ''}"
+    return f"{len(rows)} of {len(frame)}, {named}{', ...' if len(rows) > 3 else ''}" if rows else "0 rows"
 
 
 def _error(exception_info: dict[str, Any] | None) -> str:

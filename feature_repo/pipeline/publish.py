@@ -1,7 +1,7 @@
 """Write rows to Delta tables so that a rerun changes nothing: raw events by MERGE, feature rows by interval.
 
 Both writes are one Delta transaction: a kill leaves the old version or the new one. Both leave the version number alone
-when the table already says the same, so a version in a model's contract means a change of data.
+when the table already says the same, so a new version means that data changed, or what they were computed from.
 
 A feature table's commits also say what its rows reflect: the version of each raw table they were computed from, and the
 intervals that were published. With the change data feed of the raw tables that tells which rows late events touch.
@@ -83,8 +83,9 @@ def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | 
     """Insert new events and update restated ones, matched by natural key. `created_timestamp` alone is no change.
 
     An event on record as learnt late stays as it is when what comes now was learnt before it: an old delivery does not
-    undo a newer one. `month_of` is a timestamp column that the key determines: the table is then partitioned by its
-    month, and only the months of `events` are looked at, however long the history. Raises ColumnsChanged.
+    undo a newer one, unless that only confirmed what was there: confirmations leave no trace. `month_of` is a timestamp
+    column that the key determines: the table is then partitioned by its month, and only the months of `events` are
+    looked at, however long the history. Raises ColumnsChanged.
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):

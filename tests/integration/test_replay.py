@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from tests.oracle import DAY, HOUR, KEYS, VIEWS, Oracle, micros, raw_file, timestamp
 
 BEGIN = "2012-12-01"
@@ -135,20 +136,53 @@ def rewrite_after(raw: Path, moment: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def lived_through(five_weeks, pipeline_over) -> dict[str, pd.DataFrame]:
-    return tables(run(pipeline_over(five_weeks), (BEGIN, "2013-01-20")))
+def lived_through(five_weeks, pipeline_over):
+    return run(pipeline_over(five_weeks), (BEGIN, "2013-01-20"))
+
+
+def forecast(pipeline, now: pd.Timestamp) -> tuple[str, np.ndarray]:
+    """Hash of the training set, and what a model fitted to it says of the flights around `now`, all as of then."""
+    from feast import FeatureStore
+
+    from feature_repo.pipeline.feast_steps import apply
+    from training.config import load_config
+    from training.dataset import labelled_rows, with_features
+    from training.model import build_model
+    from training.train import read_interface
+
+    if not pipeline.repo.exists():
+        ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
+        shutil.copytree(ROOT / "feature_repo", pipeline.repo, ignore=ignored)
+        apply(pipeline.repo)
+    store = FeatureStore(repo_path=str(pipeline.repo))
+    interface = read_interface(store, "arrival_delay_v2")
+    rows = labelled_rows(store, interface, timestamp(micros(BEGIN)).to_pydatetime(), now.to_pydatetime())
+    model = build_model(interface.categories, load_config({}).model).fit(rows.inputs, rows.labels)
+    asked = rows.frame.tail(500)[[rows.row_key, *(field.name for field in interface.request_fields)]]
+    features = with_features(store, interface, asked.assign(event_timestamp=now), rows.row_key)
+    return rows.sha256, model.predict_proba(interface.model_inputs(features))[:, 1]
 
 
 # Midnight is a point of every grid; 13:07 is a point of none.
 @pytest.mark.parametrize("now", ["2013-01-09T00:00", "2013-01-10T13:07"])
-def test_what_happens_later_changes_no_feature_and_no_label_known_now(
+def test_what_happens_later_changes_no_feature_label_or_prediction_of_now(
     now, five_weeks, lived_through, pipeline_over, tmp_path
 ):
-    """Delete, change or add any events from T on: rows stamped up to T, and labels before it, stay as they are."""
+    """Delete, change or add any events from T on: rows stamped up to T, and labels before it, stay as they are.
+
+    So do the training set just before T, to the bit, and what the model fitted to it predicts then.
+    """
     rewrite_after(five_weeks, micros(now), tmp_path / "raw")
-    rewritten = tables(run(pipeline_over(tmp_path / "raw"), (BEGIN, "2013-01-20")))
+    other = run(pipeline_over(tmp_path / "raw"), (BEGIN, "2013-01-20"))
     moment = timestamp(micros(now))
-    for name, lived in lived_through.items():
+    (lived_hash, lived_forecast), (hash_too, forecast_too) = (
+        forecast(one, moment - pd.Timedelta(microseconds=1)) for one in (lived_through, other)
+    )
+    assert lived_hash == hash_too
+    assert lived_forecast.tolist() == forecast_too.tolist()
+    assert len(set(lived_forecast)) > 100
+    rewritten = tables(other)
+    for name, lived in tables(lived_through).items():
         frames = []
         for frame in (lived, rewritten[name]):
             past = frame.event_timestamp < moment if name in PASSED_ON else frame.event_timestamp <= moment

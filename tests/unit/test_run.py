@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import errno
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from deltalake import DeltaTable
 
 from feature_repo.pipeline import publish, run
-from feature_repo.pipeline.transforms import FEATURE_TABLES
-from tests.small_repo import JULY, ROOT, arguments, complaint
+from tests.small_repo import JULY, arguments, complaint
 
 
 def test_a_missing_raw_file_is_named(folder, capsys):
@@ -90,26 +82,6 @@ def test_a_full_disk_is_said_to_be_one(folder, capsys, monkeypatch):
     assert "run the same command again" in line
 
 
-def test_a_publish_that_was_killed_ends_right_when_run_again(built, folder):
-    """A kill -9 between two tables or within one: the next run gives the same tables, at the same versions."""
-    shutil.rmtree(folder / "data" / "features")
-    command = [sys.executable, "-m", "feature_repo.pipeline.run", *arguments(folder, "publish", *JULY)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (folder / "data" / "features").exists() and process.poll() is None:
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert run.main(arguments(folder, "publish", *JULY)) == 0
-    wanted = sorted((built / "data" / "features").iterdir())
-    assert len(wanted) == len(FEATURE_TABLES)
-    for table in wanted:
-        found, right = (DeltaTable(str(path)) for path in (folder / "data" / "features" / table.name, table))
-        frames = [snapshot.to_pandas() for snapshot in (found, right)]
-        one, other = (frame.sort_values(list(frame.columns)).reset_index(drop=True) for frame in frames)
-        pd.testing.assert_frame_equal(one, other, obj=table.name)
-        assert found.version() == right.version() == 0
-
-
 def test_a_transform_with_other_columns_is_refused(folder, capsys, monkeypatch):
     """A new feature does not slip past a table that has no place for it."""
     rows = publish.with_month
@@ -135,28 +107,13 @@ def test_a_broken_definition_is_named_with_its_line(folder, capsys, file, additi
     path = folder / "feature_repo" / file
     path.write_text(path.read_text() + addition + "\n")
     line = len(path.read_text().splitlines())
-    assert found.format(line=line) in complaint_of_apply(folder, capsys)
+    assert found.format(line=line) in complaint(folder, capsys, "apply")
 
 
 def test_a_broken_feature_store_yaml_is_named(folder, capsys):
     """Its folder and what the parser says."""
     (folder / "feature_repo" / "feature_store.yaml").write_text("project: [")
-    assert f"failed in {folder / 'feature_repo'} (ParserError" in complaint_of_apply(folder, capsys)
-
-
-def complaint_of_apply(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """`apply` in this process: afterwards its folder and its modules are forgotten."""
-    import os
-
-    here, path = Path.cwd(), list(sys.path)
-    definitions = {file.stem for file in (folder / "feature_repo").glob("*.py")}
-    try:
-        return complaint(folder, capsys, "apply")
-    finally:
-        os.chdir(here)
-        sys.path[:] = path
-        for name in definitions & set(sys.modules):
-            del sys.modules[name]
+    assert f"failed in {folder / 'feature_repo'} (ParserError" in complaint(folder, capsys, "apply")
 
 
 def test_materializing_before_applying_is_refused(folder, capsys):

@@ -114,5 +114,3 @@ PROFILES = {
         ),
     ),
 }
-
-PROFILE_SUITES = {name: feed.suite for name, feed in PROFILES.items()}
