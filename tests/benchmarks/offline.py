@@ -72,7 +72,7 @@ def measure(repo: Path = REPO, repeat: int = 3) -> list[Result]:
     peak = max(run.peak_gb for run in ours)
     rows = ours[0].rows
     faster, slower, growth = stock.seconds / seconds, seconds / sql_seconds, tenfold.seconds / seconds
-    set_of = f"training set, {rows:,} rows"
+    set_of = f"offline: training set, {rows:,} rows"
     return [
         Result(set_of, seconds, "s", f"stock store, {stock.seconds:.1f} s", faster, ">= 10 times faster", faster >= 10),
         Result(set_of, seconds, "s", f"SQL by hand, {sql_seconds:.1f} s", slower, "<= 2 times its time", slower <= 2),
@@ -80,10 +80,10 @@ def measure(repo: Path = REPO, repeat: int = 3) -> list[Result]:
         Result(f"{set_of}, memory of the stock store", stock.peak_gb, "GB"),
         Result(f"{set_of}, memory of SQL by hand", max(run.peak_gb for run in by_hand), "GB"),
         Result(
-            f"training set, {tenfold.rows:,} rows", tenfold.seconds, "s", f"{rows:,} rows, {seconds:.1f} s",
+            f"offline: training set, {tenfold.rows:,} rows", tenfold.seconds, "s", f"{rows:,} rows, {seconds:.1f} s",
             growth, "<= 12 times the time", growth <= 12,
         ),
-        Result(f"training set, {tenfold.rows:,} rows, memory", tenfold.peak_gb, "GB"),
+        Result(f"offline: training set, {tenfold.rows:,} rows, memory", tenfold.peak_gb, "GB"),
     ]  # fmt: skip
 
 
