@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from validation.errors import Refusal
 from validation.times import utc
 
 CONFIG_FILE = Path(__file__).with_name("config.yaml")
+# Parameters of the command line and of MLproject, and where in config.yaml their defaults are.
+PARAMETERS = {
+    "feature_service": ("feature_service",),
+    "as_of": ("as_of",),
+    "trials": ("search", "trials"),
+    "mode": ("gate", "mode"),
+}
 
 
 class ConfigInvalid(Refusal):
@@ -29,6 +37,7 @@ def _moment(value: Any) -> Any:
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+Mode = Literal["enabled", "dry_run", "disabled"]
 
 
 class Section(BaseModel):
@@ -36,25 +45,55 @@ class Section(BaseModel):
 
 
 class ModelParameters(Section):
-    """Parameters of scikit-learn's HistGradientBoostingClassifier."""
+    """Parameters of scikit-learn's HistGradientBoostingClassifier, and how its probabilities are calibrated."""
 
-    max_iter: int = Field(gt=0)
+    max_iter: PositiveInt
     learning_rate: float = Field(gt=0)
     max_leaf_nodes: int = Field(gt=1)
-    min_samples_leaf: int = Field(gt=0)
+    min_samples_leaf: PositiveInt
     l2_regularization: float = Field(ge=0)
+    max_features: float = Field(gt=0, le=1)
+    calibration: Literal["none", "sigmoid", "isotonic"]
     random_state: int
 
 
-class GateRules(Section):
-    """What a challenger must show on the validation rows."""
+class Search(Section):
+    """Optuna's search for better parameters before the fit. No trials: the parameters as they are written."""
 
-    mode: Literal["enabled", "dry_run", "disabled"]
-    min_roc_auc: float
-    min_gain_over_request_features: float
-    max_calibration_error: float
-    max_roc_auc_regression: float
-    max_brier_regression: float
+    trials: int = Field(ge=0)
+    days: PositiveInt
+
+
+class MetricRule(Section):
+    """What a challenger must show in one metric: a limit of its own, and how much worse than the champion it may be."""
+
+    better: Literal["higher", "lower"]
+    limit: float | None = None
+    max_regression: float | None = Field(default=None, ge=0)
+
+
+class SliceRule(Section):
+    """The floor of one metric in every slice of at least `min_rows` validation rows."""
+
+    metric: Literal["roc_auc", "average_precision"]
+    limit: float
+    min_rows: PositiveInt
+
+
+class Bootstrap(Section):
+    """How a difference to the champion is told from chance: whole days are drawn anew `resamples` times."""
+
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0.5, lt=1)
+
+
+class GateRules(Section):
+    """What a challenger must show on the validation rows. `disabled` asks nobody, `dry_run` moves nothing."""
+
+    mode: Mode
+    metrics: dict[str, MetricRule]
+    slices: SliceRule
+    bootstrap: Bootstrap
 
 
 class TrainingConfig(Section):
@@ -64,9 +103,11 @@ class TrainingConfig(Section):
     feature_service: str = Field(min_length=1)
     as_of: Moment
     start: Moment
-    validation_days: int = Field(gt=0)
+    validation_days: PositiveInt
     label_delay_hours: int = Field(ge=0)
     model: ModelParameters
+    search: Search
+    slices: dict[str, list[float]]
     gate: GateRules
 
     @property
@@ -95,11 +136,18 @@ class TrainingConfig(Section):
         return self
 
 
-def load_config(overrides: dict[str, Any], file: Path = CONFIG_FILE) -> TrainingConfig:
-    """Read the file and put `overrides` that are not empty over it. Raises ConfigInvalid with one line."""
+def load_config(overrides: Mapping[str, Any], file: Path = CONFIG_FILE) -> TrainingConfig:
+    """Read the file and put the PARAMETERS that are not empty over it. Raises ConfigInvalid with one line."""
     try:
         written = yaml.safe_load(file.read_text()) or {}
-        return TrainingConfig.model_validate(written | {name: value for name, value in overrides.items() if value})
+        for name, value in overrides.items():
+            if value not in (None, ""):
+                *sections, key = PARAMETERS.get(name, (name,))
+                section = written
+                for part in sections:
+                    section = section.setdefault(part, {})
+                section[key] = value
+        return TrainingConfig.model_validate(written)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigInvalid(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
@@ -25,6 +27,7 @@ from validation.errors import Refusal
 PREDICTION_TIME = "event_timestamp"
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+CONTENT = "sha256"  # in the metadata of a commit of a stored training set: the hash of its rows
 
 
 class DataMissing(Refusal):
@@ -69,6 +72,39 @@ class LabelledRows:
         return len(self.frame)
 
 
+def training_sets(store: FeatureStore, feature_service: str) -> Path:
+    """The Delta table that keeps the training sets of a feature service, a version each."""
+    return Path(str(store.repo_path)).resolve().parent / "data" / "training_sets" / feature_service
+
+
+def store_rows(rows: LabelledRows, table: Path) -> int:
+    """Keep the rows as a version of a Delta table; returns its number: an earlier one's, if that has the same rows."""
+    if DeltaTable.is_deltatable(str(table)):
+        for commit in DeltaTable(str(table)).history():
+            if commit.get(CONTENT) == rows.sha256:
+                return int(commit["version"])
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_deltalake(
+        str(table),
+        pa.Table.from_pandas(rows.frame, preserve_index=False),
+        mode="overwrite",
+        schema_mode="overwrite",
+        commit_properties=CommitProperties(custom_metadata={CONTENT: rows.sha256}),
+    )
+    return DeltaTable(str(table)).version()
+
+
+def stored_rows(interface: FeatureInterface, row_key: str, table: Path, sha256: str) -> LabelledRows | None:
+    """The rows with that hash, if the table has kept them."""
+    if not DeltaTable.is_deltatable(str(table)):
+        return None
+    for commit in DeltaTable(str(table)).history():
+        if commit.get(CONTENT) == sha256:
+            frame = DeltaTable(str(table), version=int(commit["version"])).to_pandas()
+            return LabelledRows(frame.sort_values([PREDICTION_TIME, row_key], ignore_index=True), interface, row_key)
+    return None
+
+
 def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, int]:
     """Fix every table the feature service reads at its newest version, for this store object; returns them by source.
 
@@ -92,7 +128,7 @@ def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, 
 def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datetime, as_of: datetime) -> LabelledRows:
     """Rows predicted from `start` on whose label was known by `as_of`. Raises DataMissing when there are none."""
     spine = _stored_rows(store, interface.spine_view, as_of)
-    row_key = _row_key(store, interface)
+    row_key = row_key_of(store, interface)
     spine[PREDICTION_TIME] = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
     # Of a restated schedule entry, the one that was known when the prediction was due.
     spine = spine[spine["__known_at"] <= spine[PREDICTION_TIME]]
@@ -153,7 +189,7 @@ def _source(store: FeatureStore, view_name: str) -> FileSource:
     return source
 
 
-def _row_key(store: FeatureStore, interface: FeatureInterface) -> str:
+def row_key_of(store: FeatureStore, interface: FeatureInterface) -> str:
     columns = [column.name for column in store.get_feature_view(interface.spine_view).entity_columns]
     assert len(columns) == 1, f"the spine {interface.spine_view!r} needs one join key, it has {columns}"
     return columns[0]

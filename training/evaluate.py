@@ -5,28 +5,48 @@ Each version reads the feature store through its own contract, so models with di
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from statistics import median
+from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from feast import FeatureStore
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from threadpoolctl import threadpool_limits
 
 from training.config import TrainingConfig
-from training.dataset import LabelledRows, labelled_rows, pin_versions
+from training.dataset import PREDICTION_TIME, LabelledRows, labelled_rows, pin_versions
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, Decision, decide
-from training.metrics import scores
+from training.metrics import WEIGHABLE, differences, scores, slice_scores
+from training.references import REQUEST_FEATURES
 from validation.contract import fetch_version
 from validation.errors import Refusal
 from validation.steps import step
 
-REFERENCE_METRIC = "validation_reference_roc_auc"
+REFERENCE_METRIC = f"validation_{REQUEST_FEATURES}_roc_auc"
+LATENCY_REPEATS = 30
 
 
 class NotComparable(Refusal):
     """The two versions cannot be judged on the same rows."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a version says of rows: `probabilities` in the order of `rows`, and the milliseconds that one row takes."""
+
+    rows: LabelledRows
+    probabilities: np.ndarray
+    latency_ms: float
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return scores(self.rows.labels, self.probabilities) | {"latency_ms": self.latency_ms}
 
 
 def evaluate(
@@ -42,34 +62,33 @@ def evaluate(
     """
     contract, run_id = fetch_version(challenger)[1], str(challenger.run_id)
     start, end = contract.training_set.end + config.label_delay, contract.training_set.as_of - config.label_delay
+    if champion is not None and str(champion.version) == str(challenger.version):
+        champion = None
     with step("evaluate") as report:
-        forecast, labels = _forecast(store, challenger, start, end, contract.training_set.as_of)
-        champion_scores = None
-        if champion is not None and str(champion.version) != str(challenger.version):
-            other, other_labels = _forecast(store, champion, start, end, contract.training_set.as_of)
-            if not labels.equals(other_labels):
-                raise NotComparable(
-                    f"Versions {challenger.version} and {champion.version} have not the same outcomes for the rows of "
-                    f"[{start:%Y-%m-%d}, {end:%Y-%m-%d}): they predict different things. Give one another model_name."
-                )
-            champion_scores = scores(other_labels, other.to_numpy())
-        own_scores = scores(labels, forecast.to_numpy())
-        report.update(rows=len(labels), challenger=challenger.version, champion=champion.version if champion else None)
+        own = forecast(store, challenger, start, end, contract.training_set.as_of)
+        other = None
+        if champion is not None:
+            other = forecast(store, champion, start, end, contract.training_set.as_of)
+            _require_same_outcomes(own.rows, other.rows, f"{challenger.version} and {champion.version}")
+        report.update(rows=len(own.rows), challenger=challenger.version, champion=champion and champion.version)
+    own_scores = own.scores
+    reference = client.get_run(run_id).data.metrics.get(REFERENCE_METRIC)
+    if reference is not None and "roc_auc" in own_scores:
+        own_scores["gain_over_request_features"] = own_scores["roc_auc"] - reference
+    slices = slice_scores(own.rows.inputs, config.slices, own.rows.labels, own.probabilities)
+    apart = {} if other is None else _differences(config, own, other)
     decision = Decision(
         challenger=str(challenger.version),
-        champion=str(champion.version) if champion and champion_scores else None,
+        champion=str(champion.version) if champion else None,
         start=start,
         end=end,
         challenger_scores=own_scores,
-        champion_scores=champion_scores,
-        rules=decide(
-            config.gate,
-            own_scores,
-            client.get_run(run_id).data.metrics.get(REFERENCE_METRIC),
-            champion_scores,
-        ),
+        champion_scores=other.scores if other else None,
+        differences=apart,
+        rules=decide(config.gate, own_scores, slices, other.scores if other else None, apart),
     )
     client.log_dict(run_id, asdict(decision) | {"passed": decision.passed}, "gate.json")
+    client.log_text(run_id, table(decision), "gate.txt")
     for tag, value in {
         DECISION_TAG: "passed" if decision.passed else "failed",
         AGAINST_TAG: decision.champion or "none",
@@ -79,14 +98,75 @@ def evaluate(
     return decision
 
 
-def _forecast(
+def forecast(
     store: FeatureStore, version: ModelVersion, start: datetime, end: datetime, as_of: datetime
-) -> tuple[pd.Series, pd.Series]:
-    """A version's probabilities for the rows predicted in `[start, end)`, and their labels, by row key."""
+) -> Forecast:  # fmt: skip
+    """Score the rows predicted in `[start, end)` whose labels were known by `as_of`, through the version's contract."""
     folder, contract = fetch_version(version)
     contract.verify(store)
     pin_versions(store, contract.interface)
-    rows: LabelledRows = labelled_rows(store, contract.interface, start, as_of).between(start, end)
-    keys = rows.frame[rows.row_key]
+    rows = labelled_rows(store, contract.interface, start, as_of).between(start, end)
     model = mlflow.sklearn.load_model(str(folder))
-    return pd.Series(model.predict_proba(rows.inputs)[:, 1], index=keys), rows.labels.set_axis(keys)
+    inputs = rows.inputs
+    return Forecast(rows, model.predict_proba(inputs)[:, 1], _latency_ms(model, inputs))
+
+
+def _latency_ms(model: Any, inputs: pd.DataFrame) -> float:
+    """The median time of one row by itself, in one thread, as a service asks."""
+
+    def timed(row: int) -> float:
+        one = inputs.iloc[[row % len(inputs)]]
+        began = time.perf_counter()
+        model.predict_proba(one)
+        return (time.perf_counter() - began) * 1000
+
+    with threadpool_limits(1):
+        return median(timed(row) for row in range(LATENCY_REPEATS))
+
+
+def _require_same_outcomes(own: LabelledRows, other: LabelledRows, versions: str) -> None:
+    labels = [rows.labels.set_axis(rows.frame[rows.row_key]) for rows in (own, other)]
+    if not labels[0].equals(labels[1]):
+        raise NotComparable(
+            f"Versions {versions} have not the same outcomes for the same rows: they predict different things. "
+            "Give one another model_name."
+        )
+
+
+def _differences(config: TrainingConfig, own: Forecast, other: Forecast) -> dict[str, Any]:
+    rules, bootstrap = config.gate.metrics, config.gate.bootstrap
+    return differences(
+        own.rows.labels.to_numpy(),
+        own.probabilities,
+        other.probabilities,
+        own.rows.frame[PREDICTION_TIME].dt.floor("D").to_numpy(),
+        [name for name, rule in rules.items() if rule.max_regression is not None and name in WEIGHABLE],
+        bootstrap.resamples,
+        bootstrap.confidence,
+        config.model.random_state,
+    )
+
+
+def table(decision: Decision) -> str:
+    """The decision as lines: scores side by side, what tells the two apart, then the rules."""
+    columns = {f"challenger {decision.challenger}": decision.challenger_scores}
+    if decision.champion_scores is not None:
+        columns[f"champion {decision.champion}"] = decision.champion_scores
+    lines = [
+        f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), which the challenger was not fitted to:",
+        " " * 30 + "".join(f"{title:>16}" for title in columns),
+    ]
+    for metric in decision.challenger_scores:
+        values = "".join(f"{found[metric]:16.4f}" if metric in found else f"{'-':>16}" for found in columns.values())
+        lines += [f"  {metric:28}{values}"]
+    lines += [
+        f"  {metric} differs by {found.value:+.4f}, [{found.low:+.4f}, {found.high:+.4f}] by chance: "
+        f"{'a real difference' if found.is_real else 'no real difference'}"
+        for metric, found in decision.differences.items()
+    ]
+    sliced = [rule for rule in decision.rules if rule.of_slice and rule.passed]
+    lines += [f"  {'ok  ' if rule.passed else 'FAIL'} {rule}" for rule in decision.rules if rule not in sliced]
+    if sliced:
+        lowest = min(sliced, key=lambda rule: rule.observed or 0)
+        lines.append(f"  ok   {len(sliced)} slices; the lowest: {lowest}")
+    return "\n".join(lines)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from training.config import GateRules
+import pandas as pd
+
+from training.config import GateRules, MetricRule
+from training.metrics import Difference
 
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
 
@@ -19,6 +23,7 @@ class Rule:
     observed: float | None
     required: str
     passed: bool
+    of_slice: bool = False
 
     def __str__(self) -> str:
         observed = "missing" if self.observed is None else f"{self.observed:.4f}"
@@ -35,6 +40,7 @@ class Decision:
     end: datetime
     challenger_scores: dict[str, float]
     champion_scores: dict[str, float] | None
+    differences: dict[str, Difference] = field(default_factory=dict)
     rules: list[Rule] = field(default_factory=list)
 
     @property
@@ -47,28 +53,50 @@ class Decision:
 
 
 def decide(
-    rules: GateRules, challenger: dict[str, float], reference_roc_auc: float | None, champion: dict[str, float] | None
+    rules: GateRules,
+    challenger: Mapping[str, float],
+    slices: pd.DataFrame,
+    champion: Mapping[str, float] | None = None,
+    differences: Mapping[str, Difference] | None = None,
 ) -> list[Rule]:
-    """Apply every rule; those that need a champion only when there is one. A missing or infinite score fails."""
+    """Apply every rule: limits and slices always, regressions when there is a champion. A missing score fails.
 
-    def rule(name: str, observed: float | None, limit: float, at_least: bool) -> Rule:
-        passed = False
-        if observed is not None and math.isfinite(observed):
-            passed = observed >= limit if at_least else observed <= limit
-        return Rule(name, observed, f"{'at least' if at_least else 'at most'} {limit:g}", passed)
-
-    def less(one: float | None, other: float | None) -> float | None:
-        return None if one is None or other is None else one - other
-
-    auc, brier = challenger.get("roc_auc"), challenger.get("brier")
+    `differences` are challenger less champion. A regression is allowed only when the whole interval lies within
+    `max_regression`: what the validation rows are too few to tell does not pass.
+    """
     found = [
-        rule("roc_auc", auc, rules.min_roc_auc, True),
-        rule("calibration_error", challenger.get("calibration_error"), rules.max_calibration_error, False),
-        rule("gain_over_request_features", less(auc, reference_roc_auc), rules.min_gain_over_request_features, True),
+        _limit(name, challenger.get(name), rule.limit, rule.better)
+        for name, rule in rules.metrics.items()
+        if rule.limit is not None
     ]
+    large = slices[slices.rows >= rules.slices.min_rows]
+    metric = rules.slices.metric
+    for row in large.to_dict("records"):
+        named = f"{metric}[{row['slice']}={row['group']}]"
+        found.append(replace(_limit(named, row[metric], rules.slices.limit, "higher"), of_slice=True))
     if champion is not None:
         found += [
-            rule("roc_auc_regression", less(champion.get("roc_auc"), auc), rules.max_roc_auc_regression, False),
-            rule("brier_regression", less(brier, champion.get("brier")), rules.max_brier_regression, False),
+            _regression(name, rule, (differences or {}).get(name), rules.bootstrap.confidence)
+            for name, rule in rules.metrics.items()
+            if rule.max_regression is not None
         ]
     return found
+
+
+def _limit(name: str, observed: float | None, limit: float, better: str) -> Rule:
+    passed = False
+    if observed is not None and math.isfinite(observed):
+        passed = observed >= limit if better == "higher" else observed <= limit
+    else:
+        observed = None
+    return Rule(name, observed, f"at {'least' if better == 'higher' else 'most'} {limit:g}", passed)
+
+
+def _regression(name: str, rule: MetricRule, difference: Difference | None, confidence: float) -> Rule:
+    """How much worse the challenger is than the champion, at worst."""
+    assert rule.max_regression is not None
+    required = f"at most {rule.max_regression:g} with {confidence:.0%} confidence"
+    if difference is None or not math.isfinite(difference.value):
+        return Rule(f"{name}_regression", None, required, False)
+    worst = -difference.low if rule.better == "higher" else difference.high
+    return Rule(f"{name}_regression", worst, required, worst <= rule.max_regression)

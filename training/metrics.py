@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 CALIBRATION_BINS = 20
+MISSING = "missing"
+# Those that can be told of rows with weights, as the bootstrap needs.
+WEIGHABLE = {
+    "roc_auc": roc_auc_score,
+    "average_precision": average_precision_score,
+    "brier": brier_score_loss,
+    "log_loss": log_loss,
+}
 
 
 def scores(labels: pd.Series, probabilities: np.ndarray) -> dict[str, float]:
@@ -36,3 +48,85 @@ def calibration_error(labels: pd.Series, probabilities: np.ndarray) -> float:
         if len(rows)
     ]
     return sum(gaps) / len(labels)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one forecast less that of another, on the same rows, and the interval it lies in by chance."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_real(self) -> bool:
+        """No chance in the drawing of days explains it."""
+        return self.low > 0 or self.high < 0
+
+
+def differences(
+    labels: np.ndarray, one: np.ndarray, other: np.ndarray, blocks: np.ndarray, metrics: Sequence[str],
+    resamples: int, confidence: float, seed: int,
+) -> dict[str, Difference]:  # fmt: skip
+    """`one` less `other` in each metric, with the two-sided bootstrap interval of that confidence.
+
+    Paired: both are scored on the same draw. Drawn are whole `blocks`, days here, because the flights of a day share
+    its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
+    """
+    names, codes = np.unique(blocks, return_inverse=True)
+    chance = np.random.default_rng(seed)
+    draws = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    found: dict[str, list[float]] = {metric: [] for metric in metrics}
+    for weights in (draw[codes] for draw in draws):
+        drawn = weights > 0
+        if len(np.unique(labels[drawn])) < 2:
+            continue
+        for metric in metrics:
+            score = WEIGHABLE[metric]
+            pair = (score(labels[drawn], forecast[drawn], sample_weight=weights[drawn]) for forecast in (one, other))
+            found[metric].append(next(pair) - next(pair))
+    tail = (1 - confidence) / 2
+    return {
+        metric: Difference(
+            float(WEIGHABLE[metric](labels, one) - WEIGHABLE[metric](labels, other)),
+            *(float(edge) for edge in np.quantile(found[metric], [tail, 1 - tail])),
+        )
+        for metric in metrics
+        if found[metric]
+    }
+
+
+def slice_scores(
+    columns: pd.DataFrame, cuts: Mapping[str, Sequence[float]], labels: pd.Series, probabilities: np.ndarray
+) -> pd.DataFrame:
+    """Scores of each slice of the rows: columns slice, group, rows, base_rate, mean_forecast and those of `scores`.
+
+    A text column has a slice for each value; a number one for each stretch between its `cuts`, and one where it is
+    missing. Columns that are not there are left out.
+    """
+    rows = []
+    for name in cuts:
+        if name not in columns:
+            continue
+        groups = _groups(columns[name], cuts[name])
+        for group in groups.cat.categories:
+            mine = (groups == group).to_numpy()
+            if not mine.any():
+                continue
+            found = scores(labels[mine], probabilities[mine])
+            rows.append({"slice": name, "group": group, "mean_forecast": float(probabilities[mine].mean())} | found)
+    table = pd.DataFrame(rows, columns=["slice", "group", "rows", "base_rate", "mean_forecast", "roc_auc",
+        "average_precision", "brier", "log_loss", "calibration_error"])  # fmt: skip
+    return table.astype({"rows": "int64"})
+
+
+def _groups(values: pd.Series, cuts: Sequence[float]) -> pd.Series:
+    """The slice of each row: categories of text, in order."""
+    if not pd.api.types.is_numeric_dtype(values):
+        return values.fillna(MISSING).astype(str).astype("category")
+    edges = [-np.inf, *sorted(cuts), np.inf]
+    names = ["known"]
+    if cuts:
+        between = (f"{low:g} to {high:g}" for low, high in pairwise(edges[1:-1]))
+        names = [f"below {edges[1]:g}", *between, f"from {edges[-2]:g}"]
+    return pd.cut(values, edges, right=False, labels=names).cat.add_categories(MISSING).fillna(MISSING)

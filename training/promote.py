@@ -6,16 +6,28 @@ the one step that matters and comes between the other two, so a kill anywhere le
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.errors import Refusal
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+# A promotion takes a second; whoever holds the turn for longer was killed.
+TURN_SECONDS = 120
 
 
 class NothingToDo(Refusal):
@@ -23,7 +35,7 @@ class NothingToDo(Refusal):
 
 
 class PromotionRefused(Refusal):
-    """The gate's judgement is bad, missing, or about another champion."""
+    """The gate's judgement is bad, missing, or about another champion; or another promotion is under way."""
 
 
 def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -46,30 +58,96 @@ def challenger_of(client: MlflowClient, name: str) -> ModelVersion:
 
 def promote(client: MlflowClient, name: str, mode: str) -> str:
     """Make the challenger the champion; returns what was done. Raises NothingToDo, PromotionRefused."""
-    challenger, champion = challenger_of(client, name), version_at(client, name, CHAMPION)
-    if mode != "disabled":
-        _require_judgement(challenger, champion)
-    if mode == "dry_run":
-        return f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
-    if champion is not None and str(champion.version) != str(challenger.version):
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    client.set_registered_model_alias(name, CHAMPION, challenger.version)
-    client.delete_registered_model_alias(name, CHALLENGER)
+    with one_at_a_time(client, name):
+        challenger, champion = challenger_of(client, name), version_at(client, name, CHAMPION)
+        if mode != "disabled":
+            _require_judgement(challenger, champion)
+        if mode == "dry_run":
+            return f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
+        if champion is not None and str(champion.version) != str(challenger.version):
+            client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, challenger.version)
+        client.delete_registered_model_alias(name, CHALLENGER)
     before = f"version {champion.version}, now {PREVIOUS!r}" if champion is not None else "no champion"
     return f"{name}: version {challenger.version} is the champion; before it was {before}."
 
 
 def rollback(client: MlflowClient, name: str) -> str:
-    """Swap `champion` and `previous`; returns what was done. Raises NothingToDo."""
-    champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
-    if champion is None or previous is None:
-        missing = CHAMPION if champion is None else PREVIOUS
-        raise NothingToDo(f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to.")
-    client.set_registered_model_alias(name, CHAMPION, previous.version)
-    client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    """Swap `champion` and `previous`; returns what was done. Raises NothingToDo, PromotionRefused.
+
+    Moving `champion` is one step of the registry, and the first: cut off after it, the champion before is back.
+    """
+    with one_at_a_time(client, name):
+        champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
+        if champion is None or previous is None:
+            missing = CHAMPION if champion is None else PREVIOUS
+            raise NothingToDo(
+                f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to."
+            )
+        if champion.version == previous.version:
+            raise NothingToDo(
+                f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a rollback was "
+                f"cut off once it had moved the champion. To go elsewhere, set {PREVIOUS!r} to that version first."
+            )
+        client.set_registered_model_alias(name, CHAMPION, previous.version)
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
     return (
-        f"{name}: back to version {previous.version}; version {champion.version} is {PREVIOUS!r} now. Again undoes it."
+        f"{name}: back to version {previous.version} ({_service(previous)}); version {champion.version} "
+        f"({_service(champion)}) is {PREVIOUS!r} now. Again undoes it."
     )
+
+
+@contextmanager
+def one_at_a_time(client: MlflowClient, name: str) -> Iterator[None]:
+    """Hold the model's turn to move aliases. Raises PromotionRefused when another process has it.
+
+    MLflow has no lock and no compare-and-set, but it makes no second registered model of a name: who makes
+    `NAME.promoting` has the turn, whatever machine it is on. One that was killed leaves it behind, for TURN_SECONDS.
+    """
+    turn = f"{name}.promoting"
+    for attempt in (1, 2):
+        try:
+            client.create_registered_model(turn, description="A promotion or rollback is under way.")
+            break
+        except MlflowException as error:
+            if error.error_code != EXISTS:
+                raise
+            seconds = _age_of(client, turn)
+            if seconds is not None and (seconds < TURN_SECONDS or attempt == 2):
+                raise PromotionRefused(
+                    f"Another promotion or rollback of {name!r} began {seconds:.0f} s ago. Nothing was moved; look "
+                    "what it did and run this again if it is still wanted. Should it have been killed, its turn ends "
+                    f"{TURN_SECONDS} s after it began."
+                ) from error
+            _give_back(client, turn)
+    else:
+        raise PromotionRefused(f"Another promotion or rollback of {name!r} is under way. Run this again.")
+    try:
+        yield
+    finally:
+        _give_back(client, turn)
+
+
+def _age_of(client: MlflowClient, turn: str) -> float | None:
+    """Seconds since the turn was taken; None when it was given back meanwhile."""
+    try:
+        return time.time() - client.get_registered_model(turn).creation_timestamp / 1000
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def _give_back(client: MlflowClient, turn: str) -> None:
+    try:
+        client.delete_registered_model(turn)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+
+
+def _service(version: ModelVersion) -> str:
+    return version.tags.get("feast.feature_service", "no feature service")
 
 
 def _require_judgement(challenger: ModelVersion, champion: ModelVersion | None) -> None:

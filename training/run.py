@@ -1,4 +1,4 @@
-"""The training pipeline's command line: main, train, evaluate, promote or rollback; MLproject's entry points call it.
+"""The training pipeline's command line; MLproject's entry points call it.
 
     python -m training.run main --feature-service arrival_delay_v2 --as-of 2013-10-01
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,8 +18,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from training.config import ConfigInvalid, TrainingConfig, load_config
-from training.gate import Decision
+from training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
 from training.promote import CHAMPION, PromotionRefused, challenger_of, promote, rollback, version_at
 from validation.errors import Refusal
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "judge the challenger against the champion",
     "promote": "make the challenger the champion, if it passed",
     "rollback": "give the alias back to the champion before",
+    "reproduce": "build a version again, training set and model, and compare to the digit",
 }
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--feature-service", default="", help="what the model reads (default: config.yaml)")
     parser.add_argument("--as-of", default="", help="the moment to train as of, UTC (default: config.yaml)")
+    parser.add_argument("--trials", default="", help="Optuna trials before the fit; 0 for none (default: config.yaml)")
+    parser.add_argument("--mode", default="", help="promote: enabled, dry_run or disabled (default: config.yaml)")
+    parser.add_argument("--version", default=CHAMPION, help="reproduce: a version's number or alias (champion)")
+    parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("step").setLevel(logging.INFO)
@@ -46,14 +51,26 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # An end that was asked for is an exception like another: the run is marked as failed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        return run(options.command, load_config({"feature_service": options.feature_service, "as_of": options.as_of}))
-    except (Refusal, MlflowException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        config = load_config({name: getattr(options, name) for name in PARAMETERS})
+        return run(options.command, config, options)
+    except (Refusal, MlflowException, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
 
 
-def run(command: str, config: TrainingConfig) -> int:
+def _one_line(error: Exception) -> str:
+    if isinstance(error, Refusal):
+        return str(error)
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{said}. Nothing was registered; mend that and run the same command again."
+    return f"MLflow: {said} (tracking server: {mlflow.get_tracking_uri()}). What was registered before stays as it is."
+
+
+def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> int:
     """Carry out one command; returns the exit code."""
     require_one_registry(mlflow.get_tracking_uri())
     client, name = MlflowClient(), config.model_name
@@ -66,12 +83,22 @@ def run(command: str, config: TrainingConfig) -> int:
     # Not above: Feast, Great Expectations and scikit-learn take ten seconds that a rollback should not wait for.
     from feast import FeatureStore
 
-    from training.evaluate import evaluate
+    from training.evaluate import evaluate, table
+    from training.reproduce import NotReproduced, reproduce, version_of
+    from training.runs import claim
     from training.train import train
 
     store = FeatureStore(repo_path=str(ROOT / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")))
+    if command == "reproduce":
+        version = version_of(client, name, options.version, options.run_id)
+        found = reproduce(store, client, version)
+        print(f"{name} version {version.version}, built again:\n{found}")
+        if found.differs:
+            raise NotReproduced(f"{name} version {version.version} did not come out the same: {found.differs[0]}.")
+        return 0
     if command in ("main", "train"):
         with mlflow.start_run() as active:
+            claim(client, active.info.run_id)
             train(store, client, config, active.info.run_id)
     if command in ("main", "evaluate"):
         decision = evaluate(store, client, config, challenger_of(client, name), version_at(client, name, CHAMPION))
@@ -92,22 +119,6 @@ def require_one_registry(uri: str) -> None:
             f"MLFLOW_TRACKING_URI is {uri}, a relative path, but MLflow runs projects in their own folder. "
             f"Give it whole: sqlite:///{ROOT / path}"
         )
-
-
-def table(decision: Decision) -> str:
-    """The decision as lines: scores side by side, then each rule."""
-    columns = {f"challenger {decision.challenger}": decision.challenger_scores}
-    if decision.champion_scores is not None:
-        columns[f"champion {decision.champion}"] = decision.champion_scores
-    lines = [
-        f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), which the challenger was not fitted to:",
-        " " * 22 + "".join(f"{title:>16}" for title in columns),
-    ]
-    for metric in decision.challenger_scores:
-        values = "".join(f"{found.get(metric, float('nan')):16.4f}" for found in columns.values())
-        lines += [f"  {metric:20}{values}"]
-    lines += [f"  {'ok  ' if rule.passed else 'FAIL'} {rule}" for rule in decision.rules]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

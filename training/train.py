@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -18,13 +19,16 @@ import pandas as pd
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.data import pandas_dataset
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
-from training.config import ModelParameters, TrainingConfig
+from training.config import TrainingConfig
 from training.dataset import (
     END_OF_TIME,
     PREDICTION_TIME,
@@ -32,49 +36,38 @@ from training.dataset import (
     LabelledRows,
     labelled_rows,
     pin_versions,
+    store_rows,
+    training_sets,
     upcoming_request,
 )
-from training.metrics import scores
+from training.metrics import scores, slice_scores
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
 from training.promote import CHALLENGER
-from validation.contract import DIGEST_TAG, FILE_NAME, SERVICE_TAG, FeatureContract, FeatureInterface, TrainingSet
+from training.references import Forecaster, references
+from training.search import search
+from validation.contract import (
+    DIGEST_TAG,
+    FILE_NAME,
+    MODEL_DIGEST_TAG,
+    SERVICE_TAG,
+    FeatureContract,
+    FeatureInterface,
+    TrainingSet,
+    folder_sha256,
+)
 from validation.errors import Refusal
 from validation.gate import Gate
+from validation.monitoring.drift import profile
 from validation.steps import step
 from validation.suites.training_set import training_suite
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
+CONFIG_ARTIFACT, PROFILE_ARTIFACT = "training_config.json", "training_profile.json"
 
 
 class UnknownFeatureService(Refusal):
     """The Feast registry has no feature service of that name."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A model, and one of the same kind that sees only the request: what the feature store adds is the difference."""
-
-    model: Pipeline
-    reference: Pipeline
-    reference_inputs: list[str]
-
-    def predict(self, rows: LabelledRows) -> np.ndarray:
-        return self.model.predict_proba(rows.inputs)[:, 1]
-
-    def predict_reference(self, rows: LabelledRows) -> np.ndarray:
-        return self.reference.predict_proba(rows.inputs[self.reference_inputs])[:, 1]
-
-
-def fit(rows: LabelledRows, parameters: ModelParameters) -> Fitted:
-    """Fit the model and its reference."""
-    categories, asked = rows.interface.categories, rows.interface.request_inputs
-    inputs, labels = rows.inputs, rows.labels
-    return Fitted(
-        model=build_model(categories, parameters).fit(inputs, labels),
-        reference=build_model(categories, parameters).fit(inputs[asked], labels),
-        reference_inputs=asked,
-    )
 
 
 def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run_id: str) -> ModelVersion:
@@ -82,17 +75,26 @@ def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run
 
     Raises UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
     """
+    mlflow.set_tags({SERVICE_TAG: config.feature_service, "git_commit": git_commit()})
     interface = read_interface(store, config.feature_service)
     versions = pin_versions(store, interface)
     with step("training set") as report:
         known = labelled_rows(store, interface, config.start, config.as_of)
-        learn = known.between(config.start, config.fit_end, known_by=config.validation_start)
-        judge = known.between(config.validation_start, config.validation_end)
+        learn, judge = split(known, config)
         check(learn, config.feature_service)
+        log_dataset(learn, training_sets(store, config.feature_service))
         report.update(fit=len(learn), validation=len(judge), as_of=f"{config.as_of:%Y-%m-%dT%H:%MZ}")
+    if config.search.trials:
+        with step("search") as report:
+            config = config.model_copy(update={"model": search(learn, config)})
+            report.update(trials=config.search.trials)
     with step("fit") as report:
-        fitted = fit(learn, config.model)
+        model = fit(learn, config)
         report.update(inputs=len(interface.inputs))
+    with step("fit references") as report:
+        forecasters = {"model": lambda rows: model.predict_proba(rows.inputs)[:, 1]}
+        forecasters |= references(learn, config.model)
+        report.update(references=len(forecasters) - 1)
     contract = FeatureContract(
         interface=interface,
         known_values={
@@ -111,9 +113,10 @@ def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run
         example_request=upcoming_request(store, known, config.as_of),
     )
     with step("log"):
-        log_run(config, contract, fitted, judge)
-        log_holdout(store, interface, config, fitted)
-        model_uri = log_model(fitted.model, contract, judge.inputs.head(3))
+        log_run(config, contract, model, forecasters, learn, judge)
+        log_holdout(store, interface, config, forecasters)
+    with step("log model"):
+        model_uri, digest = log_model(model, contract, judge.inputs.head(3))
     with step("register") as report:
         _ensure_registered(client, config.model_name)
         version = client.create_model_version(
@@ -121,11 +124,24 @@ def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run
             source=model_uri,
             run_id=run_id,
             model_id=model_uri.rsplit("/", 1)[-1],
-            tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256},
+            tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest},
         )
         client.set_registered_model_alias(config.model_name, CHALLENGER, version.version)
         report.update(model=config.model_name, version=version.version)
     return version
+
+
+def split(known: LabelledRows, config: TrainingConfig) -> tuple[LabelledRows, LabelledRows]:
+    """The rows to fit to, whose outcomes were known when the others begin, and those that judge the fit."""
+    return (
+        known.between(config.start, config.fit_end, known_by=config.validation_start),
+        known.between(config.validation_start, config.validation_end),
+    )
+
+
+def fit(rows: LabelledRows, config: TrainingConfig) -> Any:
+    """The model, fitted."""
+    return build_model(rows.interface.categories, config.model).fit(rows.inputs, rows.labels)
 
 
 def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
@@ -149,22 +165,47 @@ def check(rows: LabelledRows, name: str) -> None:
     outcome.require(name)
 
 
-def log_run(config: TrainingConfig, contract: FeatureContract, fitted: Fitted, judge: LabelledRows) -> None:
+def log_dataset(rows: LabelledRows, table: Path) -> None:
+    """Keep the rows as a Delta table version, and name that as the data of the run."""
+    version = store_rows(rows, table)
+    data = pandas_dataset.from_pandas(
+        rows.frame[[rows.row_key, PREDICTION_TIME, *rows.inputs, rows.interface.label]],
+        source=DeltaDatasetSource(path=str(table), delta_table_version=version),
+        targets=rows.interface.label,
+        name=rows.interface.feature_service,
+        digest=rows.sha256[:32],  # MLflow takes 36 characters; the contract has all of it
+    )
+    mlflow.log_input(data, context="training")
+    mlflow.log_params({"training_set.table": str(table), "training_set.version": version})
+
+
+def log_run(
+    config: TrainingConfig, contract: FeatureContract, model: Any, forecasters: Mapping[str, Forecaster],
+    learn: LabelledRows, judge: LabelledRows,
+) -> None:  # fmt: skip
     """Log parameters, data, scores and plots to the active run."""
     mlflow.log_params({f"model.{name}": value for name, value in config.model.model_dump().items()})
     mlflow.log_params(
         {"fit_start": config.start, "fit_end": config.fit_end}
         | {"validation_start": config.validation_start, "validation_end": config.validation_end}
     )
-    mlflow.set_tags({SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, "git_commit": git_commit()})
+    mlflow.set_tag(DIGEST_TAG, contract.sha256)
+    mlflow.log_dict(config.model_dump(mode="json"), CONFIG_ARTIFACT)
     mlflow.log_dict(json.loads(contract.canonical()), FILE_NAME)
-    reference = fitted.predict_reference(judge)
-    mlflow.log_metrics(compared(judge.labels, fitted.predict(judge), reference, "validation"))
-    for name, figure in figures(fitted.model, judge.inputs, judge.labels, reference, config.model.random_state).items():
+    columns = profile(learn.inputs) | profile(learn.labels.to_frame())
+    mlflow.log_dict({name: found.model_dump(mode="json") for name, found in columns.items()}, PROFILE_ARTIFACT)
+    forecasts = {name: predict(judge) for name, predict in forecasters.items()}
+    mlflow.log_metrics(compared(judge.labels, forecasts, "validation"))
+    slices = slice_scores(judge.inputs, config.slices, judge.labels, forecasts["model"])
+    mlflow.log_table(slices, "slices.json")
+    drawn = figures(model, judge.inputs, judge.labels, forecasts, slices, config.model.random_state)
+    for name, figure in drawn.items():
         mlflow.log_figure(figure, f"plots/{name}")
 
 
-def log_holdout(store: FeatureStore, interface: FeatureInterface, config: TrainingConfig, fitted: Fitted) -> None:
+def log_holdout(
+    store: FeatureStore, interface: FeatureInterface, config: TrainingConfig, forecasters: Mapping[str, Forecaster]
+) -> None:
     """Score the rows predicted since `as_of` whose outcomes are known by now, whole and month by month.
 
     Nothing decides on these scores. A run as of the present has no such rows and logs none.
@@ -173,25 +214,28 @@ def log_holdout(store: FeatureStore, interface: FeatureInterface, config: Traini
         rows = labelled_rows(store, interface, config.as_of, END_OF_TIME)
     except DataMissing:
         return
-    labels, own, reference = rows.labels, fitted.predict(rows), fitted.predict_reference(rows)
-    mlflow.log_metrics(compared(labels, own, reference, "holdout"))
+    labels, forecasts = rows.labels, {name: predict(rows) for name, predict in forecasters.items()}
+    mlflow.log_metrics(compared(labels, forecasts, "holdout"))
     months = rows.frame[PREDICTION_TIME].dt.strftime("%Y%m")
     for month in sorted(months.unique()):
         mine = (months == month).to_numpy()
-        found = compared(labels[mine], own[mine], reference[mine], "holdout_month")
-        mlflow.log_metrics(found, step=int(month))
+        found = {name: probabilities[mine] for name, probabilities in forecasts.items()}
+        mlflow.log_metrics(compared(labels[mine], found, "holdout_month"), step=int(month))
 
 
-def compared(labels: pd.Series, own: np.ndarray, reference: np.ndarray, prefix: str) -> dict[str, float]:
-    """Scores of the model and of its reference: `{prefix}_{metric}` and `{prefix}_reference_{metric}`."""
-    return {f"{prefix}_{name}": value for name, value in scores(labels, own).items()} | {
-        f"{prefix}_reference_{name}": value for name, value in scores(labels, reference).items()
+def compared(labels: pd.Series, forecasts: Mapping[str, np.ndarray], prefix: str) -> dict[str, float]:
+    """Scores by name: `{prefix}_{metric}` of the model, `{prefix}_{reference}_{metric}` of each reference."""
+    return {
+        "_".join([prefix, *([name] if name != "model" else []), metric]): value
+        for name, probabilities in forecasts.items()
+        for metric, value in scores(labels, probabilities).items()
     }
 
 
-def log_model(model: Pipeline, contract: FeatureContract, example: pd.DataFrame) -> str:
-    """Log the model in the skops format, with its contract beside it; returns its URI."""
-    with TemporaryDirectory() as folder:
+def log_model(model: Any, contract: FeatureContract, example: pd.DataFrame) -> tuple[str, str]:
+    """Log the model in the skops format, with its contract beside it; returns its URI and the hash of its files."""
+    # A row or two: threads would only wait for one another.
+    with TemporaryDirectory() as folder, threadpool_limits(1):
         file = Path(folder) / FILE_NAME
         file.write_text(contract.canonical())
         logged = mlflow.sklearn.log_model(
@@ -206,7 +250,7 @@ def log_model(model: Pipeline, contract: FeatureContract, example: pd.DataFrame)
             extra_files=[str(file)],
             metadata={SERVICE_TAG: contract.interface.feature_service, DIGEST_TAG: contract.sha256},
         )
-    return logged.model_uri
+        return logged.model_uri, folder_sha256(Path(download_artifacts(logged.model_uri)))
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:

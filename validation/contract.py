@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FILE_NAME = "feature_contract.json"
 SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
+MODEL_DIGEST_TAG = "model.sha256"
+# MLflow writes this one into the folder of a model once it is registered.
+WRITTEN_LATER = "registered_model_meta"
 EPOCH = pd.Timestamp("1970-01-01", tz="UTC")
 
 ValueType = Literal["string", "int64", "double", "float", "int32", "bool", "unix_timestamp"]
@@ -200,7 +203,8 @@ class FeatureContract(Part):
 def fetch_version(version: ModelVersion) -> tuple[Path, FeatureContract]:
     """Fetch a registered version's artifacts; returns their folder and the contract in it.
 
-    Raises ContractBroken when there is none, or when it is not the one that the version was registered with.
+    Raises ContractBroken when there is none, or when a file is not as the version was registered: nothing of the model
+    is to be loaded then, for what a model's files say decides which code runs.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -218,7 +222,23 @@ def fetch_version(version: ModelVersion) -> tuple[Path, FeatureContract]:
             f"The {FILE_NAME} of {named} has sha256 {contract.sha256}, but the version was registered with "
             f"{version.tags.get(DIGEST_TAG)}: it was changed since. Train and register again."
         )
+    if (found := folder_sha256(folder)) != version.tags.get(MODEL_DIGEST_TAG):
+        raise ContractBroken(
+            f"The files of {named} have sha256 {found}, but the version was registered with "
+            f"{version.tags.get(MODEL_DIGEST_TAG)}: the model was changed since. Nothing of it was loaded; find out by "
+            "whom, then train and register again."
+        )
     return folder, contract
+
+
+def folder_sha256(folder: Path) -> str:
+    """A hash over the names and bytes of all files of a model's folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != WRITTEN_LATER):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()}:{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 # Words for people: a changed description does not change what a model gets.

@@ -1,0 +1,47 @@
+"""Look for better parameters with Optuna: rows to fit to in; what scored best on their last days out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import mlflow
+import optuna
+
+from training.config import ModelParameters, TrainingConfig
+from training.metrics import scores
+from training.model import build_model, search_space
+from training.plots import search_figure
+
+if TYPE_CHECKING:
+    from training.dataset import LabelledRows
+
+METRIC = "log_loss"
+
+
+def search(rows: LabelledRows, config: TrainingConfig) -> ModelParameters:
+    """Try `config.search.trials` parameter sets, the written ones first, each a nested run of the active MLflow run.
+
+    They are judged on the last `config.search.days` of the rows to fit to, after the same gap: the gate's rows are not
+    looked at.
+    """
+    cut = config.fit_end - timedelta(days=config.search.days)
+    learn = rows.between(config.start, cut - config.label_delay, known_by=cut)
+    judge = rows.between(cut, config.fit_end)
+    inputs, labels = learn.inputs, learn.labels
+
+    def objective(trial: optuna.Trial) -> float:
+        parameters = config.model.model_copy(update=search_space(trial))
+        with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
+            mlflow.log_params(parameters.model_dump())
+            model = build_model(rows.interface.categories, parameters).fit(inputs, labels)
+            found = scores(judge.labels, model.predict_proba(judge.inputs)[:, 1])
+            mlflow.log_metrics({f"search_{name}": value for name, value in found.items()})
+        return found[METRIC]
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=config.model.random_state))
+    study.enqueue_trial(config.model.model_dump())
+    study.optimize(objective, n_trials=config.search.trials, show_progress_bar=True)
+    mlflow.log_figure(search_figure([float(trial.value or 0) for trial in study.trials], METRIC), "plots/search.png")
+    return config.model.model_copy(update=study.best_params)
