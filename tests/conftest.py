@@ -45,7 +45,8 @@ class OneWorkspace(LoadScopeScheduling):
     """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "integration" if nodeid.startswith("tests/integration/") else nodeid.split("::", maxsplit=1)[0]
+        shared = nodeid.startswith(("tests/integration/", "tests/model/"))
+        return "workspace" if shared else nodeid.split("::", maxsplit=1)[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace:

@@ -26,6 +26,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from training.config import TrainingConfig
@@ -60,7 +61,7 @@ from validation.errors import Refusal
 from validation.gate import Gate
 from validation.monitoring.drift import profile
 from validation.steps import step
-from validation.suites.training_set import training_suite
+from validation.suites.training_set import leak_suite, training_suite
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
 CONFIG_ARTIFACT, PROFILE_ARTIFACT = "training_config.json", "training_profile.json"
@@ -156,13 +157,39 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
 
 
 def check(rows: LabelledRows, name: str) -> None:
-    """Judge the training set by its suite and log the findings. Raises BatchRefused."""
+    """Judge the training set by its suites and log the findings. Raises BatchRefused."""
     gate = Gate()
     label, inputs = rows.interface.label, rows.inputs
     frame = inputs.assign(**{rows.row_key: rows.frame[rows.row_key], label: rows.frame[label]})
-    outcome = gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns)))
-    mlflow.log_dict({"findings": [vars(finding) for finding in outcome.findings]}, "training_set_validation.json")
-    outcome.require(name)
+    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns)))]
+    if rows.labels.nunique() == 2:
+        numbers = inputs.drop(columns=rows.interface.categories)
+        outcomes.append(gate.check(auc_alone(numbers, rows.labels), leak_suite(name)))
+    mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
+    for outcome in outcomes:
+        outcome.require(
+            name,
+            "Nothing was fitted or registered. Mend the features it is made of, or the rule in "
+            "validation/suites/training_set.py if that is wrong, and run again.",
+        )
+
+
+def auc_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    """How well each column alone tells the labels apart, in whichever direction: columns feature and auc_alone.
+
+    Of the rows where it is known; a column that is known for one label only has said it by that.
+    """
+    found = []
+    for name in numbers:
+        known = numbers[name].notna()
+        here = labels[known]
+        auc = 0.5
+        if here.nunique() == 2:
+            auc = float(roc_auc_score(here, numbers[name][known]))
+        elif known.any() and not known.all():
+            auc = 1.0
+        found.append({"feature": name, "auc_alone": max(auc, 1 - auc)})
+    return pd.DataFrame(found)
 
 
 def log_dataset(rows: LabelledRows, table: Path) -> None:

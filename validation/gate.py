@@ -7,6 +7,7 @@ batch as a whole: when it breaks, nothing of the batch may be used. Rules of sev
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,14 +75,15 @@ class Outcome:
     def refusals(self) -> list[str]:
         return [f"{found.rule} ({found.observed})" for found in self.findings if found.stops]
 
-    def require(self, batch: str) -> Outcome:
-        """Return self, or raise BatchRefused with a one-line reason."""
+    def require(self, batch: str, mend: str = "") -> Outcome:
+        """Return self, or raise BatchRefused with a one-line reason; `mend` says what to do, if not the usual."""
         if self.refusals:
-            raise BatchRefused(
-                f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. Nothing of it was published; "
-                "what was published before stays. Mend the source, or the rule in validation/suites/ if that is wrong, "
-                f"and run again; or, if the batch is odd but right, with `--accept {self.suite}.RULE`."
+            usual = (
+                "Nothing of it was published; what was published before stays. Mend the source, or the rule in "
+                "validation/suites/ if that is wrong, and run again; or, if the batch is odd but right, with "
+                f"`--accept {self.suite}.RULE`."
             )
+            raise BatchRefused(f"{self.suite}, batch {batch}: refused by {'; '.join(self.refusals)}. {mend or usual}")
         return self
 
 
@@ -114,7 +116,7 @@ class Gate:
                 if finding.scope == "row" and finding.severity == "critical":
                     for row in rows:
                         broken_by_row.setdefault(row, []).append(finding.rule)
-            findings.append(self._held_share(len(broken_by_row), frame, suite))
+            findings.append(self._held_share(broken_by_row, frame, suite))
         findings = [
             replace(found, severity="accepted") if f"{found.suite}.{found.rule}" in self._accept else found
             for found in findings
@@ -195,9 +197,13 @@ class Gate:
         return Finding(suite.name, "enough_rows", "batch", "critical", enough, 0, observed)
 
     @staticmethod
-    def _held_share(held: int, frame: pd.DataFrame, suite: Suite) -> Finding:
+    def _held_share(broken_by_row: Mapping[int, list[str]], frame: pd.DataFrame, suite: Suite) -> Finding:
+        held = len(broken_by_row)
         share = held / len(frame)
         observed = f"{held} of {len(frame)} rows held, {share:.2%}, at most {suite.max_held_share:.0%} allowed"
+        rules = Counter(rule for broken in broken_by_row.values() for rule in broken).most_common(3)
+        if rules:
+            observed += f", mostly by {', '.join(f'{rule} ({rows})' for rule, rows in rules)}"
         passed = share <= suite.max_held_share
         return Finding(suite.name, "few_rows_held", "batch", "critical", passed, held, observed)
 

@@ -1,6 +1,6 @@
 """Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [journey] [features] [offline] [online] [--json FILE]
+    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [--json FILE]
 
 Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
 that is busy misses targets. Without names, all parts are measured; the numbers of the others stay in the file.
@@ -24,8 +24,8 @@ import psutil
 
 from tests.benchmarks.results import table
 
-PARTS = ("journey", "features", "offline", "online")
-READ_FEATURES = {"offline", "online"}
+PARTS = ("journey", "features", "offline", "online", "models")
+READ_FEATURES = {"offline", "online", "models"}
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "data" / "feast" / "registry.db"
 LATEST = Path(__file__).parent / "results" / "latest.json"

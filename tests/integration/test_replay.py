@@ -296,6 +296,22 @@ def test_a_restated_event_changes_its_own_windows_and_leaves_the_rest(five_weeks
     assert DeltaTable(str(pipeline.data / "raw" / "arrivals")).version() == now["raw/arrivals"]
 
 
+def test_a_renamed_aircraft_is_the_same_aircraft(in_one_go, five_weeks, pipeline_over, tmp_path):
+    """Under another registration all that is known of it is the same, and so is all else."""
+    flights, weather = pd.read_csv(five_weeks / "flights.csv.zip"), pd.read_csv(five_weeks / "weather.csv")
+    name = flights.tailnum[flights.day <= 7].value_counts().index[0]
+    write_raw(tmp_path / "raw", flights.replace({"tailnum": {name: "N00NEW"}}), weather)
+    planes = pd.read_csv(five_weeks / "planes.csv").replace({"tailnum": {name: "N00NEW"}})
+    planes.to_csv(tmp_path / "raw" / "planes.csv", index=False)
+    wanted = tables(in_one_go)
+    assert (wanted["aircraft_rotation"].tailnum == name).any()
+    for table, frame in wanted.items():
+        if "tailnum" in frame:
+            renamed = frame.replace({"tailnum": {name: "N00NEW"}})
+            wanted[table] = renamed.sort_values([*KEYS[table], "event_timestamp"], ignore_index=True)
+    assert_tables_equal(tables(run(pipeline_over(tmp_path / "raw"), (BEGIN, "2013-01-08"))), wanted)
+
+
 @pytest.mark.parametrize(
     ("table", "change", "rule"),
     [

@@ -79,9 +79,11 @@ def test_a_run_holds_its_evidence(client):
     """Plots, the training set's validation, the contract and the gate's decision are artifacts of the run."""
     run_id = client.get_model_version(NAME, "2").run_id
     plots = {Path(file.path).name for file in client.list_artifacts(run_id, "plots")}
-    assert plots == {"roc.png", "precision_recall.png", "calibration.png", "permutation_importance.png"}
+    curves = {"roc.png", "precision_recall.png", "calibration.png", "gain.png"}
+    assert plots == curves | {"permutation_importance.png", "slices.png"}
     files = {file.path for file in client.list_artifacts(run_id)}
-    assert {"training_set_validation.json", "feature_contract.json", "gate.json"} <= files
+    records = {"training_set_validation.json", "feature_contract.json", "training_config.json", "training_profile.json"}
+    assert files >= records | {"slices.json", "gate.json", "gate.txt"}
     tags = client.get_run(run_id).data.tags
     assert tags["git_commit"]
     assert tags["feast.feature_service"] == "arrival_delay_v2"
@@ -108,9 +110,31 @@ def test_stored_features_earn_their_keep(client):
     """On the months after training, v2 beats v1, and both beat what the request alone can tell."""
     first, second = metrics(client, "1"), metrics(client, "2")
     assert second["holdout_roc_auc"] > first["holdout_roc_auc"] + 0.03
-    assert first["holdout_roc_auc"] > first["holdout_reference_roc_auc"] + 0.02
+    assert first["holdout_roc_auc"] > first["holdout_request_features_roc_auc"] + 0.02
     assert second["holdout_roc_auc"] > 0.74
-    assert second["holdout_reference_roc_auc"] < 0.65
+    assert second["holdout_calibration_error"] < 0.02
+    for reference in ("request_features", "climatology"):
+        assert second[f"holdout_{reference}_roc_auc"] < 0.65
+    assert second["holdout_logistic_regression_roc_auc"] < second["holdout_roc_auc"] - 0.005
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_training_set_is_kept_and_named_as_the_data_of_the_run(client, store, trained, version):
+    """MLflow names table, version and hash; what is kept there is what the model was fitted to, to the bit."""
+    from training.dataset import row_key_of, stored_rows, training_sets
+    from validation.contract import fetch_version
+
+    contract = fetch_version(client.get_model_version(NAME, version))[1]
+    service, sha256 = contract.interface.feature_service, contract.training_set.sha256
+    run = client.get_run(client.get_model_version(NAME, version).run_id)
+    (used,) = run.inputs.dataset_inputs
+    table = training_sets(store, service)
+    assert table == trained.root / "data" / "training_sets" / service
+    assert (used.dataset.name, used.dataset.digest) == (service, sha256[:32])
+    assert json.loads(used.dataset.source)["path"] == str(table)
+    assert run.data.params["training_set.version"] == "0"
+    kept = stored_rows(contract.interface, row_key_of(store, contract.interface), table, sha256)
+    assert (len(kept), kept.sha256) == (contract.training_set.rows, sha256)
 
 
 # ---- what a model saw -----------------------------------------------------------------------------------------------
@@ -241,6 +265,53 @@ def test_a_worse_challenger_is_refused_and_rollback_takes_the_features_along(cli
     assert client.get_model_version_by_alias(NAME, "champion").tags["feast.feature_service"] == "arrival_delay_v1"
     assert training("rollback")[0] == 0
     assert client.get_model_version_by_alias(NAME, "champion").tags["feast.feature_service"] == "arrival_delay_v2"
+
+
+def test_a_champion_is_rebuilt_to_the_last_bit(training):
+    """The training set from the recorded table versions, the model from the recorded parameters."""
+    code, said, _ = training("reproduce")
+    assert code == 0
+    assert "same     training set" in said
+    assert "same     predictions of 1,000 rows, to the last bit" in said
+    assert "DIFFERS" not in said
+
+
+def test_what_does_not_come_out_the_same_is_named(client, store, training, monkeypatch):
+    """Another value in one cell of the rebuilt rows, or other parameters: which row, which cell, by how much."""
+    from training import reproduce
+
+    real = reproduce.labelled_rows
+
+    def one_cell_off(*arguments: Any) -> Any:
+        rows = real(*arguments)
+        rows.frame.loc[7, "route_distance_miles"] += 1
+        return rows
+
+    with monkeypatch.context() as here:
+        here.setattr(reproduce, "labelled_rows", one_cell_off)
+        code, said, error = training("reproduce", "--version", "1")
+    assert code == 1
+    assert "arrival-delay version 1 did not come out the same" in error
+    assert "route_distance_miles: 1 cells; " in said
+    run = training("reproduce", "--run-id", "0123456789")
+    assert run[0] == 1
+    assert "registered no model version" in run[2]
+
+
+def test_table_versions_that_are_gone_are_made_up_for_by_the_kept_copy(client, store, training, monkeypatch):
+    """VACUUM has removed what the contract names: the kept training set has it still."""
+    from deltalake.exceptions import DeltaError
+
+    from training import reproduce
+
+    def gone(*_: Any) -> Any:
+        raise DeltaError("version 0 is no more")
+
+    monkeypatch.setattr(reproduce, "labelled_rows", gone)
+    code, said, _ = training("reproduce", "--version", "1")
+    assert code == 0
+    assert "the kept copy of the training set was used" in said
+    assert "same     predictions of 1,000 rows" in said
 
 
 @pytest.mark.parametrize(

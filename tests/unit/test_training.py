@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,23 +12,43 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sklearn.metrics import roc_auc_score
 
-from training.config import CONFIG_FILE, ConfigInvalid, GateRules, load_config
+from tests.conftest import ROOT
+from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, load_config
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, decide
-from training.metrics import calibration_error, scores
+from training.metrics import Difference, calibration_error, differences, scores, slice_scores
 from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
 from training.run import require_one_registry
+from training.runs import claim
 
 MODEL = "made-up"
-RULES = GateRules(
-    mode="enabled",
-    min_roc_auc=0.7,
-    min_gain_over_request_features=0.02,
-    max_calibration_error=0.05,
-    max_roc_auc_regression=0.01,
-    max_brier_regression=0.01,
+RULES = GateRules.model_validate(
+    {
+        "mode": "enabled",
+        "metrics": {
+            "roc_auc": {"better": "higher", "limit": 0.7, "max_regression": 0.01},
+            "brier": {"better": "lower", "max_regression": 0.01},
+            "calibration_error": {"better": "lower", "limit": 0.05},
+            "gain_over_request_features": {"better": "higher", "limit": 0.02},
+            "latency_ms": {"better": "lower", "limit": 20},
+        },
+        "slices": {"metric": "roc_auc", "limit": 0.6, "min_rows": 100},
+        "bootstrap": {"resamples": 200, "confidence": 0.95},
+    }
 )
-GOOD = {"roc_auc": 0.75, "brier": 0.15, "calibration_error": 0.01}
+GOOD = {
+    "roc_auc": 0.75, "brier": 0.15, "calibration_error": 0.01, "gain_over_request_features": 0.05, "latency_ms": 5.0,
+}  # fmt: skip
+
+
+def sliced(roc_auc: float, rows: int = 100) -> pd.DataFrame:
+    return pd.DataFrame({"slice": ["origin"], "group": ["JFK"], "rows": [rows], "roc_auc": [roc_auc]})
+
+
+def apart(roc_auc: tuple[float, float, float] = (0.0, -0.005, 0.005), **others: Difference) -> dict[str, Difference]:
+    return {"roc_auc": Difference(*roc_auc), "brier": Difference(0.0, -0.005, 0.005)} | others
 
 
 # ---- configuration --------------------------------------------------------------------------------------------------
@@ -35,13 +57,19 @@ GOOD = {"roc_auc": 0.75, "brier": 0.15, "calibration_error": 0.01}
 def test_mlproject_shows_the_defaults_of_the_configuration():
     """MLflow lists defaults of its own; they say what config.yaml says."""
     project = yaml.safe_load(CONFIG_FILE.with_name("MLproject").read_text())
-    written = {name: str(value) for name, value in yaml.safe_load(CONFIG_FILE.read_text()).items()}
-    declared = [entry.get("parameters", {}) for entry in project["entry_points"].values()]
-    assert sum(map(len, declared)) >= 4
-    for parameters in declared:
-        assert {name: given["default"] for name, given in parameters.items()} == {
-            name: written[name] for name in parameters
-        }
+    written = yaml.safe_load(CONFIG_FILE.read_text())
+    declared = [
+        (name, given["default"])
+        for entry in project["entry_points"].values()
+        for name, given in entry.get("parameters", {}).items()
+        if name in PARAMETERS
+    ]
+    assert {name for name, _ in declared} == set(PARAMETERS)
+    for name, default in declared:
+        value = written
+        for part in PARAMETERS[name]:
+            value = value[part]
+        assert str(default) == str(value), name
 
 
 def test_the_split_leaves_a_gap_before_each_cut():
@@ -59,6 +87,8 @@ def test_the_split_leaves_a_gap_before_each_cut():
         ({"as_of": "last week"}, "2013-10-01T02:00Z"),
         ({"as_of": "2012-12-20"}, "choose an earlier start or a later as_of"),
         ({"validation_days": -1}, "greater than 0"),
+        ({"trials": "many"}, "search.trials"),
+        ({"mode": "off"}, "gate.mode"),
         ({"feature_servise": "x"}, "feature_servise"),
     ],
 )
@@ -107,32 +137,104 @@ def test_scores_of_one_outcome_have_no_auc():
     assert found["base_rate"] == 0
 
 
+def test_a_real_difference_is_told_from_chance():
+    """A forecast that knows more is better beyond chance; the same knowledge with other noise is not; by days."""
+    chance = np.random.default_rng(1)
+    days = np.repeat(np.arange(40), 100)
+    risk = chance.uniform(0.05, 0.6, len(days))
+    labels = (chance.random(len(days)) < risk).astype(int)
+    noisy = [np.clip(risk + chance.normal(0, 0.2, len(days)), 0, 1) for _ in range(2)]
+    found = differences(labels, risk, noisy[0], days, ["roc_auc", "brier"], 200, 0.95, seed=3)
+    assert found["roc_auc"].value == pytest.approx(roc_auc_score(labels, risk) - roc_auc_score(labels, noisy[0]))
+    assert found["roc_auc"].low > 0
+    assert found["brier"].high < 0
+    assert found["roc_auc"].is_real
+    same = differences(labels, noisy[0], noisy[1], days, ["roc_auc"], 200, 0.95, seed=3)["roc_auc"]
+    assert same.low < 0 < same.high
+    assert not same.is_real
+    assert differences(labels, noisy[0], noisy[0], days, ["roc_auc"], 200, 0.95, seed=3)["roc_auc"].high == 0
+
+
+def test_whole_days_are_drawn_because_their_flights_are_alike():
+    """One forecast is better on half of the days only: by days that is less sure than by flights."""
+    chance = np.random.default_rng(2)
+    days = np.repeat(np.arange(20), 200)
+    labels = chance.integers(0, 2, len(days))
+    one = np.where(days % 2, labels * 0.5 + 0.25, 0.5) + chance.normal(0, 0.05, len(days))
+    other = np.full(len(days), 0.5) + chance.normal(0, 0.05, len(days))
+    widths = [
+        (found := differences(labels, one, other, blocks, ["roc_auc"], 200, 0.95, seed=1)["roc_auc"]).high - found.low
+        for blocks in (days, np.arange(len(days)))
+    ]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_slices_cover_each_row_once_and_say_what_is_missing():
+    """Texts by value, numbers between their cuts, missing by itself, and columns that are not there left out."""
+    columns = pd.DataFrame({"origin": ["JFK", "JFK", "EWR", None], "hour": [8.0, 9.0, 20.0, np.nan]})
+    cuts = {"origin": [], "hour": [9, 15], "weather": []}
+    found = slice_scores(columns, cuts, pd.Series([0, 1, 0, 1]), np.array([0.1, 0.9, 0.2, 0.8]))
+    groups = found[["slice", "group", "rows"]].to_numpy().tolist()
+    assert groups == [
+        ["origin", "EWR", 1], ["origin", "JFK", 2], ["origin", "missing", 1],
+        ["hour", "below 9", 1], ["hour", "9 to 15", 1], ["hour", "from 15", 1], ["hour", "missing", 1],
+    ]  # fmt: skip
+    assert found[found.group == "JFK"].roc_auc.tolist() == [1.0]
+    assert found[found.group == "EWR"].roc_auc.isna().all()
+
+
 # ---- the gate's rules -----------------------------------------------------------------------------------------------
 
 
-def failed(challenger: dict, reference: float | None, champion: dict | None) -> set[str]:
-    return {rule.name for rule in decide(RULES, challenger, reference, champion) if not rule.passed}
-
-
 @pytest.mark.parametrize(
-    ("challenger", "reference", "champion", "wanted"),
+    ("challenger", "slices", "champion", "between", "wanted"),
     [
-        (GOOD, 0.6, None, set()),
-        (GOOD, 0.6, GOOD, set()),
-        (GOOD | {"roc_auc": 0.69}, 0.6, None, {"roc_auc"}),
-        (GOOD | {"calibration_error": 0.06}, 0.6, None, {"calibration_error"}),
-        (GOOD, 0.74, None, {"gain_over_request_features"}),
-        (GOOD, 0.6, GOOD | {"roc_auc": 0.77}, {"roc_auc_regression"}),
-        (GOOD, 0.6, GOOD | {"brier": 0.13}, {"brier_regression"}),
-        (GOOD, None, None, {"gain_over_request_features"}),
-        ({"brier": 0.1}, 0.6, None, {"roc_auc", "calibration_error", "gain_over_request_features"}),
-        (GOOD | {"roc_auc": float("nan")}, 0.6, GOOD, {"roc_auc", "gain_over_request_features", "roc_auc_regression"}),
-        (GOOD, 0.6, {"brier": 0.15}, {"roc_auc_regression"}),
+        (GOOD, sliced(0.7), None, None, set()),
+        (GOOD, sliced(0.7), GOOD, apart(), set()),
+        (GOOD | {"roc_auc": 0.69}, sliced(0.7), None, None, {"roc_auc"}),
+        (GOOD | {"calibration_error": 0.06}, sliced(0.7), None, None, {"calibration_error"}),
+        (GOOD | {"gain_over_request_features": 0.01}, sliced(0.7), None, None, {"gain_over_request_features"}),
+        (GOOD | {"latency_ms": 21.0}, sliced(0.7), None, None, {"latency_ms"}),
+        (GOOD, sliced(0.59), None, None, {"roc_auc[origin=JFK]"}),
+        (GOOD, sliced(0.59, rows=99), None, None, set()),
+        (GOOD, sliced(float("nan")), None, None, {"roc_auc[origin=JFK]"}),
+        # The interval decides: worse by little but surely, and worse by little for all that is known.
+        (GOOD, sliced(0.7), GOOD, apart((-0.005, -0.009, -0.001)), set()),
+        (GOOD, sliced(0.7), GOOD, apart((-0.005, -0.011, 0.001)), {"roc_auc_regression"}),
+        (GOOD, sliced(0.7), GOOD, apart(brier=Difference(0.005, 0.0, 0.011)), {"brier_regression"}),
+        # What is missing does not pass.
+        ({}, sliced(0.7), None, None, {"roc_auc", "calibration_error", "gain_over_request_features", "latency_ms"}),
+        (GOOD | {"roc_auc": float("nan")}, sliced(0.7), None, None, {"roc_auc"}),
+        (GOOD, sliced(0.7), GOOD, {}, {"roc_auc_regression", "brier_regression"}),
+        (GOOD, sliced(0.7), GOOD, None, {"roc_auc_regression", "brier_regression"}),
     ],
 )
-def test_each_rule_decides_alone_and_a_missing_score_fails_it(challenger, reference, champion, wanted):
-    """Floors, gain over the reference, regression against the champion; no score, no promotion."""
-    assert failed(challenger, reference, champion) == wanted
+def test_each_rule_decides_alone_and_a_missing_score_fails_it(challenger, slices, champion, between, wanted):
+    """Limits, slices that are large enough, regressions against the champion; no score, no promotion."""
+    assert {rule.name for rule in decide(RULES, challenger, slices, champion, between) if not rule.passed} == wanted
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_process_was_killed_is_marked_failed_by_the_next(tmp_path: Path):
+    """kill -9 leaves a run that says it runs; the next run on this machine says what became of it."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    dead, alive, elsewhere, unclaimed, ours = (client.create_run("0").info.run_id for _ in range(5))
+    program = "from mlflow import MlflowClient; from training.runs import claim; import time\n"
+    program += f"claim(MlflowClient({uri!r}), {dead!r}); print('claimed', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "claimed\n"
+        client.set_tag(alive, "process", client.get_run(dead).data.tags["process"])
+        claim(client, ours)
+        assert client.get_run(dead).info.status == "RUNNING"
+        process.kill()
+    client.set_tag(alive, "process", client.get_run(ours).data.tags["process"])
+    client.set_tag(elsewhere, "process", f"another-machine:{process.pid}")
+    claim(client, ours)
+    statuses = {run: client.get_run(run).info.status for run in (dead, alive, elsewhere, unclaimed, ours)}
+    assert statuses == {dead: "FAILED", alive: "RUNNING", elsewhere: "RUNNING", unclaimed: "RUNNING", ours: "RUNNING"}
 
 
 # ---- aliases, in a real registry ------------------------------------------------------------------------------------
@@ -209,3 +311,83 @@ def test_nothing_to_promote_or_to_go_back_to_says_so(client):
     promote(client, MODEL, "enabled")
     with pytest.raises(NothingToDo, match="previous"):
         rollback(client, MODEL)
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(client):
+    """Two processes, started together, over one registry: one promotes, the other is refused or finds nothing to do."""
+    register(client)
+    uri = client.tracking_uri
+    program = f"""
+import sys
+from mlflow import MlflowClient
+from training import promote
+client, moved = MlflowClient({uri!r}), promote._require_judgement
+promote._require_judgement = lambda *given: (moved(*given), __import__("time").sleep(1))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(promote.promote(client, {MODEL!r}, "enabled"))
+except promote.Refusal as refusal:
+    sys.exit(str(refusal))
+"""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    rivals = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, **pipes) for _ in range(2)]
+    assert [rival.stdout.readline() for rival in rivals] == ["ready\n"] * 2
+    for rival in rivals:
+        rival.stdin.write("go\n")
+        rival.stdin.flush()
+    said = [rival.communicate(timeout=60) for rival in rivals]
+    assert sorted(rival.returncode for rival in rivals) == [0, 1]
+    assert "began" in "".join(error for _, error in said)
+    assert aliases(client) == {"champion": "1"}
+    with pytest.raises(MlflowException):
+        client.get_registered_model(f"{MODEL}.promoting")
+
+
+def test_the_turn_of_a_killed_promotion_ends(client, monkeypatch):
+    """Until then the next one is told when; afterwards it takes over."""
+    register(client)
+    client.create_registered_model(f"{MODEL}.promoting")
+    with pytest.raises(PromotionRefused, match="its turn ends"):
+        promote(client, MODEL, "enabled")
+    assert aliases(client) == {"challenger": "1"}
+    monkeypatch.setattr("training.promote.TURN_SECONDS", 0)
+    promote(client, MODEL, "enabled")
+    assert aliases(client) == {"champion": "1"}
+
+
+def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch):
+    """The first step is the one that counts; what is left to do is said, and nothing is guessed."""
+    for against in ("none", "1"):
+        register(client, against=against)
+        promote(client, MODEL, "enabled")
+    calls = []
+
+    def once(name, alias, version):
+        calls.append(alias)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        MlflowClient.set_registered_model_alias(client, name, alias, version)
+
+    with monkeypatch.context() as here:
+        here.setattr(client, "set_registered_model_alias", once)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(client, MODEL)
+    assert calls == ["champion", "previous"]
+    assert aliases(client) == {"champion": "1", "previous": "1"}
+    with pytest.raises(NothingToDo, match="cut off"):
+        rollback(client, MODEL)
+
+
+def test_an_alias_of_a_deleted_version_is_none(client):
+    """Promotion goes on as if there were no such champion, and a rollback to it is refused."""
+    for against in ("none", "1"):
+        register(client, against=against)
+        promote(client, MODEL, "enabled")
+    client.delete_model_version(MODEL, "1")
+    with pytest.raises(NothingToDo, match="previous"):
+        rollback(client, MODEL)
+    client.delete_model_version(MODEL, "2")
+    register(client, against="none")
+    promote(client, MODEL, "enabled")
+    assert aliases(client) == {"champion": "3"}
