@@ -9,7 +9,7 @@ from data_sources import flight_request
 from feast import Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64
-from feature_views import OWNER, aircraft_profile
+from feature_views import OWNER, aircraft_departures, aircraft_profile, aircraft_rotation
 
 
 @on_demand_feature_view(
@@ -71,4 +71,41 @@ def aircraft_age(inputs):
             None if missing(built) else float(moment.year - built)
             for built, moment in zip(inputs["tail_year_built"], inputs["scheduled_departure"])
         ]
+    }
+
+
+@on_demand_feature_view(
+    sources=[
+        aircraft_departures[["tail_last_departure_minute"]],
+        aircraft_rotation[["tail_last_landing_minute"]],
+        flight_request,
+    ],
+    schema=[
+        Field(name="tail_hours_since_departure", dtype=Float64),
+        Field(name="tail_hours_since_landing", dtype=Float64),
+    ],
+    mode="python",
+    description="How long the aircraft has been away, and how long it can have been made ready for this flight.",
+    owner=OWNER,
+    tags={
+        "source": "request, aircraft_departures, aircraft_rotation",
+        "tail_hours_since_departure": "From the aircraft's last known departure to the scheduled one, in hours.",
+        "tail_hours_since_landing": "From the aircraft's last known landing to the scheduled departure, in hours.",
+    },
+)
+def aircraft_turnaround(inputs):
+    from datetime import timezone
+
+    def hours_until(moment, minute):
+        if minute is None or minute != minute:
+            return None
+        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+        return moment.timestamp() / 3600 - minute / 60
+
+    def hours_since(minutes):
+        return [hours_until(moment, minute) for moment, minute in zip(inputs["scheduled_departure"], minutes)]
+
+    return {
+        "tail_hours_since_departure": hours_since(inputs["tail_last_departure_minute"]),
+        "tail_hours_since_landing": hours_since(inputs["tail_last_landing_minute"]),
     }

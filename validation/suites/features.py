@@ -15,6 +15,8 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "*_last_arr_delay": (-120, 1440),
     "arr_delay_minutes": (-120, 1440),
     "*_departures_*": (0, 1000),
+    "*_overdue": (0, 1000),
+    "*_last_*_minute": (0, None),
     "*_landings_*": (0, 1000),
     "tail_seats": (1, 900),
     "tail_year_built": (1930, 2100),
