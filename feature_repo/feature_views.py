@@ -173,11 +173,21 @@ dest_arrivals = FeatureView(
             window=w,
         )
         for w in ("3h", "6h", "24h")
+    ]
+    + [
+        field(
+            "dest_mean_enroute_delay_24h",
+            Float64,
+            "Mean of arrival less departure delay of the flights from New York that landed there in the last 24h: the "
+            "day's winds and queues on the way; time made up is negative.",
+            "minutes",
+            window="24h",
+        )
     ],
-    source=delta_source("dest_arrivals", "Arrival events, summarised every hour."),
-    description="How late flights have just been landing at the destination.",
+    source=delta_source("dest_arrivals", "Arrival events, with their departures, summarised every hour."),
+    description="How late flights have just been landing at the destination, and how much of that they met on the way.",
     owner=OWNER,
-    tags={"grid": "1h", "source": "arrivals", "missing": "no recent arrivals known at this destination"},
+    tags={"grid": "1h", "source": "arrivals, departures", "missing": "no recent arrivals known at this destination"},
 )
 
 aircraft_rotation = FeatureView(

@@ -150,6 +150,11 @@ class Oracle:
         landed, left = flights.arr_delay.notna(), flights.dep_delay.notna()
         self._kinds = {
             "arrivals": (flights[landed], flights.arrived_at[landed], "arr_delay"),
+            "flights": (
+                flights[landed & left].assign(picked_up=flights.arr_delay - flights.dep_delay),
+                np.maximum(flights.arrived_at, flights.departed_at)[landed & left],
+                "picked_up",
+            ),
             "departures": (flights[left], flights.departed_at[left], "dep_delay"),
             "cancellations": (flights[~left], flights.scheduled_departure[~left] + 6 * HOUR, "dep_delay"),
         }
@@ -278,7 +283,9 @@ class Oracle:
         at = self._heartbeat([landed], moment, HOUR)
         if at is None:
             return None
-        return Row(at, {f"dest_mean_arr_delay_{h}h": mean(landed.between(at - h * HOUR, at)) for h in (3, 6, 24)})
+        values = {f"dest_mean_arr_delay_{h}h": mean(landed.between(at - h * HOUR, at)) for h in (3, 6, 24)}
+        flown = self._events("flights", dest=dest)
+        return Row(at, values | {"dest_mean_enroute_delay_24h": mean(flown.between(at - DAY, at))})
 
     def _aircraft_rotation(self, tailnum: str, moment: int) -> Row | None:
         """An aircraft that has not landed in two days has no last flight: the view's `missing` tag says so."""
@@ -485,7 +492,10 @@ FEATURES: dict[str, list[str]] = {
     "carrier_origin_congestion": [f"carrier_origin_mean_dep_delay_{window}" for window in ("1h", "3h")],
     "route_reliability": _reliability_names("route"),
     "route_profile": ["route_distance_miles"],
-    "dest_arrivals": [f"dest_mean_arr_delay_{window}" for window in ("3h", "6h", "24h")],
+    "dest_arrivals": [
+        *(f"dest_mean_arr_delay_{window}" for window in ("3h", "6h", "24h")),
+        "dest_mean_enroute_delay_24h",
+    ],
     "aircraft_rotation": ["tail_last_arr_delay", "tail_last_landing_minute", "tail_landings_24h"],
     "aircraft_departures": ["tail_last_departure_minute", "tail_overdue"],
     "aircraft_profile": ["tail_seats", "tail_year_built"],

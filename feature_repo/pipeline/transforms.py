@@ -25,6 +25,7 @@ ROSTER = 30 * DAY
 CONGESTION = {"1h": HOUR, "3h": 3 * HOUR}
 RELIABILITY = {"1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 LATE_MINUTES = 15
+LONGEST_FLIGHT = DAY
 # How long a flight that has not left counts as overdue: after that nobody waits for it at the gate, or the feed has
 # lost it. An aircraft is waited for longer, until the feed says that its flight was cancelled.
 GATE_PATIENCE, AIRCRAFT_PATIENCE = 4 * HOUR, 6 * HOUR
@@ -301,14 +302,35 @@ def carrier_origin_congestion(tables: Tables, interval: Interval) -> Table:
     return stamped(rows, keys, **mean_dep_delays("carrier_origin", rows))
 
 
+def en_route(tables: Tables, keys: tuple[str, ...], grid: int) -> Table:
+    """Flights that landed, and the delay they picked up on their way: counted once both of its ends are known."""
+    arrivals, departures = tables["arrivals"], tables["departures"]
+    began = departures.select(
+        "flight_id",
+        *keys,
+        began=departures.event_timestamp,
+        began_learnt=departures.created_timestamp,
+        dep_delay=departures.dep_delay_minutes,
+    )
+    flights = arrivals.join(began, ["flight_id", *keys])
+    flights = flights.filter(seconds(flights.event_timestamp) - seconds(flights.began) <= LONGEST_FLIGHT)
+    flights = flights.mutate(
+        event_timestamp=ibis.greatest(flights.event_timestamp, flights.began),
+        created_timestamp=ibis.greatest(flights.created_timestamp, flights.began_learnt),
+    )
+    return counted(flights, keys, grid, flown=ibis.literal(1), picked_up=flights.arr_delay_minutes - flights.dep_delay)
+
+
 def dest_arrivals(tables: Tables, interval: Interval) -> Table:
     keys, arrivals = ("dest",), tables["arrivals"]
-    counts = counted(arrivals, keys, HOUR, landed=ibis.literal(1), delay=arrivals.arr_delay_minutes)
+    counts = union_counts(
+        counted(arrivals, keys, HOUR, landed=ibis.literal(1), delay=arrivals.arr_delay_minutes),
+        en_route(tables, keys, HOUR),
+    )
     windows = {"3h": 3 * HOUR, "6h": 6 * HOUR, "24h": DAY}
     rows = windowed(counts, keys, HOUR, windows, interval, heartbeat=True)
-    return stamped(
-        rows, keys, **{f"dest_mean_arr_delay_{w}": ratio(rows[f"delay_{w}"], rows[f"landed_{w}"]) for w in windows}
-    )
+    features = {f"dest_mean_arr_delay_{w}": ratio(rows[f"delay_{w}"], rows[f"landed_{w}"]) for w in windows}
+    return stamped(rows, keys, **features, dest_mean_enroute_delay_24h=ratio(rows.picked_up_24h, rows.flown_24h))
 
 
 def aircraft_rotation(tables: Tables, interval: Interval) -> Table:
@@ -431,7 +453,7 @@ CARRIER_ORIGIN, ROUTE = ("carrier", "origin"), ("origin", "dest")
 
 # Every published table, in the order it is published. An on-change view looks a grid cell further back than its longest
 # window: the event whose leaving is news may have happened at the beginning of its cell. What reads the schedule looks
-# back at least as far as that is published ahead.
+# back at least as far as that is published ahead, and what pairs landings with departures a flight further.
 FEATURE_TABLES = {
     "origin_congestion": FeatureTable(("origin",), GATE, origin_congestion, ROSTER),
     "origin_weather": FeatureTable(("origin",), ("weather",), passed_on("weather", **WEATHER_COLUMNS), closed="left"),
@@ -441,7 +463,7 @@ FEATURE_TABLES = {
     "carrier_origin_congestion": FeatureTable(CARRIER_ORIGIN, ("departures",), carrier_origin_congestion, ROSTER),
     "route_reliability": FeatureTable(ROUTE, FLOWN, reliability("route", ROUTE, 6 * HOUR), ROSTER),
     "route_profile": FeatureTable(ROUTE, ("schedule",), route_profile, DAY),
-    "dest_arrivals": FeatureTable(("dest",), ("arrivals",), dest_arrivals, ROSTER),
+    "dest_arrivals": FeatureTable(("dest",), ("arrivals", "departures"), dest_arrivals, ROSTER + LONGEST_FLIGHT),
     "aircraft_rotation": FeatureTable(("tailnum",), ("arrivals",), aircraft_rotation, 2 * DAY + QUARTER_HOUR),
     "aircraft_departures": FeatureTable(("tailnum",), GATE, aircraft_departures, ROSTER + QUARTER_HOUR),
     "aircraft_profile": FeatureTable(

@@ -186,6 +186,36 @@ def test_destination_means_have_their_own_windows():
     assert means["19:00"] == (None, 10.0, 20.0)
 
 
+def test_delay_picked_up_on_the_way_is_the_arrival_less_the_departure_delay():
+    """Of each flight that landed in the last day; one whose departure is unknown is in no mean, nor one not landed."""
+    rows = compute(
+        "dest_arrivals",
+        span("12:00", "13:00"),
+        departures=[
+            left("10:00", 40, flight_id="a"),
+            left("10:30", -5, flight_id="b"),
+            left("11:00", 9, flight_id="c"),
+        ],
+        arrivals=[
+            landed("12:10", 25, flight_id="a"),
+            landed("12:20", 0, flight_id="b"),
+            landed("12:30", 7, flight_id="d"),
+        ],
+    )
+    assert by_clock(rows, "dest_mean_enroute_delay_24h") == {"13:00": (-15 + 5) / 2}
+
+
+def test_delay_picked_up_on_the_way_counts_once_both_ends_are_known():
+    """Should a feed say that a flight left after it landed, it counts from then; if it took over a day, never."""
+    rows = compute(
+        "dest_arrivals",
+        span("12:00", "14:00"),
+        departures=[left("13:20", 4, flight_id="a"), left("2013-06-30T12:00", 9, flight_id="b")],
+        arrivals=[landed("12:10", 10, flight_id="a"), landed("12:20", 99, flight_id="b")],
+    )
+    assert by_clock(rows, "dest_mean_enroute_delay_24h") == {"13:00": None, "14:00": 6.0}
+
+
 # ---- heartbeat and on-change ----------------------------------------------------------------------------------------
 
 
