@@ -176,13 +176,14 @@ dest_arrivals = FeatureView(
     ]
     + [
         field(
-            "dest_mean_enroute_delay_24h",
+            f"dest_mean_enroute_delay_{w}",
             Float64,
-            "Mean of arrival less departure delay of the flights from New York that landed there in the last 24h: the "
-            "day's winds and queues on the way; time made up is negative.",
+            "Mean of arrival less departure delay of the flights from New York that landed there in the last "
+            f"{w}: the day's winds, and queues on the way; time made up is negative.",
             "minutes",
-            window="24h",
+            window=w,
         )
+        for w in ("6h", "24h")
     ],
     source=delta_source("dest_arrivals", "Arrival events, with their departures, summarised every hour."),
     description="How late flights have just been landing at the destination, and how much of that they met on the way.",
@@ -219,6 +220,12 @@ aircraft_departures = FeatureView(
             "tail_last_departure_minute",
             Int64,
             "When the aircraft last left New York, in whole minutes since 1970-01-01T00:00Z.",
+            "minutes",
+        ),
+        field(
+            "tail_last_scheduled_minutes",
+            Int64,
+            "Scheduled time from gate to gate of the flight on which the aircraft last left New York.",
             "minutes",
         ),
         overdue_field("tail", "of the aircraft", "6h"),

@@ -161,6 +161,9 @@ class Oracle:
         self._index: dict[tuple, dict[Any, Events]] = {}
         # The one rule of the flight suites that real rows break: no scheduled destination is nearer than 50 miles.
         held = ~flights.distance.between(50, 6000) | (flights.scheduled_arrival <= flights.scheduled_departure)
+        # Scheduled minutes of what left: a flight in quarantine is on no schedule.
+        listed = flights.scheduled_arrival.sub(flights.scheduled_departure).div(MINUTE).where(~held)
+        self._kinds["listed"] = (flights[left].assign(minutes=listed), flights.departed_at[left], "minutes")
         self.quarantined_flights = flights[held]
         self.schedule = flights[~held].assign(known_at=flights.scheduled_departure - 28 * DAY)
         self._schedule_groups = {
@@ -186,6 +189,12 @@ class Oracle:
             minute = found[f"tail_last_{event}_minute"]
             since = None if minute is None else (flight["scheduled_departure"] - minute * MINUTE) / HOUR
             found[f"tail_hours_since_{event}"] = since
+        away, landed = found["tail_hours_since_departure"], found["tail_hours_since_landing"]
+        minutes, spare = found["tail_last_scheduled_minutes"], None
+        if away is not None and minutes is not None:
+            back = landed is not None and landed < away
+            spare = landed - minutes / 60 if back else away - minutes / 30
+        found["tail_hours_to_spare"] = spare
         return found
 
     def row(self, view: str, flight: dict[str, Any], moment: int) -> Row | None:
@@ -285,7 +294,8 @@ class Oracle:
             return None
         values = {f"dest_mean_arr_delay_{h}h": mean(landed.between(at - h * HOUR, at)) for h in (3, 6, 24)}
         flown = self._events("flights", dest=dest)
-        return Row(at, values | {"dest_mean_enroute_delay_24h": mean(flown.between(at - DAY, at))})
+        values |= {f"dest_mean_enroute_delay_{h}h": mean(flown.between(at - h * HOUR, at)) for h in (6, 24)}
+        return Row(at, values)
 
     def _aircraft_rotation(self, tailnum: str, moment: int) -> Row | None:
         """An aircraft that has not landed in two days has no last flight: the view's `missing` tag says so."""
@@ -321,10 +331,13 @@ class Oracle:
         at = max((row for row in rows if row is not None), default=-1)
         if at < 0:
             return None
-        departed = left.last(at - 2 * DAY, at)
-        return Row(
-            at, {"tail_last_departure_minute": departed, "tail_overdue": self._overdue(at, 6 * HOUR, tailnum=tailnum)}
-        )
+        minutes = self._events("listed", tailnum=tailnum).between(at - 2 * DAY, at)
+        values = {
+            "tail_last_departure_minute": left.last(at - 2 * DAY, at),
+            "tail_last_scheduled_minutes": none_if_nan(minutes[-1]) if len(minutes) else None,
+            "tail_overdue": self._overdue(at, 6 * HOUR, tailnum=tailnum),
+        }
+        return Row(at, values)
 
     def _aircraft_profile(self, tailnum: str, moment: int) -> Row | None:
         registered = micros("2012-12-01")
@@ -494,10 +507,10 @@ FEATURES: dict[str, list[str]] = {
     "route_profile": ["route_distance_miles"],
     "dest_arrivals": [
         *(f"dest_mean_arr_delay_{window}" for window in ("3h", "6h", "24h")),
-        "dest_mean_enroute_delay_24h",
+        *(f"dest_mean_enroute_delay_{window}" for window in ("6h", "24h")),
     ],
     "aircraft_rotation": ["tail_last_arr_delay", "tail_last_landing_minute", "tail_landings_24h"],
-    "aircraft_departures": ["tail_last_departure_minute", "tail_overdue"],
+    "aircraft_departures": ["tail_last_departure_minute", "tail_last_scheduled_minutes", "tail_overdue"],
     "aircraft_profile": ["tail_seats", "tail_year_built"],
     "flight_number_reliability": [
         f"flight_number_{statistic}_30d" for statistic in ("late_rate", "mean_arr_delay", "landings")

@@ -330,7 +330,10 @@ def dest_arrivals(tables: Tables, interval: Interval) -> Table:
     windows = {"3h": 3 * HOUR, "6h": 6 * HOUR, "24h": DAY}
     rows = windowed(counts, keys, HOUR, windows, interval, heartbeat=True)
     features = {f"dest_mean_arr_delay_{w}": ratio(rows[f"delay_{w}"], rows[f"landed_{w}"]) for w in windows}
-    return stamped(rows, keys, **features, dest_mean_enroute_delay_24h=ratio(rows.picked_up_24h, rows.flown_24h))
+    features |= {
+        f"dest_mean_enroute_delay_{w}": ratio(rows[f"picked_up_{w}"], rows[f"flown_{w}"]) for w in ("6h", "24h")
+    }
+    return stamped(rows, keys, **features)
 
 
 def aircraft_rotation(tables: Tables, interval: Interval) -> Table:
@@ -354,18 +357,47 @@ def aircraft_rotation(tables: Tables, interval: Interval) -> Table:
     )
 
 
+def as_listed(tables: Tables) -> Table:
+    """Departures with `minutes`, their scheduled time from gate to gate; -1 where no schedule had it when it left."""
+    departures, schedule = tables["departures"], tables["schedule"]
+    entries = schedule.select(
+        "flight_id",
+        "tailnum",
+        published=schedule.event_timestamp,
+        entry_learnt=schedule.created_timestamp,
+        minutes=(seconds(schedule.scheduled_arrival) - seconds(schedule.scheduled_departure)) // MINUTE,
+    )
+    flights = departures.left_join(entries, ["flight_id", "tailnum"], rname="{name}_listed")
+    age = seconds(flights.event_timestamp) - seconds(flights.published)
+    listed = ((flights.published <= flights.event_timestamp) & (age <= ROSTER)).fill_null(False)
+    return flights.mutate(
+        minutes=ibis.ifelse(listed, flights.minutes, -1),
+        created_timestamp=ibis.ifelse(
+            listed, ibis.greatest(flights.created_timestamp, flights.entry_learnt), flights.created_timestamp
+        ),
+    )
+
+
 def aircraft_departures(tables: Tables, interval: Interval) -> Table:
-    keys, departures = ("tailnum",), tables["departures"]
+    keys, departures = ("tailnum",), as_listed(tables)
     counts = counted(departures, keys, QUARTER_HOUR, left=ibis.literal(1))
     flights = waited_for(tables, keys, QUARTER_HOUR, AIRCRAFT_PATIENCE)
     news = overdue_news(flights, tables, keys, QUARTER_HOUR)
     rows = windowed(counts, keys, QUARTER_HOUR, {"48h": 2 * DAY}, interval, heartbeat=False, news=news)
+    order = ibis.struct({name: departures[name] for name in ("event_timestamp", "scheduled_departure", "flight_id")})
     cells = departures.group_by("tailnum", latest=cell_end(departures.event_timestamp, QUARTER_HOUR)).agg(
-        last_departure=(seconds(departures.event_timestamp) // MINUTE).max()
+        last_departure=(seconds(departures.event_timestamp) // MINUTE).max(),
+        minutes=departures.minutes.argmax(order).nullif(-1),
     )
     rows = rows.left_join(cells, ["tailnum", "latest"], rname="{name}_left")
     rows = with_overdue(rows, flights, keys, QUARTER_HOUR, AIRCRAFT_PATIENCE, interval)
-    return stamped(rows, keys, tail_last_departure_minute=rows.last_departure, tail_overdue=rows.overdue)
+    return stamped(
+        rows,
+        keys,
+        tail_last_departure_minute=rows.last_departure,
+        tail_last_scheduled_minutes=rows.minutes,
+        tail_overdue=rows.overdue,
+    )
 
 
 def flight_number_reliability(tables: Tables, interval: Interval) -> Table:
@@ -465,7 +497,7 @@ FEATURE_TABLES = {
     "route_profile": FeatureTable(ROUTE, ("schedule",), route_profile, DAY),
     "dest_arrivals": FeatureTable(("dest",), ("arrivals", "departures"), dest_arrivals, ROSTER + LONGEST_FLIGHT),
     "aircraft_rotation": FeatureTable(("tailnum",), ("arrivals",), aircraft_rotation, 2 * DAY + QUARTER_HOUR),
-    "aircraft_departures": FeatureTable(("tailnum",), GATE, aircraft_departures, ROSTER + QUARTER_HOUR),
+    "aircraft_departures": FeatureTable(("tailnum",), GATE, aircraft_departures, ROSTER + 2 * DAY + QUARTER_HOUR),
     "aircraft_profile": FeatureTable(
         ("tailnum",),
         ("aircraft",),

@@ -195,6 +195,7 @@ def test_the_views_that_no_service_reads_whole_are_right_too(store, entities, ex
         "tail_year_built": "aircraft_profile",
         "tail_last_landing_minute": "aircraft_rotation",
         "tail_last_departure_minute": "aircraft_departures",
+        "tail_last_scheduled_minutes": "aircraft_departures",
     }
     assert known - served - spine - {"flight_id"} == set(hidden)
     found = store.get_historical_features(

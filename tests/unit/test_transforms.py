@@ -418,6 +418,34 @@ def test_an_aircraft_has_a_row_when_it_leaves_and_when_it_is_overdue_and_when_it
     ]
 
 
+def test_the_last_departure_says_how_long_its_flight_was_to_take():
+    """As the schedule said when it left: not what came out later, nor more than thirty days before, nor of nobody."""
+    hours = {"12:00": 1, "12:20": 2, "12:40": 3, "13:00": 4}
+    schedule = [
+        entry(departs, flight_id=departs, scheduled_arrival=utc(departs) + count * HOUR)
+        for departs, count in hours.items()
+    ]
+    schedule[1]["event_timestamp"] = utc("12:21")
+    schedule[2]["event_timestamp"] = utc("12:40") - 30 * DAY - MINUTE
+    departures = [left(departs, flight_id=departs) for departs in (*hours, "13:20")]
+    rows = compute("aircraft_departures", span("12:00", "13:40"), schedule=schedule, departures=departures)
+    assert by_clock(rows, "tail_last_scheduled_minutes") == {
+        "12:15": 60, "12:30": None, "12:45": None, "13:15": 240, "13:30": None,
+    }  # fmt: skip
+
+
+def test_of_two_departures_in_one_cell_the_later_one_counts():
+    """Its own scheduled time, with its own moment."""
+    schedule = [
+        entry("12:00", flight_id="a", scheduled_arrival=utc("15:00")),
+        entry("12:05", flight_id="b", scheduled_arrival=utc("13:00")),
+    ]
+    departures = [left("12:09", flight_id="b"), left("12:01", flight_id="a")]
+    rows = compute("aircraft_departures", span("12:00", "12:15"), schedule=schedule, departures=departures)
+    columns = ["tail_last_departure_minute", "tail_last_scheduled_minutes"]
+    assert rows[columns].values.tolist() == [[int(utc("12:09").timestamp()) // 60, 55]]
+
+
 def test_an_aircraft_is_waited_for_six_hours():
     """Of a flight that neither leaves nor is cancelled there are two rows: it is overdue, and it no longer is."""
     rows = compute("aircraft_departures", span("2013-07-01", "2013-07-10"), schedule=[entry("12:07", **ONE)])

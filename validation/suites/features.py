@@ -17,6 +17,7 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "*_departures_*": (0, 1000),
     "*_overdue": (0, 1000),
     "*_last_*_minute": (0, None),
+    "*_last_scheduled_minutes": (1, 1440),
     "*_landings_*": (0, 1000),
     "tail_seats": (1, 900),
     "tail_year_built": (1930, 2100),
