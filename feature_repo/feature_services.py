@@ -7,8 +7,10 @@ which views are the rows to predict (`spine`) and their outcome (`label`).
 from feast import FeatureService
 from feature_views import (
     OWNER,
+    aircraft_departures,
     aircraft_profile,
     aircraft_rotation,
+    carrier_origin_congestion,
     carrier_origin_reliability,
     dest_arrivals,
     flight_number_reliability,
@@ -18,7 +20,7 @@ from feature_views import (
     route_profile,
     route_reliability,
 )
-from on_demand_feature_views import aircraft_age, schedule_clock
+from on_demand_feature_views import aircraft_age, aircraft_turnaround, schedule_clock
 
 SERVICE_TAGS = {"spine": "flight_schedule", "label": "flight_outcome", "key_features": "origin,dest,carrier"}
 
@@ -44,17 +46,21 @@ arrival_delay_v2 = FeatureService(
         ],
         route_profile,
         origin_congestion,
+        carrier_origin_congestion,
         origin_weather,
         dest_arrivals,
-        aircraft_rotation,
+        # When it last left or landed says little; how long before this flight that was says much: aircraft_turnaround.
+        aircraft_rotation[["tail_last_arr_delay", "tail_landings_24h"]],
+        aircraft_departures[["tail_overdue"]],
         aircraft_profile[["tail_seats"]],
         flight_number_reliability,
         origin_schedule_load,
         aircraft_age,
+        aircraft_turnaround,
         # Without the month: one year of history cannot teach a season, only memorise it.
         schedule_clock[["dep_local_hour", "dep_day_of_week", "scheduled_minutes"]],
     ],
-    description="v1 without its noisiest features, plus airport, weather, aircraft and the schedule of the day.",
+    description="v1 without its noisiest features, plus weather, airport, aircraft, schedule and what is late for it.",
     owner=OWNER,
     tags=SERVICE_TAGS,
 )

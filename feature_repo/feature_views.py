@@ -13,6 +13,7 @@ from feast import FeatureView, Field
 from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
 
 OWNER = "feature-team@example.org"
+CONGESTION_WINDOWS = ("1h", "3h")
 RELIABILITY_WINDOWS = ("1d", "7d", "30d")
 
 
@@ -50,28 +51,44 @@ def reliability_fields(prefix: str, who: str) -> list[Field]:
     return fields
 
 
+def mean_dep_delay_fields(prefix: str, who: str) -> list[Field]:
+    """Mean departure delay over each congestion window."""
+    return [
+        field(
+            f"{prefix}_mean_dep_delay_{window}",
+            Float64,
+            f"Mean departure delay of the flights {who} that left in the last {window}; early is negative.",
+            "minutes",
+            window=window,
+        )
+        for window in CONGESTION_WINDOWS
+    ]
+
+
+def overdue_field(prefix: str, who: str, window: str) -> Field:
+    """Flights that should have left within the window and neither did nor are known to be cancelled."""
+    text = f"Flights {who} that were to leave in the last {window}, but have not and are not known to be cancelled."
+    return field(f"{prefix}_overdue", Int64, text, "flights", window=window)
+
+
 origin_congestion = FeatureView(
     name="origin_congestion",
     entities=[origin],
     ttl=timedelta(hours=1),
     schema=[
         field(f"origin_departures_{w}", Int64, f"Flights that left the airport in the last {w}.", "flights", window=w)
-        for w in ("1h", "3h")
+        for w in CONGESTION_WINDOWS
     ]
-    + [
-        field(
-            f"origin_mean_dep_delay_{w}",
-            Float64,
-            f"Mean departure delay of the flights that left the airport in the last {w}; early is negative.",
-            "minutes",
-            window=w,
-        )
-        for w in ("1h", "3h")
-    ],
-    source=delta_source("origin_congestion", "Departure events, summarised every 15 minutes."),
+    + mean_dep_delay_fields("origin", "from this airport")
+    + [overdue_field("origin", "from this airport", "4h")],
+    source=delta_source("origin_congestion", "Departures, and the schedule they are missing from, every 15 minutes."),
     description="How busy and how late the departure airport has just been.",
     owner=OWNER,
-    tags={"grid": "15min", "source": "departures", "missing": "no recent departures known for this airport"},
+    tags={
+        "grid": "15min",
+        "source": "departures, schedule, cancellations",
+        "missing": "no recent departures known for this airport",
+    },
 )
 
 origin_weather = FeatureView(
@@ -104,6 +121,21 @@ carrier_origin_reliability = FeatureView(
     description="How reliable the carrier has been at the departure airport.",
     owner=OWNER,
     tags={"grid": "1h", "source": "arrivals, departures, cancellations", "missing": "carrier not seen at this airport"},
+)
+
+carrier_origin_congestion = FeatureView(
+    name="carrier_origin_congestion",
+    entities=[carrier, origin],
+    ttl=timedelta(hours=1),
+    schema=mean_dep_delay_fields("carrier_origin", "of the carrier from this airport"),
+    source=delta_source("carrier_origin_congestion", "Departure events, summarised every 15 minutes."),
+    description="How late the carrier has just been at the departure airport.",
+    owner=OWNER,
+    tags={
+        "grid": "15min",
+        "source": "departures",
+        "missing": "no recent departures of the carrier known at this airport",
+    },
 )
 
 route_reliability = FeatureView(
@@ -141,11 +173,22 @@ dest_arrivals = FeatureView(
             window=w,
         )
         for w in ("3h", "6h", "24h")
+    ]
+    + [
+        field(
+            f"dest_mean_enroute_delay_{w}",
+            Float64,
+            "Mean of arrival less departure delay of the flights from New York that landed there in the last "
+            f"{w}: the day's winds, and queues on the way; time made up is negative.",
+            "minutes",
+            window=w,
+        )
+        for w in ("6h", "24h")
     ],
-    source=delta_source("dest_arrivals", "Arrival events, summarised every hour."),
-    description="How late flights have just been landing at the destination.",
+    source=delta_source("dest_arrivals", "Arrival events, with their departures, summarised every hour."),
+    description="How late flights have just been landing at the destination, and how much of that they met on the way.",
     owner=OWNER,
-    tags={"grid": "1h", "source": "arrivals", "missing": "no recent arrivals known at this destination"},
+    tags={"grid": "1h", "source": "arrivals, departures", "missing": "no recent arrivals known at this destination"},
 )
 
 aircraft_rotation = FeatureView(
@@ -154,12 +197,49 @@ aircraft_rotation = FeatureView(
     ttl=timedelta(hours=48),
     schema=[
         field("tail_last_arr_delay", Float64, "Arrival delay of the aircraft's last completed flight.", "minutes"),
+        field(
+            "tail_last_landing_minute",
+            Int64,
+            "When the aircraft completed its last flight, in whole minutes since 1970-01-01T00:00Z.",
+            "minutes",
+        ),
         field("tail_landings_24h", Int64, "Flights the aircraft completed in the last 24h.", "flights", window="24h"),
     ],
     source=delta_source("aircraft_rotation", "Arrival events, a row each time the aircraft's window changes."),
     description="How the aircraft's day is going.",
     owner=OWNER,
     tags={"grid": "15min", "source": "arrivals", "missing": "aircraft has not landed in two days"},
+)
+
+aircraft_departures = FeatureView(
+    name="aircraft_departures",
+    entities=[tailnum],
+    ttl=timedelta(hours=48),
+    schema=[
+        field(
+            "tail_last_departure_minute",
+            Int64,
+            "When the aircraft last left New York, in whole minutes since 1970-01-01T00:00Z.",
+            "minutes",
+        ),
+        field(
+            "tail_last_scheduled_minutes",
+            Int64,
+            "Scheduled time from gate to gate of the flight on which the aircraft last left New York.",
+            "minutes",
+        ),
+        overdue_field("tail", "of the aircraft", "6h"),
+    ],
+    source=delta_source(
+        "aircraft_departures", "A row when the aircraft leaves or is overdue, and when it no longer is."
+    ),
+    description="Where the aircraft is in its day: what it left behind, and what it is late for.",
+    owner=OWNER,
+    tags={
+        "grid": "15min",
+        "source": "departures, schedule, cancellations",
+        "missing": "aircraft has neither left nor been overdue in two days",
+    },
 )
 
 aircraft_profile = FeatureView(

@@ -9,7 +9,7 @@ from data_sources import flight_request
 from feast import Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64
-from feature_views import OWNER, aircraft_profile
+from feature_views import OWNER, aircraft_departures, aircraft_profile, aircraft_rotation
 
 
 @on_demand_feature_view(
@@ -71,4 +71,57 @@ def aircraft_age(inputs):
             None if missing(built) else float(moment.year - built)
             for built, moment in zip(inputs["tail_year_built"], inputs["scheduled_departure"])
         ]
+    }
+
+
+@on_demand_feature_view(
+    sources=[
+        aircraft_departures[["tail_last_departure_minute", "tail_last_scheduled_minutes"]],
+        aircraft_rotation[["tail_last_landing_minute"]],
+        flight_request,
+    ],
+    schema=[
+        Field(name="tail_hours_since_departure", dtype=Float64),
+        Field(name="tail_hours_since_landing", dtype=Float64),
+        Field(name="tail_hours_to_spare", dtype=Float64),
+    ],
+    mode="python",
+    description="How long the aircraft has been away, and whether it can be back for this flight.",
+    owner=OWNER,
+    tags={
+        "source": "request, aircraft_departures, aircraft_rotation",
+        "tail_hours_since_departure": "From the aircraft's last known departure to the scheduled one, in hours.",
+        "tail_hours_since_landing": "From the aircraft's last known landing to the scheduled departure, in hours.",
+        "tail_hours_to_spare": (
+            "What is left of that when the aircraft flies straight back, as long as it was scheduled to fly there: "
+            "from where it has landed or, while it is on its way, from there once it has; in hours."
+        ),
+    },
+)
+def aircraft_turnaround(inputs):
+    from datetime import timezone
+
+    def missing(number):
+        return number is None or number != number
+
+    def hours_since(minute, moment):
+        if missing(minute):
+            return None
+        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+        return moment.timestamp() / 3600 - minute / 60
+
+    def to_spare(away, landed, minutes):
+        if away is None or missing(minutes):
+            return None
+        return landed - minutes / 60 if landed is not None and landed < away else away - 2 * minutes / 60
+
+    moments = inputs["scheduled_departure"]
+    away = [hours_since(*pair) for pair in zip(inputs["tail_last_departure_minute"], moments)]
+    landed = [hours_since(*pair) for pair in zip(inputs["tail_last_landing_minute"], moments)]
+    return {
+        "tail_hours_since_departure": away,
+        "tail_hours_since_landing": landed,
+        "tail_hours_to_spare": [
+            to_spare(*triple) for triple in zip(away, landed, inputs["tail_last_scheduled_minutes"])
+        ],
     }

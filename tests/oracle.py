@@ -33,10 +33,12 @@ VIEWS: dict[str, tuple[int | None, int | None]] = {
     "origin_congestion": (HOUR, 15 * MINUTE),
     "origin_weather": (3 * HOUR, None),
     "carrier_origin_reliability": (6 * HOUR, HOUR),
+    "carrier_origin_congestion": (HOUR, 15 * MINUTE),
     "route_reliability": (DAY, 6 * HOUR),
     "route_profile": (None, DAY),
     "dest_arrivals": (3 * HOUR, HOUR),
     "aircraft_rotation": (48 * HOUR, 15 * MINUTE),
+    "aircraft_departures": (48 * HOUR, 15 * MINUTE),
     "aircraft_profile": (None, None),
     "flight_number_reliability": (31 * DAY, DAY),
     "origin_schedule_load": (None, HOUR),
@@ -47,10 +49,12 @@ KEYS = {
     "origin_congestion": ("origin",),
     "origin_weather": ("origin",),
     "carrier_origin_reliability": ("carrier", "origin"),
+    "carrier_origin_congestion": ("carrier", "origin"),
     "route_reliability": ("origin", "dest"),
     "route_profile": ("origin", "dest"),
     "dest_arrivals": ("dest",),
     "aircraft_rotation": ("tailnum",),
+    "aircraft_departures": ("tailnum",),
     "aircraft_profile": ("tailnum",),
     "flight_number_reliability": ("carrier", "flight_number"),
     "origin_schedule_load": ("origin", "departure_hour"),
@@ -123,6 +127,11 @@ class Events:
         """The delays of the events with `start` <= time < `end`."""
         return self.delay[np.searchsorted(self.at, start) : np.searchsorted(self.at, end)]
 
+    def last(self, start: int, end: int) -> int | None:
+        """When the last of them happened, in whole minutes since 1970."""
+        times = self.at[(self.at >= start) & (self.at < end)]
+        return int(times.max()) // MINUTE if len(times) else None
+
 
 NOTHING = Events(np.array([], dtype="int64"), np.array([], dtype="float64"))
 
@@ -141,18 +150,27 @@ class Oracle:
         landed, left = flights.arr_delay.notna(), flights.dep_delay.notna()
         self._kinds = {
             "arrivals": (flights[landed], flights.arrived_at[landed], "arr_delay"),
+            "flights": (
+                flights[landed & left].assign(picked_up=flights.arr_delay - flights.dep_delay),
+                np.maximum(flights.arrived_at, flights.departed_at)[landed & left],
+                "picked_up",
+            ),
             "departures": (flights[left], flights.departed_at[left], "dep_delay"),
             "cancellations": (flights[~left], flights.scheduled_departure[~left] + 6 * HOUR, "dep_delay"),
         }
         self._index: dict[tuple, dict[Any, Events]] = {}
         # The one rule of the flight suites that real rows break: no scheduled destination is nearer than 50 miles.
         held = ~flights.distance.between(50, 6000) | (flights.scheduled_arrival <= flights.scheduled_departure)
+        # Scheduled minutes of what left: a flight in quarantine is on no schedule.
+        listed = flights.scheduled_arrival.sub(flights.scheduled_departure).div(MINUTE).where(~held)
+        self._kinds["listed"] = (flights[left].assign(minutes=listed), flights.departed_at[left], "minutes")
         self.quarantined_flights = flights[held]
         self.schedule = flights[~held].assign(known_at=flights.scheduled_departure - 28 * DAY)
         self._schedule_groups = {
             keys: self.schedule.groupby(list(keys)).groups
             for keys in (("origin", "departure_hour"), ("origin", "dest"))
         }
+        self._awaited: dict[tuple[str, ...], dict[tuple, pd.DataFrame]] = {}
         self._scheduled_ids = set(self.schedule.flight_id)
         self.weather, self.quarantined_weather = self._read_weather()
         self._weather_of = dict(list(self.weather.groupby("origin")))
@@ -167,6 +185,16 @@ class Oracle:
             found |= {name: row.values[name] if row and fresh else None for name in self.names(view)}
         built, year = found["tail_year_built"], timestamp(flight["scheduled_departure"]).year
         found["tail_age_years"] = None if built is None else float(year - built)
+        for event in ("departure", "landing"):
+            minute = found[f"tail_last_{event}_minute"]
+            since = None if minute is None else (flight["scheduled_departure"] - minute * MINUTE) / HOUR
+            found[f"tail_hours_since_{event}"] = since
+        away, landed = found["tail_hours_since_departure"], found["tail_hours_since_landing"]
+        minutes, spare = found["tail_last_scheduled_minutes"], None
+        if away is not None and minutes is not None:
+            back = landed is not None and landed < away
+            spare = landed - minutes / 60 if back else away - minutes / 30
+        found["tail_hours_to_spare"] = spare
         return found
 
     def row(self, view: str, flight: dict[str, Any], moment: int) -> Row | None:
@@ -202,15 +230,22 @@ class Oracle:
     # ---- one method a view: the newest row at or before the moment --------------------------------------------------
 
     def _origin_congestion(self, origin: str, moment: int) -> Row | None:
-        left = self._events("departures", origin=origin)
+        return self._congestion("origin", moment, origin=origin)
+
+    def _carrier_origin_congestion(self, carrier: str, origin: str, moment: int) -> Row | None:
+        return self._congestion("carrier_origin", moment, carrier=carrier, origin=origin)
+
+    def _congestion(self, prefix: str, moment: int, **key: str) -> Row | None:
+        """More than the view has, for a carrier: `features` takes what it names."""
+        left = self._events("departures", **key)
         at = self._heartbeat([left], moment, 15 * MINUTE)
         if at is None:
             return None
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {f"{prefix}_overdue": self._overdue(at, 4 * HOUR, **key)}
         for window, length in (("1h", HOUR), ("3h", 3 * HOUR)):
             delays = left.between(at - length, at)
-            values[f"origin_departures_{window}"] = len(delays)
-            values[f"origin_mean_dep_delay_{window}"] = mean(delays)
+            values[f"{prefix}_departures_{window}"] = len(delays)
+            values[f"{prefix}_mean_dep_delay_{window}"] = mean(delays)
         return Row(at, values)
 
     def _origin_weather(self, origin: str, moment: int) -> Row | None:
@@ -257,7 +292,10 @@ class Oracle:
         at = self._heartbeat([landed], moment, HOUR)
         if at is None:
             return None
-        return Row(at, {f"dest_mean_arr_delay_{h}h": mean(landed.between(at - h * HOUR, at)) for h in (3, 6, 24)})
+        values = {f"dest_mean_arr_delay_{h}h": mean(landed.between(at - h * HOUR, at)) for h in (3, 6, 24)}
+        flown = self._events("flights", dest=dest)
+        values |= {f"dest_mean_enroute_delay_{h}h": mean(flown.between(at - h * HOUR, at)) for h in (6, 24)}
+        return Row(at, values)
 
     def _aircraft_rotation(self, tailnum: str, moment: int) -> Row | None:
         """An aircraft that has not landed in two days has no last flight: the view's `missing` tag says so."""
@@ -268,7 +306,36 @@ class Oracle:
         recent = landed.between(at - 2 * DAY, at)
         values = {
             "tail_last_arr_delay": float(recent[-1]) if len(recent) else None,
+            "tail_last_landing_minute": landed.last(at - 2 * DAY, at),
             "tail_landings_24h": len(landed.between(at - DAY, at)),
+        }
+        return Row(at, values)
+
+    def _aircraft_departures(self, tailnum: str, moment: int) -> Row | None:
+        """A row when the aircraft leaves and two days later, when a flight is overdue and when it no longer is.
+
+        The latter is told from the counts themselves: at a grid point a flight is awaited that was not at the one
+        before, or the other way round.
+        """
+        left = self._events("departures", tailnum=tailnum)
+        rows = [self._on_change(left, moment, 15 * MINUTE, (2 * DAY,))]
+        awaited = self._awaited_by(("tailnum",)).get((tailnum,))
+        if awaited is not None:
+            last = min(moment, self.until) // (15 * MINUTE) * (15 * MINUTE)
+            for flight in awaited[awaited.scheduled_departure < last].itertuples():
+                first = flight.scheduled_departure // (15 * MINUTE) * (15 * MINUTE) + 15 * MINUTE
+                points = np.arange(first, min(last, first + 7 * HOUR) + 1, 15 * MINUTE)
+                waited = (points <= flight.ended_at) & (points <= flight.scheduled_departure + 6 * HOUR)
+                changed = points[waited != np.concatenate([[False], waited[:-1]])]
+                rows.append(int(changed.max(initial=-1)))
+        at = max((row for row in rows if row is not None), default=-1)
+        if at < 0:
+            return None
+        minutes = self._events("listed", tailnum=tailnum).between(at - 2 * DAY, at)
+        values = {
+            "tail_last_departure_minute": left.last(at - 2 * DAY, at),
+            "tail_last_scheduled_minutes": none_if_nan(minutes[-1]) if len(minutes) else None,
+            "tail_overdue": self._overdue(at, 6 * HOUR, tailnum=tailnum),
         }
         return Row(at, values)
 
@@ -332,6 +399,23 @@ class Oracle:
         rows = np.concatenate([entered, *(entered + length for length in windows)])
         rows = rows[rows <= min(moment, self.until)]
         return int(rows.max()) if len(rows) else None
+
+    def _overdue(self, at: int, patience: int, **key: str) -> int:
+        """Scheduled flights of a key that were to leave in the `patience` before `at` and at `at` are still awaited."""
+        awaited = self._awaited_by(tuple(key)).get(tuple(key.values()))
+        if awaited is None:
+            return 0
+        due = (awaited.scheduled_departure >= at - patience) & (awaited.scheduled_departure < at)
+        return int((due & (awaited.ended_at >= at)).sum())
+
+    def _awaited_by(self, keys: tuple[str, ...]) -> dict[tuple, pd.DataFrame]:
+        """By key, the scheduled flights and when it was known that they had left or were cancelled."""
+        if keys not in self._awaited:
+            flown = self.schedule.dep_delay.notna()
+            ended = self.schedule.departed_at.where(flown, self.schedule.scheduled_departure + 6 * HOUR)
+            awaited = self.schedule.assign(ended_at=ended)[[*keys, "scheduled_departure", "ended_at"]]
+            self._awaited[keys] = dict(list(awaited.dropna().groupby(list(keys))))
+        return self._awaited[keys]
 
     def _published(self, keys: tuple[str, ...], key: tuple, moment: int, grid: int) -> pd.DataFrame:
         """The schedule entries of a key that lie in grid cells that were over by `moment`."""
@@ -413,14 +497,20 @@ def _reliability_names(prefix: str) -> list[str]:
 
 FEATURES: dict[str, list[str]] = {
     "origin_congestion": [
-        f"origin_{statistic}_{window}" for window in ("1h", "3h") for statistic in ("departures", "mean_dep_delay")
+        "origin_overdue",
+        *(f"origin_{statistic}_{window}" for window in ("1h", "3h") for statistic in ("departures", "mean_dep_delay")),
     ],
     "origin_weather": [name for name, _, _ in WEATHER.values()],
     "carrier_origin_reliability": _reliability_names("carrier_origin"),
+    "carrier_origin_congestion": [f"carrier_origin_mean_dep_delay_{window}" for window in ("1h", "3h")],
     "route_reliability": _reliability_names("route"),
     "route_profile": ["route_distance_miles"],
-    "dest_arrivals": [f"dest_mean_arr_delay_{window}" for window in ("3h", "6h", "24h")],
-    "aircraft_rotation": ["tail_last_arr_delay", "tail_landings_24h"],
+    "dest_arrivals": [
+        *(f"dest_mean_arr_delay_{window}" for window in ("3h", "6h", "24h")),
+        *(f"dest_mean_enroute_delay_{window}" for window in ("6h", "24h")),
+    ],
+    "aircraft_rotation": ["tail_last_arr_delay", "tail_last_landing_minute", "tail_landings_24h"],
+    "aircraft_departures": ["tail_last_departure_minute", "tail_last_scheduled_minutes", "tail_overdue"],
     "aircraft_profile": ["tail_seats", "tail_year_built"],
     "flight_number_reliability": [
         f"flight_number_{statistic}_30d" for statistic in ("late_rate", "mean_arr_delay", "landings")

@@ -191,11 +191,17 @@ def test_the_views_that_no_service_reads_whole_are_right_too(store, entities, ex
     known = {feature for features in FEATURES.values() for feature in features} | {"flight_id"}
     spine = {*FEATURES["flight_schedule"], *FEATURES["flight_outcome"]}
     assert {feature.name for view in store.list_feature_views() for feature in view.features} == known - {"flight_id"}
-    assert known - served - spine - {"flight_id"} == {"tail_year_built"}
+    hidden = {  # what on-demand features alone read
+        "tail_year_built": "aircraft_profile",
+        "tail_last_landing_minute": "aircraft_rotation",
+        "tail_last_departure_minute": "aircraft_departures",
+        "tail_last_scheduled_minutes": "aircraft_departures",
+    }
+    assert known - served - spine - {"flight_id"} == set(hidden)
     found = store.get_historical_features(
-        entities[["tailnum", "event_timestamp"]], ["aircraft_profile:tail_year_built"]
+        entities[["tailnum", "event_timestamp"]], [f"{view}:{feature}" for feature, view in hidden.items()]
     )
-    assert_same(found.to_df(), expected, ["tail_year_built"], pairs)
+    assert_same(found.to_df(), expected, list(hidden), pairs)
 
 
 def test_sampled_pairs_meet_every_case(oracle, pairs, expected):
@@ -205,7 +211,9 @@ def test_sampled_pairs_meet_every_case(oracle, pairs, expected):
         assert expected[feature].map(plain).notna().any(), feature
     for view, features in FEATURES.items():
         assert expected[features[0]].map(plain).isna().any(), view
-    assert expected.tail_landings_24h.map(plain).eq(0).any()
+    for feature in ("tail_landings_24h", "tail_overdue", "origin_overdue"):
+        assert expected[feature].map(plain).eq(0).any(), feature
+        assert expected[feature].map(plain).gt(0).any(), feature
 
 
 # ---- quarantine -----------------------------------------------------------------------------------------------------

@@ -336,11 +336,13 @@ def test_an_aircraft_is_unknown_or_not_given(service, complete):
     unknown = service.predict(complete | {"tailnum": "NOSUCH"})
     assert unknown.json["warnings"] == [
         "aircraft_rotation: aircraft has not landed in two days",
+        "aircraft_departures: aircraft has neither left nor been overdue in two days",
         "aircraft_profile: unknown aircraft",
     ]
     absent = service.predict({name: value for name, value in complete.items() if name != "tailnum"})
     assert absent.json["warnings"] == [
         "aircraft_rotation: no tailnum given",
+        "aircraft_departures: no tailnum given",
         "aircraft_profile: no tailnum given",
     ]
     assert unknown.json["probability"] == absent.json["probability"] != service.predict(complete).json["probability"]

@@ -186,6 +186,36 @@ def test_destination_means_have_their_own_windows():
     assert means["19:00"] == (None, 10.0, 20.0)
 
 
+def test_delay_picked_up_on_the_way_is_the_arrival_less_the_departure_delay():
+    """Of each flight that landed in the last day; one whose departure is unknown is in no mean, nor one not landed."""
+    rows = compute(
+        "dest_arrivals",
+        span("12:00", "13:00"),
+        departures=[
+            left("10:00", 40, flight_id="a"),
+            left("10:30", -5, flight_id="b"),
+            left("11:00", 9, flight_id="c"),
+        ],
+        arrivals=[
+            landed("12:10", 25, flight_id="a"),
+            landed("12:20", 0, flight_id="b"),
+            landed("12:30", 7, flight_id="d"),
+        ],
+    )
+    assert by_clock(rows, "dest_mean_enroute_delay_24h") == {"13:00": (-15 + 5) / 2}
+
+
+def test_delay_picked_up_on_the_way_counts_once_both_ends_are_known():
+    """Should a feed say that a flight left after it landed, it counts from then; if it took over a day, never."""
+    rows = compute(
+        "dest_arrivals",
+        span("12:00", "14:00"),
+        departures=[left("13:20", 4, flight_id="a"), left("2013-06-30T12:00", 9, flight_id="b")],
+        arrivals=[landed("12:10", 10, flight_id="a"), landed("12:20", 99, flight_id="b")],
+    )
+    assert by_clock(rows, "dest_mean_enroute_delay_24h") == {"13:00": None, "14:00": 6.0}
+
+
 # ---- heartbeat and on-change ----------------------------------------------------------------------------------------
 
 
@@ -267,6 +297,183 @@ def test_a_flight_number_has_a_row_a_day_it_lands_and_an_empty_one_thirty_days_l
         [utc("2013-08-01"), 0.0, 10.0, 1],
         [utc("2013-08-03"), None, None, 0],
     ]
+
+
+# ---- what is overdue -----------------------------------------------------------------------------------------------
+
+ONE = {"flight_id": "one"}
+CONGESTION_ROWS = [left("06:00", flight_id="before")]  # so that the airport has rows at all
+
+
+def overdue(ends: dict[str, list[dict[str, Any]]], *departs: str) -> dict[str, Any]:
+    """How many flights are overdue at JFK, by the clock from 11:45 to 17:00, where it is not none."""
+    schedule = [entry(departure, **({"flight_id": "one"} if len(departs) == 1 else {})) for departure in departs]
+    events = {"schedule": schedule, **ends, "departures": CONGESTION_ROWS + ends.get("departures", [])}
+    rows = by_clock(compute("origin_congestion", span("11:30", "17:00"), **events), "origin_overdue")
+    return {clock: count for clock, count in rows.items() if count}
+
+
+def clocks(first: str, last: str) -> list[str]:
+    return pd.date_range(utc(first), utc(last), freq="15min").strftime("%H:%M").tolist()
+
+
+@pytest.mark.parametrize(
+    ("departs", "first"), [("12:00", "12:15"), ("12:01", "12:15"), ("12:14", "12:15"), ("12:15", "12:30")]
+)
+@pytest.mark.parametrize(("leaves", "last"), [("13:01", "13:00"), ("13:14", "13:00"), ("13:15", "13:15")])
+def test_a_flight_is_overdue_from_the_first_grid_point_after_its_time_to_the_last_at_which_it_has_not_left(
+    departs, first, leaves, last
+):
+    """On a grid point it is not yet late, nor has it left: what happens at a moment is known after it."""
+    found = overdue({"departures": [left(leaves, **ONE)]}, departs)
+    assert found == dict.fromkeys(clocks(first, last), 1)
+
+
+@pytest.mark.parametrize("leaves", ["11:20", "11:59", "12:00", "12:07", "12:14"])
+def test_a_flight_that_leaves_early_or_before_the_next_grid_point_was_never_overdue(leaves):
+    """Nobody looked while it was late."""
+    assert overdue({"departures": [left(leaves, **ONE)]}, "12:00") == {}
+
+
+@pytest.mark.parametrize("departs", ["12:00", "12:07", "12:14"])
+@pytest.mark.parametrize("leaves", [None, "16:59"])
+def test_a_flight_that_does_not_leave_is_given_up_four_hours_after_its_time(departs, leaves):
+    """The row of 16:00 holds [12:00, 16:00), that of 16:15 nothing of it: the window leaves with the cell."""
+    departures = [left(leaves, **ONE)] if leaves else []
+    assert overdue({"departures": departures}, departs) == dict.fromkeys(clocks("12:15", "16:00"), 1)
+
+
+def test_a_cancelled_flight_is_overdue_until_its_cancellation_is_known():
+    """Known at 13:20, it is missing from the row of 13:30 on; known before its time, it is never overdue."""
+    cancelled = event("13:20", **ONE)
+    assert overdue({"cancellations": [cancelled]}, "12:00") == dict.fromkeys(clocks("12:15", "13:15"), 1)
+    assert overdue({"cancellations": [event("09:00", **ONE)]}, "12:00") == {}
+
+
+def test_flights_overdue_together_are_counted_each_at_its_own_airport():
+    """Two at JFK, one at EWR, none at LGA."""
+    schedule = [
+        entry("12:00", flight_id="a"),
+        entry("12:20", flight_id="b"),
+        entry("12:00", flight_id="c", origin="EWR"),
+    ]
+    departures = [left("06:00", origin=origin) for origin in ("JFK", "EWR", "LGA")]
+    rows = compute("origin_congestion", span("12:30", "12:45"), schedule=schedule, departures=departures)
+    assert rows.set_index("origin").origin_overdue.to_dict() == {"EWR": 1, "JFK": 2, "LGA": 0}
+
+
+def test_recent_delays_are_those_of_the_carrier_at_the_airport():
+    """Of one hour and of three; another carrier's, and its own elsewhere, are not among them."""
+    departures = [
+        left("10:01", 30),
+        left("12:01", 10),
+        left("12:02", 99, carrier="HA"),
+        left("12:03", 99, origin="EWR"),
+    ]
+    rows = compute("carrier_origin_congestion", span("12:45", "13:15"), departures=departures)
+    means = rows[(rows.carrier == "B6") & (rows.origin == "JFK")]
+    found = by_clock(means, "carrier_origin_mean_dep_delay_1h", "carrier_origin_mean_dep_delay_3h")
+    assert found == {"13:00": (10.0, 20.0), "13:15": (None, 10.0)}
+
+
+def test_a_flight_is_not_overdue_before_it_was_on_the_schedule():
+    """An entry that comes out when its flight should have left already counts from the next grid point after that."""
+    late = entry("12:00", **ONE) | {"event_timestamp": utc("13:05"), "created_timestamp": utc("13:05")}
+    rows = compute("origin_congestion", span("12:30", "13:30"), schedule=[late], departures=CONGESTION_ROWS)
+    assert by_clock(rows, "origin_overdue") == {"12:45": 0, "13:00": 0, "13:15": 1, "13:30": 1}
+
+
+def test_what_is_overdue_does_not_make_a_roster():
+    """Of an airport from which nothing has left there is no row: the schedule is no sign that its feed is alive."""
+    assert compute("origin_congestion", span("12:00", "13:00"), schedule=[entry("12:00", **ONE)]).empty
+
+
+def test_a_row_about_overdue_flights_is_created_when_the_last_thing_it_says_was_learnt():
+    """A schedule entry or a cancellation that was reported late makes the rows it changes as new as itself."""
+    learnt = {"created_timestamp": utc("15:00")}
+    for late in ({"schedule": [entry("12:00", **ONE) | learnt]}, {"cancellations": [event("12:20", **ONE) | learnt]}):
+        events = {"schedule": [entry("12:00", **ONE)], "departures": CONGESTION_ROWS} | late
+        rows = by_clock(compute("origin_congestion", span("11:45", "12:30"), **events), "created_timestamp")
+        first = "12:15" if "schedule" in late else "12:30"
+        assert rows == {clock: utc("15:00") if clock >= first else utc(clock) for clock in ("12:00", "12:15", "12:30")}
+
+
+def test_an_aircraft_has_a_row_when_it_leaves_and_when_it_is_overdue_and_when_it_no_longer_is():
+    """Two hours late for its second flight; two days after it left, nothing is known of it any more."""
+    rows = compute(
+        "aircraft_departures",
+        span("2013-07-01", "2013-07-10"),
+        schedule=[entry("06:00", flight_id="first"), entry("12:00", **ONE)],
+        departures=[left("05:58", flight_id="first"), left("14:00", **ONE)],
+    )
+    columns = ["event_timestamp", "tail_last_departure_minute", "tail_overdue"]
+    found = rows[columns].astype(object).where(rows[columns].notna(), None)
+    first, second = (int(utc(clock).timestamp()) // 60 for clock in ("05:58", "14:00"))
+    assert found.values.tolist() == [
+        [utc("06:00"), first, 0],
+        [utc("12:15"), first, 1],
+        [utc("14:15"), second, 0],
+        [utc("2013-07-03T06:00"), second, 0],
+        [utc("2013-07-03T14:15"), None, 0],
+    ]
+
+
+def test_the_last_departure_says_how_long_its_flight_was_to_take():
+    """As the schedule said when it left: not what came out later, nor more than thirty days before, nor of nobody."""
+    hours = {"12:00": 1, "12:20": 2, "12:40": 3, "13:00": 4}
+    schedule = [
+        entry(departs, flight_id=departs, scheduled_arrival=utc(departs) + count * HOUR)
+        for departs, count in hours.items()
+    ]
+    schedule[1]["event_timestamp"] = utc("12:21")
+    schedule[2]["event_timestamp"] = utc("12:40") - 30 * DAY - MINUTE
+    departures = [left(departs, flight_id=departs) for departs in (*hours, "13:20")]
+    rows = compute("aircraft_departures", span("12:00", "13:40"), schedule=schedule, departures=departures)
+    assert by_clock(rows, "tail_last_scheduled_minutes") == {
+        "12:15": 60, "12:30": None, "12:45": None, "13:15": 240, "13:30": None,
+    }  # fmt: skip
+
+
+def test_of_two_departures_in_one_cell_the_later_one_counts():
+    """Its own scheduled time, with its own moment."""
+    schedule = [
+        entry("12:00", flight_id="a", scheduled_arrival=utc("15:00")),
+        entry("12:05", flight_id="b", scheduled_arrival=utc("13:00")),
+    ]
+    departures = [left("12:09", flight_id="b"), left("12:01", flight_id="a")]
+    rows = compute("aircraft_departures", span("12:00", "12:15"), schedule=schedule, departures=departures)
+    columns = ["tail_last_departure_minute", "tail_last_scheduled_minutes"]
+    assert rows[columns].values.tolist() == [[int(utc("12:09").timestamp()) // 60, 55]]
+
+
+def test_an_aircraft_is_waited_for_six_hours():
+    """Of a flight that neither leaves nor is cancelled there are two rows: it is overdue, and it no longer is."""
+    rows = compute("aircraft_departures", span("2013-07-01", "2013-07-10"), schedule=[entry("12:07", **ONE)])
+    assert by_clock(rows, "tail_overdue") == {"12:15": 1, "18:15": 0}
+    assert rows.tail_last_departure_minute.isna().all()
+
+
+def test_a_flight_that_leaves_with_another_aircraft_leaves_the_listed_one_waiting():
+    """Late events are computed again for their own aircraft alone, so a row must not hang on another one's."""
+    rows = compute(
+        "aircraft_departures",
+        span("12:00", "13:00"),
+        schedule=[entry("12:00", **ONE)],
+        departures=[left("12:20", tailnum="N2", **ONE)],
+    )
+    assert rows[["tailnum", "tail_overdue", "event_timestamp"]].values.tolist() == [
+        ["N1", 1, utc("12:15")], ["N2", 0, utc("12:30")],
+    ]  # fmt: skip
+
+
+def test_the_last_landing_is_passed_on_as_a_minute():
+    """Of two landings in one cell the later one; none, once two days are over."""
+    rows = compute(
+        "aircraft_rotation", span("2013-07-01", "2013-07-10"), arrivals=[landed("12:02:59"), landed("12:09:30")]
+    )
+    minutes = [int(utc("12:09").timestamp()) // 60] * 2
+    assert rows.tail_last_landing_minute[:2].tolist() == minutes
+    assert rows.tail_last_landing_minute[2:].isna().all()
 
 
 # ---- the schedule, and events passed on -----------------------------------------------------------------------------
