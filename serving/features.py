@@ -7,7 +7,7 @@ view's ttl of `as_of`, as in the training set. On-demand features run the regist
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,10 @@ from feast.type_map import feast_value_type_to_python_type
 
 from validation.contract import FeatureInterface, StoredView
 
-Found = dict[str, tuple[Any, datetime]]
+Request = Mapping[str, Any]
+Keys = Mapping[str, Any]  # value by join key, None where the request has none
+Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp and values of the row of its key
+SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
 
 
 class AsOfTooEarly(ValueError):
@@ -32,10 +35,12 @@ class StoreUnavailable(RuntimeError):
 
 @dataclass
 class FeatureRow:
-    """One request's features: value by name, row age by stored view, and warnings for people."""
+    """One request's features: value by name, row age by stored view, views without a row of use, and warnings."""
 
     values: dict[str, Any] = field(default_factory=dict)
     ages: dict[str, timedelta] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -75,29 +80,53 @@ class FeatureReader:
         self._interface = interface
         self._on_demand = [store.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
 
-    def read(self, request: dict[str, Any], as_of: datetime) -> FeatureRow:
-        """Features for one request, as of a moment in UTC. Raises AsOfTooEarly, StoreUnavailable."""
-        row = FeatureRow()
-        keys = {key.name: key.of(request[key.request_field]) for key in self._interface.join_keys}
+    def read(self, requests: Sequence[Request], as_of: Sequence[datetime]) -> list[FeatureRow | AsOfTooEarly]:
+        """Features for each request, each as of its moment in UTC, or why it has none. Raises StoreUnavailable."""
+        keys = [
+            {key.name: key.of(request[key.request_field]) for key in self._interface.join_keys} for request in requests
+        ]
         found = self._lookup(keys)
-        for view in self._interface.stored_views:
-            self._take(view, keys, found, as_of, row)
-        inputs = {name: [value] for name, value in (request | row.values).items()}
+        outcomes = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
+        there = [
+            (request, of_row, row)
+            for request, of_row, row in zip(requests, keys, outcomes, strict=True)
+            if isinstance(row, FeatureRow)
+        ]
         for described, on_demand in zip(self._interface.on_demand_views, self._on_demand, strict=True):
-            computed = on_demand.transform_dict({name: inputs[name] for name in described.inputs})
-            row.values |= {name: computed[name][0] for name in described.features}
-        row.values |= {name: keys[name] for name in self._interface.categories}
-        return row
+            inputs = {
+                name: [request[name] if name in request else row.values[name] for request, _, row in there]
+                for name in described.inputs
+            }
+            computed = on_demand.transform_dict(inputs) if there else {}
+            for name in described.features if there else ():
+                for (_, _, row), value in zip(there, computed[name], strict=True):
+                    row.values[name] = value
+        for _, of_row, row in there:
+            row.values |= {name: of_row[name] for name in self._interface.categories}
+        return outcomes
 
-    def _lookup(self, keys: dict[str, Any]) -> Found:
-        """Value and event timestamp by feature, for the views whose keys are all there. Raises StoreUnavailable."""
-        views = [view for view in self._interface.stored_views if all(keys[key] is not None for key in view.join_keys)]
-        if not views:
-            return {}
+    def _lookup(self, keys: Sequence[Keys]) -> list[Found]:
+        """What is stored for each row's keys, of the views whose keys are all there. Raises StoreUnavailable."""
+        found: list[Found] = [{} for _ in keys]
+        groups: dict[tuple[str, ...], list[int]] = {}  # rows that lack the same keys are read together
+        for row, of_row in enumerate(keys):
+            views = self._interface.stored_views
+            readable = tuple(view.name for view in views if all(of_row[key] is not None for key in view.join_keys))
+            groups.setdefault(readable, []).append(row)
+        for readable, rows in groups.items():
+            views = [view for view in self._interface.stored_views if view.name in readable]
+            if views:
+                self._read_views(views, keys, rows, found)
+        return found
+
+    def _read_views(
+        self, views: Sequence[StoredView], keys: Sequence[Keys], rows: Sequence[int], found: list[Found]
+    ) -> None:
+        names = dict.fromkeys(key for view in views for key in view.join_keys)
         try:
             response = self._store.get_online_features(
                 features=[f"{view.name}:{feature}" for view in views for feature in view.features],
-                entity_rows={key: [keys[key]] for key in _unique(key for view in views for key in view.join_keys)},
+                entity_rows={key: [keys[row][key] for row in rows] for key in names},
             ).proto
         except Exception as error:
             self.failed = True
@@ -105,41 +134,51 @@ class FeatureReader:
                 "The online store cannot be read; the service's log says why. Ask again in a while."
             ) from error
         self.failed = False
-        return {
-            name: (feast_value_type_to_python_type(result.values[0]), _moment(result.event_timestamps[0]))
-            for name, result in zip(response.metadata.feature_names.val, response.results, strict=True)
-            if result.event_timestamps and result.event_timestamps[0].seconds
-        }
+        results = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
+        for view in views:
+            # A view's features come from one row; Feast leaves out the timestamp of a key it has never seen.
+            stamps = results[next(iter(view.features))].event_timestamps
+            columns = [[_plain(value) for value in results[feature].values] for feature in view.features]
+            for row, stamp, values in zip(rows, stamps, zip(*columns, strict=True), strict=False):
+                if stamp.seconds:
+                    found[row][view.name] = _moment(stamp), dict(zip(view.features, values, strict=True))
 
-    def _take(self, view: StoredView, keys: dict[str, Any], found: Found, as_of: datetime, row: FeatureRow) -> None:
-        """Add one view's features to `row`, null when there is no row for the key or it is too old."""
-        row.values |= dict.fromkeys(view.features)
-        absent = [key for key in view.join_keys if keys[key] is None]
-        # A view's features come from one row; Feast leaves out the timestamp of a key it has never seen.
-        stamps = {found[feature][1] for feature in view.features if feature in found}
-        if absent:
-            row.warnings.append(f"{view.name}: no {' and '.join(absent)} given")
-        elif not stamps:
-            row.warnings.append(f"{view.name}: {view.missing}")
-        else:
-            (stamp,) = stamps
-            if stamp > as_of:
-                raise AsOfTooEarly(
+    def _row(self, keys: Keys, found: Found, as_of: datetime) -> FeatureRow | AsOfTooEarly:
+        """The stored features of one row, null where there is no row for a key or it is too old."""
+        row = FeatureRow()
+        for view in self._interface.stored_views:
+            stamp, values = found.get(view.name, (None, {}))
+            if stamp and stamp > as_of:
+                return AsOfTooEarly(
                     f"as_of {as_of:%Y-%m-%dT%H:%M:%SZ} is before {stamp:%Y-%m-%dT%H:%M:%SZ}, the time of the newest "
                     f"{view.name} row: the online store no longer knows what was known then. Ask for a later as_of, or "
                     f"materialize as of the earlier one, with --rewind."
                 )
-            age = as_of - stamp
-            ttl = timedelta(seconds=view.ttl_seconds)
-            if ttl and age > ttl:
-                row.warnings.append(f"{view.name}: {_duration(age)} old, good for {_duration(ttl)}; not used")
-            else:
-                row.values |= {feature: found[feature][0] for feature in view.features if feature in found}
+            age, ttl = as_of - stamp if stamp else None, timedelta(seconds=view.ttl_seconds)
+            if age is not None and not (ttl and age > ttl):
+                row.values |= values
                 row.ages[view.name] = age
+                continue
+            row.values |= dict.fromkeys(view.features)
+            absent = [key for key in view.join_keys if keys[key] is None]
+            if absent:
+                row.missing.append(view.name)
+                row.warnings.append(f"{view.name}: no {' and '.join(absent)} given")
+            elif age is None:
+                row.missing.append(view.name)
+                row.warnings.append(f"{view.name}: {view.missing}")
+            else:
+                row.stale.append(view.name)
+                row.warnings.append(f"{view.name}: {_duration(age)} old, good for {_duration(ttl)}; not used")
+        return row
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def _plain(value: Any) -> Any:
+    """A Feast value as Python has it; its own converter looks at each of its twenty kinds in turn."""
+    kind = value.WhichOneof("val")
+    if kind is None:
+        return None
+    return getattr(value, kind) if kind in SCALARS else feast_value_type_to_python_type(value)
 
 
 def _moment(stamp: Any) -> datetime:

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse
 
 from serving.predictor import ServedModel
 
-ERROR = {
+ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -16,7 +16,7 @@ ERROR = {
         "fields": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "type": "object",
     "required": ["probability", "predicts", "model", "feature_service", "as_of", "features", "warnings"],
     "properties": {
@@ -34,6 +34,15 @@ ANSWER = {
         },
         "warnings": {"type": "array", "items": {"type": "string"}},
     },
+}
+_ABOUT = ("predicts", "model", "feature_service")
+_PROPERTIES = ANSWER["properties"]
+_OF_ROW = {name: schema for name, schema in _PROPERTIES.items() if name not in _ABOUT} | ERROR["properties"]
+BATCH_ANSWER = {
+    "type": "object",
+    "required": [*_ABOUT, "rows"],
+    "properties": {name: _PROPERTIES[name] for name in _ABOUT}
+    | {"rows": {"type": "array", "items": {"type": "object", "properties": _OF_ROW}}},
 }
 # Swagger UI as BentoML ships it; BentoML's own page around it calls a tracker.
 PAGE = """<!DOCTYPE html>
@@ -77,21 +86,42 @@ def document(served: ServedModel) -> dict[str, Any]:
                         "required": True,
                         "content": {"application/json": {"schema": served.schema.model_json_schema()}},
                     },
-                    "responses": answers(ANSWER, "413", "415", "422", "503"),
+                    "responses": answers(ANSWER, "401", "413", "415", "422", "503"),
+                }
+            },
+            "/predict_batch": {
+                "post": {
+                    "summary": "Predict many, in their order; a row that cannot be answered says why",
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/json": {"schema": _batch_of(served.schema.model_json_schema())}},
+                    },
+                    "responses": answers(BATCH_ANSWER, "401", "413", "415", "422", "503"),
                 }
             },
             "/model": {
                 "get": {
                     "summary": "The version that serves now, and its contract",
-                    "responses": answers({"type": "object"}, "503"),
+                    "responses": answers({"type": "object"}, "401", "503"),
                 }
             },
         },
     }
 
 
+def _batch_of(schema: dict[str, Any]) -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "items": schema}
+    return {
+        "type": "object",
+        "required": ["rows"],
+        "additionalProperties": False,
+        "properties": {"rows": rows, "features": {"type": "boolean", "description": "Show what each was made of."}},
+    }
+
+
 _MEANING = {
     "200": "Answered",
+    "401": "The request carries no key that the service knows",
     "413": "The body is too large",
     "415": "The body is not said to be JSON",
     "422": "The request cannot be answered; the error says which field and why",

@@ -12,23 +12,25 @@ import math
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import BaseModel
 
-from serving.features import FeatureReader, FeatureRow, StoreUnavailable, open_store, request_names
-from serving.schemas import AS_OF, LATEST, parse, request_schema
+from serving import metrics
+from serving.compiled import TOLERANCE, Compiled, Native, compiled
+from serving.features import AsOfTooEarly, FeatureReader, FeatureRow, StoreUnavailable, open_store, request_names
+from serving.schemas import AS_OF, LATEST, RequestInvalid, parse, parse_row, request_schema, rows_of
 from serving.settings import ServingSettings
-from validation.contract import ContractBroken, FeatureContract, fetch_version
+from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, fetch_version
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -49,7 +51,7 @@ class ServedModel:
     name: str
     version: str
     contract: FeatureContract
-    estimator: Any
+    model: Compiled | Native
     reader: FeatureReader
     schema: type[BaseModel]
 
@@ -58,20 +60,73 @@ class ServedModel:
 
         Raises RequestInvalid, AsOfTooEarly, StoreUnavailable.
         """
-        request, warnings = parse(self.schema, self.contract, body)
-        as_of = request.pop(AS_OF) or now
-        row = self.reader.read(request, as_of)
-        interface = self.contract.interface
-        inputs = interface.model_inputs(pd.DataFrame([row.values]))
-        probability = float(self.estimator.predict_proba(inputs)[0, 1])
-        return {
+        with metrics.stage("parse"):
+            request, warnings = parse(self.schema, self.contract, body)
+        ((row, probability),) = self.score([request], now)
+        if isinstance(row, AsOfTooEarly):
+            raise row
+        metrics.count_rows([row])
+        as_of = request[AS_OF] or now
+        return self._about | {
             "probability": probability,
-            "predicts": f"{interface.label}: {interface.label_definition}",
-            "model": {"name": self.name, "version": self.version},
-            "feature_service": interface.feature_service,
             "as_of": _iso(as_of),
             "features": self._features(row),
             "warnings": warnings + row.warnings,
+        }
+
+    def answer_batch(self, body: bytes, now: datetime, limit: int) -> dict[str, Any]:
+        """Predict for each row of a JSON request, in their order; a row that cannot be answered says why.
+
+        Raises RequestInvalid of the request as a whole, StoreUnavailable.
+        """
+        with metrics.stage("parse"):
+            rows, with_features = rows_of(body, limit)
+            parsed = [self._parsed(row) for row in rows]
+        good = [outcome for outcome in parsed if not isinstance(outcome, RequestInvalid)]
+        scored = self.score([request for request, _ in good], now) if good else []
+        metrics.count_rows([row for row, _ in scored if isinstance(row, FeatureRow)])
+        following = iter(scored)
+        answers: list[dict[str, Any]] = []
+        for outcome in parsed:
+            if isinstance(outcome, RequestInvalid):
+                answers.append({"error": str(outcome), "fields": outcome.problems})
+                continue
+            (request, warnings), (row, probability) = outcome, next(following)
+            if isinstance(row, AsOfTooEarly):
+                answers.append({"error": str(row)})
+                continue
+            answer: dict[str, Any] = {"probability": probability, "as_of": _iso(request[AS_OF] or now)}
+            answer |= {"features": self._features(row)} if with_features else {}
+            answers.append(answer | {"warnings": warnings + row.warnings})
+        return self._about | {"rows": answers}
+
+    def _parsed(self, row: Any) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
+        try:
+            return parse_row(self.schema, self.contract, row)
+        except RequestInvalid as invalid:
+            return invalid
+
+    def score(
+        self, requests: Sequence[dict[str, Any]], now: datetime
+    ) -> list[tuple[FeatureRow, float] | tuple[AsOfTooEarly, None]]:
+        """Features and probability of each request, or why it has none. Raises StoreUnavailable."""
+        with metrics.stage("features"):
+            outcomes = self.reader.read(requests, [request[AS_OF] or now for request in requests])
+        rows = [row for row in outcomes if isinstance(row, FeatureRow)]
+        with metrics.stage("model"):
+            probabilities = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
+        return [
+            (outcome, next(probabilities)) if isinstance(outcome, FeatureRow) else (outcome, None)
+            for outcome in outcomes
+        ]
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        interface = self.contract.interface
+        return {
+            "predicts": f"{interface.label}: {interface.label_definition}",
+            "model": {"name": self.name, "version": self.version},
+            "feature_service": interface.feature_service,
         }
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
@@ -146,6 +201,7 @@ class Predictor:
             self._take_over(load(version, self._settings.feast_repo))
         except Exception as error:
             raise NoModel(f"Version {version.version} of {name!r} is refused: {_public(error)}") from error
+        metrics.SWAPS.inc()
         logger.info("serving version %s of %r", version.version, name)
 
     def _reopen_store(self) -> None:
@@ -160,6 +216,7 @@ class Predictor:
     def _note(self, step: str, error: Exception) -> None:
         """Keep a problem, in words fit for clients, and log it with its cause once, not at every poll."""
         problem = _public(error)
+        metrics.REFUSALS.labels(step.strip("_")).inc()
         if problem != self._problems.get(step):
             goes_on = f" Version {self._served.version} goes on serving." if self._served else ""
             root = _root(error)
@@ -185,11 +242,13 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
     store = open_store(feast_repo)
     contract.verify(store)
     used = {field.name for field in contract.interface.request_fields}
+    fast = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
+    _require_golden(f"{version.name} version {version.version}", fast, folder / "extra_files" / GOLDEN_NAME)
     model = ServedModel(
         name=version.name,
         version=str(version.version),
         contract=contract,
-        estimator=mlflow.sklearn.load_model(str(folder)),
+        model=fast,
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
     )
@@ -212,9 +271,23 @@ def _warm_up(model: ServedModel) -> None:
     Read as of the end of time, because by now the online store may have moved past the example's own moment.
     """
     example = json.dumps(model.contract.example_request | {AS_OF: _iso(LATEST - timedelta(days=1))})
-    probability = model.answer(example.encode(), LATEST)["probability"]
-    if not 0 <= probability <= 1:
-        raise ContractBroken(f"its example request gives {probability}, which is no probability")
+    request, _ = parse(model.schema, model.contract, example.encode())
+    ((row, probability),) = model.score([request], LATEST)
+    if probability is None or not 0 <= probability <= 1:
+        raise ContractBroken(f"its example request gives {probability}, which is no probability ({row})")
+
+
+def _require_golden(named: str, model: Compiled | Native, file: Path) -> None:
+    """Predict what training has predicted. Raises ContractBroken when there is nothing, or it comes out otherwise."""
+    if not file.is_file():
+        raise ContractBroken(f"{named} carries no {file.name}; it was not registered by this training pipeline.")
+    golden = json.loads(file.read_text())
+    apart = max(map(abs, model.predict(golden["inputs"]) - golden["probabilities"]))
+    if not apart <= TOLERANCE:
+        raise ContractBroken(
+            f"{named} does not predict here what it did in training: {len(golden['inputs'])} golden rows differ by up "
+            f"to {apart:.3g}. Compare the packages in its requirements.txt with those installed."
+        )
 
 
 def _json(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from validation.contract import FeatureContract
 
@@ -81,9 +81,35 @@ def parse(schema: type[BaseModel], contract: FeatureContract, body: bytes) -> tu
 
     Raises RequestInvalid.
     """
+    return _checked(contract, lambda: schema.model_validate_json(body))
+
+
+def parse_row(schema: type[BaseModel], contract: FeatureContract, row: Any) -> tuple[dict[str, Any], list[str]]:
+    """As `parse`, of one of `rows_of`. Raises RequestInvalid."""
+    return _checked(contract, lambda: schema.model_validate(row))
+
+
+def rows_of(body: bytes, limit: int) -> tuple[list[Any], bool]:
+    """The rows of a batch request, and whether it wants their features. Raises RequestInvalid."""
+    expected = 'expected {"rows": [one object a prediction, ...]}, and "features": true to see what each was made of'
+    try:
+        batch = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestInvalid({"body": f"Invalid JSON: {error}; {expected}"}) from error
+    if not isinstance(batch, dict) or not isinstance(batch.get("rows"), list) or not batch["rows"]:
+        raise RequestInvalid({"body": f"found {_shown(batch)}; {expected}"})
+    unknown = sorted(batch.keys() - {"rows", "features"})
+    if unknown or not isinstance(batch.get("features", False), bool):
+        raise RequestInvalid({(unknown or ["features"])[0][:MAX_TEXT]: expected})
+    if len(batch["rows"]) > limit:
+        raise RequestInvalid({"rows": f"found {len(batch['rows'])}; at most {limit} at once"})
+    return batch["rows"], batch.get("features", False)
+
+
+def _checked(contract: FeatureContract, validate: Callable[[], BaseModel]) -> tuple[dict[str, Any], list[str]]:
     used = {field.name: field.description for field in contract.interface.request_fields} | {AS_OF: ""}
     try:
-        checked = schema.model_validate_json(body)
+        checked = validate()
     except ValidationError as error:
         raise RequestInvalid(_problems(error, used)) from error
     request = {name: getattr(checked, name) for name in used}

@@ -11,13 +11,16 @@ from typing import Any
 import anyio
 import bentoml
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from serving import metrics
 from serving.features import AsOfTooEarly, StoreUnavailable
+from serving.keys import ApiKeys, KeysUnreadable, NotAllowed
 from serving.openapi import docs_page, document
 from serving.predictor import NoModel, Predictor
 from serving.schemas import RequestInvalid
@@ -27,6 +30,15 @@ logger = logging.getLogger("bentoml.serving")
 # SQLAlchemy and tornado warn of their own code's future, into a log that people read; importing Feast 0.67 turns it on.
 warnings.simplefilter("ignore", DeprecationWarning)
 SETTINGS = ServingSettings()
+KEYS = ApiKeys(SETTINGS.api_keys)
+PATHS = {"/predict", "/predict_batch", "/model", "/openapi.json", "/docs", "/"}
+# Answers are data, for no page to frame and no browser to guess at.
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
 # One prediction at a time: Feast's SQLite connection and the model are shared; the event loop stays free for probes.
 ONE_AT_A_TIME = anyio.CapacityLimiter(1)
 
@@ -47,6 +59,15 @@ async def predict(request: Request) -> Response:
     body = await _body(request, SETTINGS.max_body_bytes)
     served = _service().predictor.served
     answer = await anyio.to_thread.run_sync(served.answer, body, datetime.now(UTC), limiter=ONE_AT_A_TIME)
+    return JSONResponse(answer)
+
+
+async def predict_batch(request: Request) -> Response:
+    body = await _body(request, SETTINGS.max_body_bytes * 16)
+    served = _service().predictor.served
+    answer = await anyio.to_thread.run_sync(
+        served.answer_batch, body, datetime.now(UTC), SETTINGS.max_batch_rows, limiter=ONE_AT_A_TIME
+    )
     return JSONResponse(answer)
 
 
@@ -116,6 +137,7 @@ async def _http_error(request: Request, error: Any) -> Response:
 APP = Starlette(
     routes=[
         Route("/predict", predict, methods=["POST"]),
+        Route("/predict_batch", predict_batch, methods=["POST"]),
         Route("/model", model),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
@@ -137,8 +159,36 @@ APP = Starlette(
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """All of APP: of a Starlette app BentoML takes only the known paths, and answers the others itself, not in JSON."""
-    await APP(scope, receive, send)
+    """All of APP, for those who may ask: of a Starlette app BentoML takes the known paths only, and answers the rest.
+
+    Probes and /metrics are BentoML's and need no key.
+    """
+    if scope["type"] != "http":
+        await APP(scope, receive, send)
+        return
+    status = 500
+
+    async def watched(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            message["headers"] = [*message.get("headers", []), *HEADERS]
+        await send(message)
+
+    try:
+        KEYS.require(scope, Headers(scope=scope).get("authorization", ""))
+    except NotAllowed as error:
+        answer: Response = JSONResponse({"error": str(error)}, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        await answer(scope, receive, watched)
+    except KeysUnreadable as error:
+        logger.error("%s", error)
+        answer = JSONResponse({"error": "The keys of this service cannot be read; its log says why."}, status_code=503)
+        await answer(scope, receive, watched)
+    else:
+        await APP(scope, receive, watched)
+    finally:
+        path = scope["path"] if scope["path"] in PATHS else "other"
+        metrics.REQUESTS.labels(path, status).inc()
 
 
 @bentoml.service(

@@ -22,3 +22,5 @@ class ServingSettings(BaseSettings):
     feast_repo: Path = ROOT / "feature_repo"
     poll_seconds: float = Field(default=5.0, gt=0)
     max_body_bytes: int = Field(default=65_536, gt=0)
+    max_batch_rows: int = Field(default=1000, gt=0)
+    api_keys: Path | None = None

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from serving.keys import HOW, is_local
 from serving.settings import ROOT, ServingSettings
 
 PATIENCE = 120
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings = ServingSettings()
+        require_keys(settings)
         require_free_port(settings)
         return 0 if options.check else serve(settings)
     except ValidationError as error:
@@ -43,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     except CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+def require_keys(settings: ServingSettings) -> None:
+    """Raises CannotStart when other machines could ask, and anybody on them."""
+    if settings.api_keys is None and not is_local(settings.host):
+        raise CannotStart(f"{settings.host} lets other machines in, and there are no API keys. {HOW}")
 
 
 def require_free_port(settings: ServingSettings) -> None:

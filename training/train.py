@@ -50,6 +50,7 @@ from training.search import search
 from validation.contract import (
     DIGEST_TAG,
     FILE_NAME,
+    GOLDEN_NAME,
     MODEL_DIGEST_TAG,
     SERVICE_TAG,
     FeatureContract,
@@ -64,6 +65,7 @@ from validation.steps import step
 from validation.suites.training_set import leak_suite, training_suite
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
+GOLDEN_ROWS = 20
 CONFIG_ARTIFACT, PROFILE_ARTIFACT = "training_config.json", "training_profile.json"
 
 
@@ -117,7 +119,7 @@ def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run
         log_run(config, contract, model, forecasters, learn, judge)
         log_holdout(store, interface, config, forecasters)
     with step("log model"):
-        model_uri, digest = log_model(model, contract, judge.inputs.head(3))
+        model_uri, digest = log_model(model, contract, judge.inputs)
     with step("register") as report:
         _ensure_registered(client, config.model_name)
         version = client.create_model_version(
@@ -259,12 +261,25 @@ def compared(labels: pd.Series, forecasts: Mapping[str, np.ndarray], prefix: str
     }
 
 
-def log_model(model: Any, contract: FeatureContract, example: pd.DataFrame) -> tuple[str, str]:
-    """Log the model in the skops format, with its contract beside it; returns its URI and the hash of its files."""
+def log_model(model: Any, contract: FeatureContract, inputs: pd.DataFrame) -> tuple[str, str]:
+    """Log the model in the skops format, with its contract and golden rows, some of `inputs`, beside it.
+
+    Returns its URI and the hash of its files.
+    """
+    example, golden = inputs.head(3), inputs.iloc[np.linspace(0, len(inputs) - 1, GOLDEN_ROWS).astype(int)]
     # A row or two: threads would only wait for one another.
     with TemporaryDirectory() as folder, threadpool_limits(1):
-        file = Path(folder) / FILE_NAME
-        file.write_text(contract.canonical())
+        files = {
+            FILE_NAME: contract.canonical(),
+            GOLDEN_NAME: json.dumps(
+                {
+                    "inputs": golden.astype(object).where(golden.notna(), None).to_dict("records"),
+                    "probabilities": model.predict_proba(golden)[:, 1].tolist(),
+                }
+            ),
+        }
+        for name, content in files.items():
+            (Path(folder) / name).write_text(content)
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
@@ -274,7 +289,7 @@ def log_model(model: Any, contract: FeatureContract, example: pd.DataFrame) -> t
             # Finding requirements by itself takes MLflow 20 s and leaves them loose.
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in PINNED],
             skops_trusted_types=TRUSTED_TYPES,
-            extra_files=[str(file)],
+            extra_files=[str(Path(folder) / name) for name in files],
             metadata={SERVICE_TAG: contract.interface.feature_service, DIGEST_TAG: contract.sha256},
         )
         return logged.model_uri, folder_sha256(Path(download_artifacts(logged.model_uri)))

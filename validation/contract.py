@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 FILE_NAME = "feature_contract.json"
+GOLDEN_NAME = "golden.json"  # model inputs and what the model said of them in training, beside the contract
 SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
 MODEL_DIGEST_TAG = "model.sha256"
@@ -318,10 +319,13 @@ def _stored(store: FeatureStore, name: str, features: dict[str, ValueType]) -> S
 
 
 def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, ValueType]]) -> OnDemandView:
-    """Describe an on-demand view, and add the stored features that its code reads to `wanted`."""
+    """Describe an on-demand view, and add the stored features that its code reads to `wanted`.
+
+    In the registry its sources are a map of protobuf, which has another order in every process: here they are sorted.
+    """
     view = store.get_on_demand_feature_view(name)
-    inputs = [field.name for source in view.source_request_sources.values() for field in source.schema]
-    for projection in view.source_feature_view_projections.values():
+    inputs = [field.name for _, source in sorted(view.source_request_sources.items()) for field in source.schema]
+    for _, projection in sorted(view.source_feature_view_projections.items()):
         for feature in projection.features:
             inputs.append(feature.name)
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
@@ -330,7 +334,7 @@ def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, Value
     return OnDemandView(
         name=name,
         code_sha256=hashlib.sha256(code.encode()).hexdigest(),
-        inputs=inputs,
+        inputs=sorted(inputs),
         features=wanted[name],
     )
 
@@ -365,7 +369,7 @@ def _request_fields(store: FeatureStore, keys: list[JoinKey], on_demand_views: l
         if key.floor_seconds is None
     }
     for name in on_demand_views:
-        for source in store.get_on_demand_feature_view(name).source_request_sources.values():
+        for _, source in sorted(store.get_on_demand_feature_view(name).source_request_sources.items()):
             for field in source.schema:
                 fields[field.name] = RequestField(
                     name=field.name, dtype=_dtype(field.dtype), required=True, description=field.description

@@ -78,7 +78,7 @@ def _steps(store: FeatureStore, config) -> list[Result]:
     learn = rows.between(config.start, config.fit_end, known_by=config.validation_start)
     began = time.perf_counter()
     with mlflow.start_run():
-        log_model(model, contract, learn.inputs.head(3))
+        log_model(model, contract, learn.inputs)
     logged = time.perf_counter() - began
     began = time.perf_counter()
     fit(learn, config)

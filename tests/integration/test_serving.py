@@ -306,6 +306,66 @@ def test_answers_equal_the_point_in_time_join(service, trained, flights, version
     assert compared > FLIGHTS * len(names) * 0.8, "too little to compare"
 
 
+def test_a_batch_answers_each_row_as_alone_and_in_order(service, flights, complete):
+    """Hundreds of flights, among them rows that cannot be answered: each says why, and the others are as alone."""
+    rows = [request_for(flight) for flight in flights.to_dict("records")]
+    rows[3:3] = [{**complete, "dest": "XXX"}, {}, 7, {**complete, "as_of": "2013-01-01T00:00:00Z"}]
+    answer = service.send("POST", "/predict_batch", json.dumps({"rows": rows, "features": True}).encode())
+    assert answer.status == 200
+    found = answer.json["rows"]
+    assert len(found) == len(rows)
+    assert "knows no airport" in found[3]["error"]
+    assert set(found[4]["fields"]) >= {"carrier", "origin", "dest", "scheduled_departure"}
+    assert "expected one object" in found[5]["error"]
+    assert "online store no longer knows" in found[6]["error"]
+    for number in (0, 1, 2, *range(7, len(rows), 25)):
+        alone = service.predict(rows[number])
+        if alone.status == 200:
+            for part in ("probability", "features", "warnings", "as_of"):
+                assert found[number][part] == alone.json[part], number
+        else:
+            assert found[number] == alone.json
+    brief = service.send("POST", "/predict_batch", json.dumps({"rows": [complete]}).encode()).json["rows"]
+    assert set(brief[0]) == {"probability", "as_of", "warnings"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Invalid JSON"),
+        (b"[]", 'expected {"rows"'),
+        (b'{"rows": []}', 'expected {"rows"'),
+        (b'{"rows": {}}', 'expected {"rows"'),
+        (b'{"rows": [{}], "features": "yes"}', "features"),
+        (b'{"rows": [{}], "more": 1}', "more"),
+        (b'{"rows": [NaN]}', "Invalid JSON"),
+        (b"[" * 30_000, "Invalid JSON"),
+        (json.dumps({"rows": [{}] * 1001}).encode(), "at most 1000 at once"),
+    ],
+)
+def test_a_batch_that_is_none_is_a_422(service, body, said):
+    """Not JSON, no rows, too many, too deep."""
+    answer = service.send("POST", "/predict_batch", body)
+    assert answer.status == 422
+    assert said in answer.json["error"]
+
+
+def test_metrics_tell_what_was_predicted_and_what_was_missing(service, complete):
+    """The counters move by what was asked, and the stages are timed."""
+
+    def metric(name: str) -> float:
+        lines = service.send("GET", "/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    names = ("fti_predictions_total", 'fti_features_missing_total{view="aircraft_rotation"}')
+    before = [metric(name) for name in names]
+    rows = [complete, complete | {"tailnum": None}, complete | {"tailnum": "N0NE"}]
+    assert service.send("POST", "/predict_batch", json.dumps({"rows": rows}).encode()).status == 200
+    assert [metric(name) for name in names] == [before[0] + 3, before[1] + 2]
+    assert metric('fti_stage_seconds_count{stage="model"}') > 0
+    assert metric('fti_requests_total{path="/predict_batch",status="200"}') > 0
+
+
 def test_each_view_is_used_up_to_its_ttl_and_no_longer(service, complete):
     """At exactly its ttl a row is used; a microsecond later that view, and what has expired before it, is null."""
     contract = service.send("GET", "/model").json["contract"]["interface"]
@@ -509,7 +569,7 @@ def test_a_broken_contract_is_refused(service, complete, tmp_path, monkeypatch, 
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
-    from validation.contract import DIGEST_TAG, FeatureContract
+    from validation.contract import DIGEST_TAG, MODEL_DIGEST_TAG, FeatureContract, folder_sha256
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
     client = MlflowClient()
@@ -520,13 +580,37 @@ def test_a_broken_contract_is_refused(service, complete, tmp_path, monkeypatch, 
     contract["interface"]["stored_views"][0] |= change
     file.write_text(json.dumps(contract))
     after = FeatureContract.model_validate(contract).sha256
-    tags = good.tags | ({DIGEST_TAG: after} if registered_as == "after" else {})
+    digests = {DIGEST_TAG: after, MODEL_DIGEST_TAG: folder_sha256(tmp_path / "model")}
+    tags = good.tags | (digests if registered_as == "after" else {})
     bad = client.create_model_version(MODEL, source=str(tmp_path / "model"), tags=tags)
     service.champion(str(bad.version), served="2")
     service.logged(f"Version {bad.version} of 'arrival-delay' is refused: ")
     refusal = service.log.read_text().split(f"Version {bad.version} of 'arrival-delay' is refused: ")[1].splitlines()[0]
     assert said in refusal
     assert "Version 2 goes on serving." in refusal
+    assert service.predict(complete).json["model"]["version"] == "2"
+    service.champion("2")
+
+
+def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_path, monkeypatch):
+    """Golden rows that come out a millionth off, as under another version of a library: never served."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    from validation.contract import MODEL_DIGEST_TAG, folder_sha256
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
+    client = MlflowClient()
+    good = client.get_model_version(MODEL, "2")
+    shutil.copytree(download_artifacts(good.source), tmp_path / "model")
+    file = tmp_path / "model" / "extra_files" / "golden.json"
+    golden = json.loads(file.read_text())
+    golden["probabilities"][7] += 1e-6
+    file.write_text(json.dumps(golden))
+    tags = good.tags | {MODEL_DIGEST_TAG: folder_sha256(tmp_path / "model")}
+    other = client.create_model_version(MODEL, source=str(tmp_path / "model"), tags=tags)
+    service.champion(str(other.version), served="2")
+    service.logged("does not predict here what it did in training: 20 golden rows differ by up to 1e-06.")
     assert service.predict(complete).json["model"]["version"] == "2"
     service.champion("2")
 

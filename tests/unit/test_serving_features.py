@@ -12,7 +12,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, UnixTimestamp
 
-from serving.features import AsOfTooEarly, FeatureReader, StoreUnavailable, open_store, request_names
+from serving.features import AsOfTooEarly, FeatureReader, FeatureRow, StoreUnavailable, open_store, request_names
 from validation.contract import FeatureInterface
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -44,7 +44,9 @@ def definitions() -> list[Any]:
     opening = RequestSource(name="opening", schema=[Field(name="opened_at", dtype=UnixTimestamp, description="Start.")])
 
     @on_demand_feature_view(
-        sources=[wear[["heat"]], opening], schema=[Field(name="heat_by_noon", dtype=Float64)], mode="python"
+        sources=[place[["depth"]], wear[["heat"]], opening],
+        schema=[Field(name="heat_by_noon", dtype=Float64)],
+        mode="python",
     )
     def heat_at(inputs):
         return {
@@ -91,9 +93,52 @@ def request(**change: Any) -> dict[str, Any]:
     return {"pump": "P1", "site": "S1", "opened_at": NOON + timedelta(minutes=59)} | change
 
 
+def read(reader: FeatureReader, asked: dict[str, Any], as_of: datetime) -> FeatureRow:
+    """One row, which raises why it has none."""
+    (row,) = reader.read([asked], [as_of])
+    if isinstance(row, AsOfTooEarly):
+        raise row
+    return row
+
+
+def test_many_rows_are_each_what_they_are_alone(reader):
+    """Different keys, keys left out, moments of their own, one asked for too early: in their order, none of another."""
+    asked = [request(), request(site=None), request(pump="P9"), request(), request(pump=None, site="S3"), request()]
+    moments = [NOON + timedelta(minutes=number) for number in range(6)]
+    moments[3] = NOON - timedelta(minutes=1)
+    rows = reader.read(asked, moments)
+    assert isinstance(rows[3], AsOfTooEarly)
+    for number in (0, 1, 2, 4, 5):
+        assert rows[number] == read(reader, asked[number], moments[number])
+    assert [rows[number].values["pump"] for number in (0, 1, 2, 4)] == ["P1", "P1", "P9", None]
+    assert (rows[1].missing, rows[2].missing) == (["place"], ["wear"])
+    assert reader.read([], []) == []
+
+
+def test_the_order_of_a_map_in_the_registry_is_no_part_of_an_interface(repo, monkeypatch):
+    """Protobuf hands an on-demand view's sources out in another order in every process."""
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    store = open_store(repo)
+    usual = FeatureInterface.from_registry(store, "pump_v1")
+    order = list(store.get_on_demand_feature_view("heat_at").source_feature_view_projections)
+    real = OnDemandFeatureView.from_proto.__func__
+
+    def turned(cls, *arguments, **named):
+        view = real(cls, *arguments, **named)
+        for name in ("source_feature_view_projections", "source_request_sources"):
+            setattr(view, name, dict(reversed(getattr(view, name).items())))
+        return view
+
+    monkeypatch.setattr(OnDemandFeatureView, "from_proto", classmethod(turned))
+    assert FeatureInterface.from_registry(open_store(repo), "pump_v1") == usual
+    view = open_store(repo).get_on_demand_feature_view("heat_at")
+    assert list(view.source_feature_view_projections) != order
+
+
 def test_a_row_holds_stored_on_demand_and_key_features(reader):
     """Stored values, what the registry's code computes from them and the request, and keys used as categories."""
-    row = reader.read(request(), NOON + timedelta(minutes=30))
+    row = read(reader, request(), NOON + timedelta(minutes=30))
     assert row.values == {"turns": 7, "heat": 40.5, "depth": 8.5, "crew": 3, "heat_by_noon": 40.5, "pump": "P1"}
     assert row.ages == dict.fromkeys(("wear", "place", "shift"), timedelta(minutes=30))
     assert row.warnings == []
@@ -101,8 +146,8 @@ def test_a_row_holds_stored_on_demand_and_key_features(reader):
 
 def test_a_row_is_used_up_to_its_ttl_and_not_a_microsecond_longer(reader):
     """The ttl is inclusive, as in the point-in-time join; a ttl of 0 never ends, and code sees the nulls."""
-    assert reader.read(request(), NOON + timedelta(hours=1)).values["turns"] == 7
-    row = reader.read(request(), NOON + timedelta(hours=1) + MICROSECOND)
+    assert read(reader, request(), NOON + timedelta(hours=1)).values["turns"] == 7
+    row = read(reader, request(), NOON + timedelta(hours=1) + MICROSECOND)
     assert (row.values["turns"], row.values["heat_by_noon"], row.values["crew"]) == (None, None, 3)
     assert row.warnings == ["wear: 1 h 1 min old, good for 1 h; not used"]
     assert set(row.ages) == {"place", "shift"}
@@ -119,14 +164,14 @@ def test_a_row_is_used_up_to_its_ttl_and_not_a_microsecond_longer(reader):
 )
 def test_what_is_missing_is_null_with_a_warning(reader, change, warning):
     """An unknown key, a key that was not given, a slot without a row: in the words of the view's definition."""
-    row = reader.read(request(**change), NOON)
+    row = read(reader, request(**change), NOON)
     assert row.warnings == [warning]
     assert warning.split(":")[0] not in row.ages
 
 
 def test_a_null_in_a_row_is_no_missing_row(reader):
     """What was stored as null comes back as null, with its age and without a warning."""
-    row = reader.read(request(site="S3"), NOON)
+    row = read(reader, request(site="S3"), NOON)
     assert pd.isna(row.values["depth"])
     assert row.ages["place"] == timedelta(0)
     assert row.warnings == []
@@ -134,7 +179,7 @@ def test_a_null_in_a_row_is_no_missing_row(reader):
 
 def test_nothing_but_categories_needs_no_store(repo, reader):
     """A request whose keys are all absent is answered with nulls."""
-    row = reader.read(request(pump=None, site=None, opened_at=NOON - timedelta(days=900)), NOON)
+    row = read(reader, request(pump=None, site=None, opened_at=NOON - timedelta(days=900)), NOON)
     assert set(row.values.values()) == {None}
     assert len(row.warnings) == 3
 
@@ -142,7 +187,7 @@ def test_nothing_but_categories_needs_no_store(repo, reader):
 def test_a_moment_before_the_rows_is_refused(reader):
     """The online store keeps the newest row only: what was known before it is gone."""
     with pytest.raises(AsOfTooEarly, match=r"T11:59:59Z is before 2024-05-01T12:00:00Z.*newest wear row"):
-        reader.read(request(), NOON - timedelta(seconds=1))
+        read(reader, request(), NOON - timedelta(seconds=1))
 
 
 def test_requests_may_carry_what_any_model_of_the_store_takes(repo):
@@ -172,14 +217,14 @@ def test_a_broken_online_store_is_one_error_and_mends_with_the_file(repo, reader
     """The reader says that it failed, so that the store is opened anew, until it can read again."""
     file = repo / "online.db"
     good = file.read_bytes()
-    reader.read(request(), NOON)
+    read(reader, request(), NOON)
     file.write_bytes(b"junk" * 10_000)
     try:
         with pytest.raises(StoreUnavailable, match="cannot be read") as error:
-            reader.read(request(), NOON)
+            read(reader, request(), NOON)
         assert reader.failed
         assert str(repo) not in str(error.value)
     finally:
         file.write_bytes(good)
-    reader.read(request(), NOON)
+    read(reader, request(), NOON)
     assert not reader.failed

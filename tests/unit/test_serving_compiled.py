@@ -1,0 +1,111 @@
+"""The compiled form of a model gives what scikit-learn gives, or scikit-learn serves."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from serving import compiled as module
+from serving.compiled import Compiled, Native, compiled
+from training.config import load_config
+from training.model import build_model
+from validation.contract import FeatureInterface, ModelInput
+
+CATEGORIES, NUMBERS = ["city", "line"], ["heat", "load", "wind"]
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    """Categories and numbers with gaps, and an order of columns that is not the encoder's."""
+    chance = np.random.default_rng(4)
+    rows = 4000
+    frame = pd.DataFrame({name: chance.normal(size=rows) for name in NUMBERS})
+    for name in CATEGORIES:
+        frame.insert(1, name, chance.choice(["a", "b", "c", None], rows, p=[0.5, 0.3, 0.15, 0.05]))
+    frame.loc[chance.random(rows) < 0.1, "heat"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def interface(frame: pd.DataFrame) -> Any:
+    inputs = [
+        ModelInput(name=name, dtype="string" if name in CATEGORIES else "double", source="request") for name in frame
+    ]
+    found = SimpleNamespace(inputs=inputs)
+    found.model_inputs = lambda rows: FeatureInterface.model_inputs(found, rows)
+    return found
+
+
+def fitted(frame: pd.DataFrame, **change: Any) -> Any:
+    chance = np.random.default_rng(5)
+    risk = 1 / (1 + np.exp(-frame.heat.fillna(1) - (frame.city == "a") + frame.wind * frame.load))
+    parameters = load_config({}).model.model_copy(update={"max_iter": 40, "min_samples_leaf": 20} | change)
+    return build_model(CATEGORIES, parameters).fit(frame, (chance.random(len(frame)) < risk).astype(int))
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def test_it_gives_what_scikit_learn_gives(frame, interface):
+    """Known, unknown and missing values, one row and many, keys in any order."""
+    model = fitted(frame)
+    fast = compiled(model, interface)
+    assert isinstance(fast, Compiled)
+    some = frame.sample(500, random_state=1)
+    some.iloc[:20, some.columns.get_loc("city")] = "never seen"
+    some.iloc[10:30, some.columns.get_loc("load")] = np.nan
+    rows = rows_of(some)
+    wanted = model.predict_proba(some)[:, 1]
+    assert np.abs(fast.predict(rows) - wanted).max() < 1e-12
+    assert [fast.predict([row])[0] for row in rows[:50]] == fast.predict(rows[:50]).tolist()
+    turned = [dict(reversed(row.items())) for row in rows]
+    assert fast.predict(turned).tolist() == fast.predict(rows).tolist()
+
+
+def test_the_native_form_gives_it_too(frame, interface):
+    """The frame it makes has the columns and types of training."""
+    model = fitted(frame)
+    native = Native(model, interface, module.ThreadpoolController())
+    assert native.predict(rows_of(frame.head(50))).tolist() == model.predict_proba(frame.head(50))[:, 1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["calibrated", "linear"])
+def test_another_kind_of_model_is_served_as_it_is(frame, interface, caplog, kind):
+    """With a line in the log that says which."""
+    if kind == "calibrated":
+        model = fitted(frame, calibration="isotonic")
+        rows = frame.head(50)
+    else:
+        numbers = frame.assign(city=0.0, line=1.0).fillna(0.0)
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, numbers.heat > 0)
+        rows = numbers.head(50)
+    with caplog.at_level(logging.WARNING, "bentoml.serving"):
+        slow = compiled(model, interface)
+    assert isinstance(slow, Native)
+    assert "served by scikit-learn, not compiled" in caplog.text
+    if kind == "calibrated":
+        assert slow.predict(rows_of(rows)).tolist() == model.predict_proba(rows)[:, 1].tolist()
+
+
+def test_a_form_that_differs_is_not_served(frame, interface, caplog, monkeypatch):
+    """One encoding that is off by a little is found by the probes."""
+    real = module._compile
+
+    def off(estimator: Any) -> Compiled:
+        fast = real(estimator)
+        codes = {name: dict(values) for name, values in fast.encodings.items()}
+        codes["city"]["a"] += 0.3
+        return Compiled(codes, fast.unknown, fast.numbers, fast.trees)
+
+    monkeypatch.setattr(module, "_compile", off)
+    assert isinstance(compiled(fitted(frame), interface), Native)
+    assert "it differs by" in caplog.text

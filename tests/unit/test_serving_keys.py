@@ -1,0 +1,85 @@
+"""API keys: who gets in, what the file holds, and what happens when it changes or cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.keys import ApiKeys, KeysUnreadable, NotAllowed, is_local, main
+from serving.settings import ServingSettings
+from serving.start import CannotStart, require_keys
+
+HERE, ELSEWHERE = {"server": ("127.0.0.1", 3000)}, {"server": ("192.0.2.7", 3000)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def make(file: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([name, str(file)]) == 0
+    return capsys.readouterr().out.strip()
+
+
+def test_without_keys_only_this_machine_gets_in():
+    """By the address that was asked, whatever the service was told to listen on."""
+    keys = ApiKeys(None)
+    assert keys.require(HERE, "") == "local"
+    for scope in (ELSEWHERE, {"server": None}, {}):
+        with pytest.raises(NotAllowed, match="no API keys"):
+            keys.require(scope, "Bearer whatever")
+
+
+def test_with_keys_everybody_needs_one(file, capsys):
+    """From this machine too; the file holds no key and nobody else may read it."""
+    alice, bob = make(file, "alice", capsys), make(file, "bob", capsys)
+    keys = ApiKeys(file)
+    assert (keys.require(ELSEWHERE, f"Bearer {alice}"), keys.require(HERE, f"Bearer {bob}")) == ("alice", "bob")
+    for given in ("", "Bearer", "Bearer ", f"Bearer {alice}x", f"Basic {alice}", "Bearer \u00e9"):
+        with pytest.raises(NotAllowed):
+            keys.require(HERE, given)
+    assert alice not in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_key_is_rotated_without_a_restart(file, capsys):
+    """A new line lets in, a line taken out lets in no more."""
+    old = make(file, "old", capsys)
+    keys = ApiKeys(file)
+    assert keys.require(HERE, f"Bearer {old}") == "old"
+    new = make(file, "new", capsys)
+    assert keys.require(HERE, f"Bearer {new}") == "new"
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("old")))
+    with pytest.raises(NotAllowed):
+        keys.require(HERE, f"Bearer {old}")
+    assert keys.require(HERE, f"Bearer {new}") == "new"
+
+
+@pytest.mark.parametrize("content", [None, "alice", "alice hash more"])
+def test_a_file_that_cannot_be_read_lets_nobody_in(file, content):
+    """Missing, or not two words a line."""
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(KeysUnreadable, match="a line of it is `NAME SHA256`"):
+        ApiKeys(file).require(HERE, "Bearer x")
+
+
+def test_a_name_is_taken_once(file, capsys):
+    """A second key under a name would make a rotation ambiguous."""
+    make(file, "alice", capsys)
+    with pytest.raises(SystemExit):
+        main(["alice", str(file)])
+    assert "has a key of alice already" in capsys.readouterr().err
+
+
+def test_a_service_for_other_machines_does_not_start_without_keys(file):
+    """And says how to make one."""
+    with pytest.raises(CannotStart, match=r"python -m serving.keys NAME FILE"):
+        require_keys(ServingSettings(host="0.0.0.0"))
+    require_keys(ServingSettings(host="0.0.0.0", api_keys=file))
+    require_keys(ServingSettings(host="::1"))
+    assert [is_local(host) for host in ("127.0.0.1", "localhost", "10.0.0.1", "", "example.org")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
