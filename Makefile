@@ -93,7 +93,7 @@ release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
 	$(FEATURES) release $(if $(TABLE),--table "$(TABLE)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
 
 ##@ Training pipeline
-.PHONY: train evaluate promote rollback
+.PHONY: train evaluate promote rollback reproduce
 train: setup ## Train, register and gate one model
 	$(call train,$(FEATURE_SERVICE))
 evaluate: setup ## Judge the challenger against the champion
@@ -102,6 +102,8 @@ promote: setup ## Make the challenger the champion, if it passed
 	$(MLFLOW) run training -e promote --env-manager local $(PARAMS)
 rollback: setup ## Give the alias back to the champion before
 	$(MLFLOW) run training -e rollback --env-manager local $(PARAMS)
+reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
+	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
 
 ##@ Inference pipeline
 .PHONY: serve check-port batch monitor cycle

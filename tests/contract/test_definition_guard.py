@@ -14,11 +14,13 @@ from feature_repo.pipeline.guard import DefinitionNeeded, RegistryUnreadable, ch
 from validation.contract import (
     DIGEST_TAG,
     FILE_NAME,
+    MODEL_DIGEST_TAG,
     SERVICE_TAG,
     ContractBroken,
     FeatureContract,
     FeatureInterface,
     TrainingSet,
+    folder_sha256,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +115,7 @@ def register(repo: Path, alias: str | None = "champion", digest: str | None = No
     (folder / "extra_files" / FILE_NAME).write_text(contract.canonical())
     client = MlflowClient(tracking_uri=f"sqlite:///{repo.parent / 'mlflow.db'}")
     client.create_registered_model("lateness")
-    tags = {SERVICE_TAG: "late_v1", DIGEST_TAG: digest or contract.sha256}
+    tags = {SERVICE_TAG: "late_v1", DIGEST_TAG: digest or contract.sha256, MODEL_DIGEST_TAG: folder_sha256(folder)}
     version = client.create_model_version("lateness", source=str(folder), tags=tags)
     if alias:
         client.set_registered_model_alias("lateness", alias, version.version)
