@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -51,8 +52,6 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # An end that was asked for is an exception like another: the run is marked as failed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         config = load_config({name: getattr(options, name) for name in PARAMETERS})
         return run(options.command, config, options)
@@ -67,7 +66,8 @@ def _one_line(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{said}. Nothing was registered; mend that and run the same command again."
-    return f"MLflow: {said} (tracking server: {mlflow.get_tracking_uri()}). What was registered before stays as it is."
+    server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
+    return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 
 
 def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> int:
@@ -122,4 +122,6 @@ def require_one_registry(uri: str) -> None:
 
 
 if __name__ == "__main__":
+    # An end that was asked for is an exception like another: the run is marked as failed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

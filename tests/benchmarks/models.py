@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -39,24 +41,21 @@ COPIES = 10
 def measure() -> list[Result]:
     """Measure all: some five minutes and 3 GB of memory, in a registry of its own, on the features of the year."""
     store, config = FeatureStore(repo_path=str(ROOT / "feature_repo")), load_config({})
-    with tempfile.TemporaryDirectory() as folder, _in(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, _empty_registry(Path(folder)):
         found = _steps(store, config)
     return found + _quality(store, config)
 
 
-class _in:  # noqa: N801 - it reads as a statement
-    """An empty registry in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._before, self._uri = folder, Path.cwd(), mlflow.get_tracking_uri()
-
-    def __enter__(self) -> None:
-        os.chdir(self._folder)
-        mlflow.set_tracking_uri(f"sqlite:///{self._folder / 'mlflow.db'}")
-
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._before)
-        mlflow.set_tracking_uri(self._uri)
+@contextmanager
+def _empty_registry(folder: Path) -> Iterator[None]:
+    """A registry of its own; MLflow puts its artifacts into the folder it is in."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    try:
+        with chdir(folder):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def _steps(store: FeatureStore, config) -> list[Result]:
