@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,6 +72,21 @@ def test_mlproject_shows_the_defaults_of_the_configuration():
         for part in PARAMETERS[name]:
             value = value[part]
         assert str(default) == str(value), name
+
+
+def test_its_own_environment_has_what_training_was_tested_with():
+    """Each package of the `training` extra and of all pipelines, at the version in uv.lock.
+
+    But numpy: uv.lock has a version of it for each Python, and pandas brings it.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = project["dependencies"] + project["optional-dependencies"]["training"]
+    wanted = {re.split("[<>=]", one)[0] for one in needed} - {"numpy"}
+    written = yaml.safe_load(CONFIG_FILE.with_name("python_env.yaml").read_text())["dependencies"]
+    pinned = dict(one.split("==") for one in written)
+    assert set(pinned) == wanted
+    locked = {(one["name"], one["version"]) for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    assert {(name.partition("[")[0], version) for name, version in pinned.items()} <= locked
 
 
 def test_the_split_leaves_a_gap_before_each_cut():
