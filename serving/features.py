@@ -92,13 +92,15 @@ class FeatureReader:
             for request, of_row, row in zip(requests, keys, outcomes, strict=True)
             if isinstance(row, FeatureRow)
         ]
+        if not there:
+            return outcomes
         for described, on_demand in zip(self._interface.on_demand_views, self._on_demand, strict=True):
             inputs = {
                 name: [request[name] if name in request else row.values[name] for request, _, row in there]
                 for name in described.inputs
             }
-            computed = on_demand.transform_dict(inputs) if there else {}
-            for name in described.features if there else ():
+            computed = on_demand.transform_dict(inputs)
+            for name in described.features:
                 for (_, _, row), value in zip(there, computed[name], strict=True):
                     row.values[name] = value
         for _, of_row, row in there:

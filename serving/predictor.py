@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -66,10 +67,9 @@ class ServedModel:
         if isinstance(row, AsOfTooEarly):
             raise row
         metrics.count_rows([row])
-        as_of = request[AS_OF] or now
         return self._about | {
             "probability": probability,
-            "as_of": _iso(as_of),
+            "as_of": _iso(request[AS_OF] or now),
             "features": self._features(row),
             "warnings": warnings + row.warnings,
         }
@@ -282,7 +282,7 @@ def _require_golden(named: str, model: Compiled | Native, file: Path) -> None:
     if not file.is_file():
         raise ContractBroken(f"{named} carries no {file.name}; it was not registered by this training pipeline.")
     golden = json.loads(file.read_text())
-    apart = max(map(abs, model.predict(golden["inputs"]) - golden["probabilities"]))
+    apart = float(np.abs(model.predict(golden["inputs"]) - golden["probabilities"]).max())  # NaN, if one is NaN
     if not apart <= TOLERANCE:
         raise ContractBroken(
             f"{named} does not predict here what it did in training: {len(golden['inputs'])} golden rows differ by up "

@@ -63,7 +63,7 @@ async def predict(request: Request) -> Response:
 
 
 async def predict_batch(request: Request) -> Response:
-    body = await _body(request, SETTINGS.max_body_bytes * 16)
+    body = await _body(request, SETTINGS.max_batch_bytes)
     served = _service().predictor.served
     answer = await anyio.to_thread.run_sync(
         served.answer_batch, body, datetime.now(UTC), SETTINGS.max_batch_rows, limiter=ONE_AT_A_TIME

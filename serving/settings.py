@@ -23,4 +23,5 @@ class ServingSettings(BaseSettings):
     poll_seconds: float = Field(default=5.0, gt=0)
     max_body_bytes: int = Field(default=65_536, gt=0)
     max_batch_rows: int = Field(default=1000, gt=0)
+    max_batch_bytes: int = Field(default=1_048_576, gt=0)
     api_keys: Path | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class LabelledRows:
             chosen &= self.frame[LABEL_KNOWN_AT] <= known_by
         return LabelledRows(self.frame[chosen].reset_index(drop=True), self.interface, self.row_key)
 
-    @property
+    @cached_property
     def inputs(self) -> pd.DataFrame:
         return self.interface.model_inputs(self.frame)
 
@@ -58,7 +59,7 @@ class LabelledRows:
     def labels(self) -> pd.Series:
         return self.frame[self.interface.label].astype("int64")
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """A hash over every cell of key, prediction time, inputs and label. MLflow's own dataset digest skips rows."""
         content = self.inputs.assign(
@@ -79,10 +80,9 @@ def training_sets(store: FeatureStore, feature_service: str) -> Path:
 
 def store_rows(rows: LabelledRows, table: Path) -> int:
     """Keep the rows as a version of a Delta table; returns its number: an earlier one's, if that has the same rows."""
-    if DeltaTable.is_deltatable(str(table)):
-        for commit in DeltaTable(str(table)).history():
-            if commit.get(CONTENT) == rows.sha256:
-                return int(commit["version"])
+    kept = _version_of(table, rows.sha256)
+    if kept is not None:
+        return kept
     table.parent.mkdir(parents=True, exist_ok=True)
     write_deltalake(
         str(table),
@@ -96,13 +96,19 @@ def store_rows(rows: LabelledRows, table: Path) -> int:
 
 def stored_rows(interface: FeatureInterface, row_key: str, table: Path, sha256: str) -> LabelledRows | None:
     """The rows with that hash, if the table has kept them."""
+    version = _version_of(table, sha256)
+    if version is None:
+        return None
+    frame = DeltaTable(str(table), version=version).to_pandas()
+    return LabelledRows(frame.sort_values([PREDICTION_TIME, row_key], ignore_index=True), interface, row_key)
+
+
+def _version_of(table: Path, sha256: str) -> int | None:
+    """The version that holds the rows with that hash."""
     if not DeltaTable.is_deltatable(str(table)):
         return None
-    for commit in DeltaTable(str(table)).history():
-        if commit.get(CONTENT) == sha256:
-            frame = DeltaTable(str(table), version=int(commit["version"])).to_pandas()
-            return LabelledRows(frame.sort_values([PREDICTION_TIME, row_key], ignore_index=True), interface, row_key)
-    return None
+    commits = DeltaTable(str(table)).history()
+    return next((int(commit["version"]) for commit in commits if commit.get(CONTENT) == sha256), None)
 
 
 def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +25,7 @@ from training.dataset import PREDICTION_TIME, LabelledRows, labelled_rows, pin_v
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, Decision, decide
 from training.metrics import WEIGHABLE, differences, scores, slice_scores
 from training.references import REQUEST_FEATURES
-from validation.contract import fetch_version
+from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.steps import step
 
@@ -60,18 +61,19 @@ def evaluate(
 
     Raises NotComparable when the two do not predict the same outcomes.
     """
-    contract, run_id = fetch_version(challenger)[1], str(challenger.run_id)
+    fetched, run_id = fetch_version(challenger), str(challenger.run_id)
+    contract = fetched[1]
     start, end = contract.training_set.end + config.label_delay, contract.training_set.as_of - config.label_delay
     if champion is not None and str(champion.version) == str(challenger.version):
         champion = None
     with step("evaluate") as report:
-        own = forecast(store, challenger, start, end, contract.training_set.as_of)
+        own = forecast(store, *fetched, start, end, contract.training_set.as_of)
         other = None
         if champion is not None:
-            other = forecast(store, champion, start, end, contract.training_set.as_of)
+            other = forecast(store, *fetch_version(champion), start, end, contract.training_set.as_of)
             _require_same_outcomes(own.rows, other.rows, f"{challenger.version} and {champion.version}")
         report.update(rows=len(own.rows), challenger=challenger.version, champion=champion and champion.version)
-    own_scores = own.scores
+    own_scores, champion_scores = own.scores, other.scores if other else None
     reference = client.get_run(run_id).data.metrics.get(REFERENCE_METRIC)
     if reference is not None and "roc_auc" in own_scores:
         own_scores["gain_over_request_features"] = own_scores["roc_auc"] - reference
@@ -83,9 +85,9 @@ def evaluate(
         start=start,
         end=end,
         challenger_scores=own_scores,
-        champion_scores=other.scores if other else None,
+        champion_scores=champion_scores,
         differences=apart,
-        rules=decide(config.gate, own_scores, slices, other.scores if other else None, apart),
+        rules=decide(config.gate, own_scores, slices, champion_scores, apart),
     )
     client.log_dict(run_id, asdict(decision) | {"passed": decision.passed}, "gate.json")
     client.log_text(run_id, table(decision), "gate.txt")
@@ -99,10 +101,12 @@ def evaluate(
 
 
 def forecast(
-    store: FeatureStore, version: ModelVersion, start: datetime, end: datetime, as_of: datetime
-) -> Forecast:  # fmt: skip
-    """Score the rows predicted in `[start, end)` whose labels were known by `as_of`, through the version's contract."""
-    folder, contract = fetch_version(version)
+    store: FeatureStore, folder: Path, contract: FeatureContract, start: datetime, end: datetime, as_of: datetime
+) -> Forecast:
+    """Score the rows predicted in `[start, end)` whose labels were known by `as_of`, through a version's contract.
+
+    `folder` and `contract` are as `fetch_version` gives them.
+    """
     contract.verify(store)
     pin_versions(store, contract.interface)
     rows = labelled_rows(store, contract.interface, start, as_of).between(start, end)

@@ -21,6 +21,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
+from validation.contract import SERVICE_TAG
 from validation.errors import Refusal
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -147,7 +148,7 @@ def _give_back(client: MlflowClient, turn: str) -> None:
 
 
 def _service(version: ModelVersion) -> str:
-    return version.tags.get("feast.feature_service", "no feature service")
+    return version.tags.get(SERVICE_TAG, "no feature service")
 
 
 def _require_judgement(challenger: ModelVersion, champion: ModelVersion | None) -> None:

@@ -25,7 +25,6 @@ from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
@@ -44,7 +43,7 @@ from training.dataset import (
 from training.metrics import scores, slice_scores
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
-from training.promote import CHALLENGER
+from training.promote import CHALLENGER, EXISTS
 from training.references import Forecaster, references
 from training.search import search
 from validation.contract import (
@@ -299,7 +298,7 @@ def _ensure_registered(client: MlflowClient, name: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+        if error.error_code != EXISTS:
             raise
 
 

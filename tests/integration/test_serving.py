@@ -559,6 +559,20 @@ def test_a_lost_registry_changes_nothing_and_is_followed_when_it_is_back(service
     service.champion("2")
 
 
+def register_copy(service: Service, folder: Path, change: Callable[[Path], dict[str, str]]) -> str:
+    """Register a copy of version 2 whose files `change` has changed; returns its version. `change` gives new tags."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    client = MlflowClient(f"sqlite:///{service.registry}")
+    good = client.get_model_version(MODEL, "2")
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
+        shutil.copytree(download_artifacts(good.source), folder)
+    tags = good.tags | change(folder)
+    return str(client.create_model_version(MODEL, source=str(folder), tags=tags).version)
+
+
 @pytest.mark.parametrize(
     ("change", "registered_as", "said"),
     [
@@ -567,52 +581,40 @@ def test_a_lost_registry_changes_nothing_and_is_followed_when_it_is_back(service
         ({"features": {"another": "double"}}, "after", "stored_views.carrier_origin_reliability.features.another"),
     ],
 )
-def test_a_broken_contract_is_refused(service, complete, tmp_path, monkeypatch, change, registered_as, said):
+def test_a_broken_contract_is_refused(service, complete, tmp_path, change, registered_as, said):
     """A contract that is not the one registered, or that the live feature registry cannot honour, never serves."""
-    from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
-
     from validation.contract import DIGEST_TAG, MODEL_DIGEST_TAG, FeatureContract, folder_sha256
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
-    client = MlflowClient()
-    good = client.get_model_version(MODEL, "2")
-    shutil.copytree(download_artifacts(good.source), tmp_path / "model")
-    file = tmp_path / "model" / "extra_files" / "feature_contract.json"
-    contract = json.loads(file.read_text())
-    contract["interface"]["stored_views"][0] |= change
-    file.write_text(json.dumps(contract))
-    after = FeatureContract.model_validate(contract).sha256
-    digests = {DIGEST_TAG: after, MODEL_DIGEST_TAG: folder_sha256(tmp_path / "model")}
-    tags = good.tags | (digests if registered_as == "after" else {})
-    bad = client.create_model_version(MODEL, source=str(tmp_path / "model"), tags=tags)
-    service.champion(str(bad.version), served="2")
-    service.logged(f"Version {bad.version} of 'arrival-delay' is refused: ")
-    refusal = service.log.read_text().split(f"Version {bad.version} of 'arrival-delay' is refused: ")[1].splitlines()[0]
+    def broken(folder: Path) -> dict[str, str]:
+        file = folder / "extra_files" / "feature_contract.json"
+        contract = json.loads(file.read_text())
+        contract["interface"]["stored_views"][0] |= change
+        file.write_text(json.dumps(contract))
+        after = FeatureContract.model_validate(contract).sha256
+        return {DIGEST_TAG: after, MODEL_DIGEST_TAG: folder_sha256(folder)} if registered_as == "after" else {}
+
+    bad = register_copy(service, tmp_path / "model", broken)
+    service.champion(bad, served="2")
+    service.logged(f"Version {bad} of 'arrival-delay' is refused: ")
+    refusal = service.log.read_text().split(f"Version {bad} of 'arrival-delay' is refused: ")[1].splitlines()[0]
     assert said in refusal
     assert "Version 2 goes on serving." in refusal
     assert service.predict(complete).json["model"]["version"] == "2"
     service.champion("2")
 
 
-def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_path, monkeypatch):
+def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_path):
     """Golden rows that come out a millionth off, as under another version of a library: never served."""
-    from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
-
     from validation.contract import MODEL_DIGEST_TAG, folder_sha256
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{service.registry}")
-    client = MlflowClient()
-    good = client.get_model_version(MODEL, "2")
-    shutil.copytree(download_artifacts(good.source), tmp_path / "model")
-    file = tmp_path / "model" / "extra_files" / "golden.json"
-    golden = json.loads(file.read_text())
-    golden["probabilities"][7] += 1e-6
-    file.write_text(json.dumps(golden))
-    tags = good.tags | {MODEL_DIGEST_TAG: folder_sha256(tmp_path / "model")}
-    other = client.create_model_version(MODEL, source=str(tmp_path / "model"), tags=tags)
-    service.champion(str(other.version), served="2")
+    def another(folder: Path) -> dict[str, str]:
+        file = folder / "extra_files" / "golden.json"
+        golden = json.loads(file.read_text())
+        golden["probabilities"][7] += 1e-6
+        file.write_text(json.dumps(golden))
+        return {MODEL_DIGEST_TAG: folder_sha256(folder)}
+
+    service.champion(register_copy(service, tmp_path / "model", another), served="2")
     service.logged("does not predict here what it did in training: 20 golden rows differ by up to 1e-06.")
     assert service.predict(complete).json["model"]["version"] == "2"
     service.champion("2")
