@@ -25,8 +25,16 @@ Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp a
 SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
 
 
-class AsOfTooEarly(ValueError):
+class RowRefused(ValueError):
+    """One request that its features do not let the model answer; others beside it are answered."""
+
+
+class AsOfTooEarly(RowRefused):
     """The online store has already moved on past the request's `as_of`."""
+
+
+class FeaturesMissing(RowRefused):
+    """A view that is declared `when_missing: reject` has nothing for the request."""
 
 
 class StoreUnavailable(RuntimeError):
@@ -79,14 +87,15 @@ class FeatureReader:
         self._store = store
         self._interface = interface
         self._on_demand = [store.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
+        self._strict = [view for view in interface.stored_views if view.when_missing != "null"]  # usually none
 
-    def read(self, requests: Sequence[Request], as_of: Sequence[datetime]) -> list[FeatureRow | AsOfTooEarly]:
+    def read(self, requests: Sequence[Request], as_of: Sequence[datetime]) -> list[FeatureRow | RowRefused]:
         """Features for each request, each as of its moment in UTC, or why it has none. Raises StoreUnavailable."""
         keys = [
             {key.name: key.of(request[key.request_field]) for key in self._interface.join_keys} for request in requests
         ]
         found = self._lookup(keys)
-        outcomes = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
+        outcomes: list[FeatureRow | RowRefused] = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
         there = [
             (request, of_row, row)
             for request, of_row, row in zip(requests, keys, outcomes, strict=True)
@@ -105,7 +114,23 @@ class FeatureReader:
                     row.values[name] = value
         for _, of_row, row in there:
             row.values |= {name: of_row[name] for name in self._interface.categories}
-        return outcomes
+        return [self._settled(row) if isinstance(row, FeatureRow) else row for row in outcomes]
+
+    def look_up(self, view: StoredView, keys: Keys) -> tuple[datetime, dict[str, Any]] | None:
+        """The event timestamp and values of one key's row, however old. Raises StoreUnavailable."""
+        found: list[Found] = [{}]
+        self._read_views([view], [keys], [0], found)
+        return found[0].get(view.name)
+
+    def _settled(self, row: FeatureRow) -> FeatureRow | RowRefused:
+        """What is null, as the views' `when_missing` says: on-demand code has seen it as it is stored, as offline."""
+        for view in self._strict:
+            if view.when_missing == "default":
+                row.values |= {name: value for name, value in view.defaults.items() if row.values[name] is None}
+            elif all(row.values[name] is None for name in self._interface.taken_from(view)):
+                why = next((one for one in row.warnings if one.startswith(f"{view.name}: ")), f"{view.name}: all null")
+                return FeaturesMissing(f"{why}. The model does not answer without {view.name}.")
+        return row
 
     def _lookup(self, keys: Sequence[Keys]) -> list[Found]:
         """What is stored for each row's keys, of the views whose keys are all there. Raises StoreUnavailable."""

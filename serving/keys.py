@@ -1,12 +1,14 @@
-"""API keys: who may ask. `python -m serving.keys NAME FILE` makes one; the file holds hashes, never a key.
+"""API keys: who may ask what. `python -m serving.keys NAME FILE` makes one; the file holds hashes, never a key.
 
-A line of the file is `NAME SHA256`. It is read again when it changes: to rotate a key, add a new one, let clients move
-to it, take the old line out. Keys are 256 bits of chance, so a plain hash is as good as a slow one.
+A line of the file is `NAME SHA256`, and `admin` after it for who runs the service: all but predictions, that is metrics
+and the features of any entity, is theirs. The file is read again when it changes: to rotate a key, add a new one, let
+clients move to it, take the old line out. Keys are 256 bits of chance, so a plain hash is as good as a slow one.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -14,9 +16,12 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.types import Scope
+
+from serving.settings import ServingSettings
 
 HOW = "Make one with `python -m serving.keys NAME FILE`, and set SERVING_API_KEYS to the file."
 
@@ -25,44 +30,80 @@ class KeysUnreadable(RuntimeError):
     """The file of API keys is missing or not as expected."""
 
 
+class KeysNeeded(RuntimeError):
+    """Other machines could ask, and anybody on them."""
+
+
 class NotAllowed(PermissionError):
     """The request carries no key that is known."""
 
 
+@dataclass(frozen=True)
+class Client:
+    """Who asks, and whether they run the service."""
+
+    name: str
+    admin: bool
+
+
 class ApiKeys:
-    """The keys in a file; without a file, only this machine may ask."""
+    """The keys in a file; without a file, only this machine may ask, and may ask all."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._read_at: tuple[int, int] | None = None
-        self._hashes: Mapping[str, str] = {}
+        self._known: Mapping[str, Client] = {}  # by the hash of their key
 
-    def require(self, scope: Scope, authorization: str) -> str:
-        """The name of who asks. Raises NotAllowed, and KeysUnreadable: then nobody gets in."""
+    def require(self, scope: Scope, authorization: str) -> Client:
+        """Who asks. Raises NotAllowed, and KeysUnreadable: then nobody gets in."""
         if self._file is None:
             if is_local((scope.get("server") or ("",))[0]):
-                return "local"
+                return Client("local", admin=True)
             raise NotAllowed("This service has no API keys, so it answers on this machine only.")
-        given = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).hexdigest()
+        given = hashlib.sha256(_key(authorization).encode()).hexdigest()
         # Every line is compared, in constant time: how long it takes says nothing of who is known.
-        known = [name for name, digest in self._load().items() if hmac.compare_digest(digest, given)]
+        known = [client for digest, client in self._load().items() if hmac.compare_digest(digest, given)]
         if not known:
             raise NotAllowed("Send a key that this service knows: the header `Authorization: Bearer KEY`.")
         return known[0]
 
-    def _load(self) -> Mapping[str, str]:
+    def _load(self) -> Mapping[str, Client]:
         assert self._file is not None
         try:
             found = os.stat(self._file)
             read_at = (found.st_mtime_ns, found.st_ino)
             if read_at != self._read_at:
                 lines = [line.split() for line in self._file.read_text().splitlines() if line.strip()]
-                self._hashes, self._read_at = dict(lines), read_at
-        except (OSError, ValueError) as error:
+                self._known, self._read_at = dict(_client(*line) for line in lines), read_at
+        except (OSError, ValueError, TypeError) as error:
             raise KeysUnreadable(
-                f"SERVING_API_KEYS {self._file} cannot be read ({error}); a line of it is `NAME SHA256`. {HOW}"
+                f"SERVING_API_KEYS {self._file} cannot be read ({error}); a line of it is `NAME SHA256`, or "
+                f"`NAME SHA256 admin`. {HOW}"
             ) from error
-        return self._hashes
+        return self._known
+
+
+def require_keys(settings: ServingSettings) -> None:
+    """Raises KeysNeeded when the address lets others in than this machine, and no keys are set."""
+    if settings.api_keys is None and not is_local(settings.host):
+        raise KeysNeeded(f"{settings.host} lets other machines in, and there are no API keys. {HOW}")
+
+
+def _client(name: str, digest: str, role: str = "") -> tuple[str, Client]:
+    if role not in {"", "admin"}:
+        raise ValueError(f"found the role {role!r} of {name}")
+    return digest, Client(name, admin=role == "admin")
+
+
+def _key(authorization: str) -> str:
+    """The key in a header: a bearer token, or the password of `Basic`, which is what a browser asks people for."""
+    kind, _, given = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return given if kind.lower() == "bearer" else authorization
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:  # neither base64 nor text
+        return ""
 
 
 def is_local(host: str) -> bool:
@@ -78,6 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="serving.keys", description="Make an API key for the service.")
     parser.add_argument("name", help="whose key it is, one word")
     parser.add_argument("file", type=Path, help="the file of hashes that SERVING_API_KEYS names")
+    parser.add_argument("--admin", action="store_true", help="of who runs the service: metrics and features too")
     options = parser.parse_args(argv)
     if len(options.name.split()) != 1:
         parser.error("a name is one word")
@@ -85,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     there = options.file.read_text().splitlines() if options.file.exists() else []
     if any(line.split()[:1] == [options.name] for line in there):
         parser.error(f"{options.file} has a key of {options.name} already; take that line out, or choose another name")
-    there.append(f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}")
+    there.append(f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}")
     options.file.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write("\n".join(there) + "\n")

@@ -1,38 +1,79 @@
-"""What /metrics says beyond BentoML's own: where the time goes, what was missing, which version serves."""
+"""What /metrics says: where the time goes, what was missing, which version serves, what the log of predictions lost."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import prometheus_client as prometheus
+import psutil
+from prometheus_client import multiprocess
 
-from serving.features import FeatureRow
+if TYPE_CHECKING:
+    from serving.features import FeatureRow
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep their metrics for whichever of them is asked
 
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 AGES = (60, 300, 900, 3600, 10_800, 21_600, 86_400, 172_800, 604_800, 2_592_000)
 
-STAGE = prometheus.Histogram("fti_stage_seconds", "Time of a request by stage", ["stage"], buckets=BUCKETS)
+
+def keep_apart() -> None:
+    """Give the workers of this server a folder of their own, before any metric is made: Feast makes some on import.
+
+    BentoML 1.4 has one folder for all servers of a user, and each that starts empties it.
+    """
+    shared = Path(os.environ[SHARED])
+    own = shared.with_name(f"{shared.name}-{os.getppid()}")
+    own.mkdir(parents=True, exist_ok=True)
+    os.environ[SHARED] = str(own)
+    for other in shared.parent.glob(f"{shared.name}-*"):
+        if not psutil.pid_exists(int(other.name.rpartition("-")[2])):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+if SHARED in os.environ:
+    keep_apart()
+REQUESTS = prometheus.Counter("fti_requests_total", "Requests by path and status", ["path", "status"])
+LATENCY = prometheus.Histogram("fti_request_seconds", "Time of a request by path", ["path"], buckets=BUCKETS)
+STAGE = prometheus.Histogram("fti_stage_seconds", "Time of a stage of scoring", ["stage"], buckets=BUCKETS)
+TOGETHER = prometheus.Histogram(
+    "fti_requests_scored_together", "Requests that were scored at once", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
 ROWS = prometheus.Counter("fti_predictions_total", "Rows predicted")
 MISSING = prometheus.Counter("fti_features_missing_total", "Rows for which a view had no row of their key", ["view"])
 STALE = prometheus.Counter("fti_features_stale_total", "Rows for which a view's row was older than its ttl", ["view"])
 AGE = prometheus.Histogram(
     "fti_feature_age_seconds", "Age of the oldest feature row that a request used", ["view"], buckets=AGES
 )
-SWAPS = prometheus.Counter("fti_model_swaps_total", "Model versions that took over")
+VERSION = prometheus.Gauge(
+    "fti_model_version", "The model version of each worker", ["role"], multiprocess_mode="liveall"
+)
+SWAPS = prometheus.Counter("fti_model_swaps_total", "Model versions that took over", ["role"])
 REFUSALS = prometheus.Counter(
     "fti_refusals_total", "Failed attempts to follow the registry or to open the store", ["step"]
 )
-REQUESTS = prometheus.Counter("fti_requests_total", "Requests by path and status", ["path", "status"])
+SHADOWED = prometheus.Counter("fti_shadow_total", "Requests that the shadow model was to score too", ["outcome"])
+LOG_ROWS = prometheus.Counter(
+    "fti_log_rows_total", "Predictions for the prediction log, by what became of them", ["outcome"]
+)
+LOG_FAILURES = prometheus.Counter("fti_log_failures_total", "Failed attempts to write to the prediction log")
+LOG_QUEUE = prometheus.Gauge(
+    "fti_log_queue", "Predictions that wait to be written to the prediction log", multiprocess_mode="livesum"
+)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Time a stage of a request."""
+    """Time a stage of scoring."""
     began = time.perf_counter()
     try:
         yield
@@ -53,3 +94,17 @@ def count_rows(rows: Sequence[FeatureRow]) -> None:
                 oldest[view] = age
     for view, age in oldest.items():
         AGE.labels(view).observe(age.total_seconds())
+
+
+def exposition() -> bytes:
+    """The metrics of all workers, in the text format of Prometheus."""
+    folder = os.environ.get(SHARED)
+    if folder is None:
+        return prometheus.generate_latest()
+    registry = prometheus.CollectorRegistry()
+    # A worker that was killed has not said goodbye: what it holds now, a queue or a version, is held by nobody.
+    for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*.db")}:
+        if not psutil.pid_exists(pid):
+            multiprocess.mark_process_dead(pid)
+    multiprocess.MultiProcessCollector(registry)
+    return prometheus.generate_latest(registry)

@@ -6,7 +6,9 @@ from typing import Any
 
 from starlette.responses import HTMLResponse
 
-from serving.predictor import ServedModel
+from serving.model import ServedModel
+from serving.schemas import AS_OF
+from validation.contract import FeatureContract
 
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -16,9 +18,20 @@ ERROR: dict[str, Any] = {
         "fields": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
+_TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
 ANSWER: dict[str, Any] = {
     "type": "object",
-    "required": ["probability", "predicts", "model", "feature_service", "as_of", "features", "warnings"],
+    "required": [
+        "probability",
+        "predicts",
+        "model",
+        "feature_service",
+        "as_of",
+        "features",
+        "missing",
+        "stale",
+        "warnings",
+    ],
     "properties": {
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
         "predicts": {"type": "string"},
@@ -32,7 +45,9 @@ ANSWER: dict[str, Any] = {
                 "properties": {"value": {}, "source": {"type": "string"}, "age_seconds": {"type": "number"}},
             },
         },
-        "warnings": {"type": "array", "items": {"type": "string"}},
+        "missing": {**_TEXTS, "description": "Views that had no row for the request."},
+        "stale": {**_TEXTS, "description": "Views whose row was older than its ttl, and was not used."},
+        "warnings": _TEXTS,
     },
 }
 _ABOUT = ("predicts", "model", "feature_service")
@@ -63,13 +78,23 @@ def document(served: ServedModel) -> dict[str, Any]:
     """OpenAPI 3.1 for the endpoints, with the request schema of the served version."""
     interface = served.contract.interface
 
-    def answers(schema: dict[str, Any], *failures: str) -> dict[str, Any]:
-        described = {"200": schema} | dict.fromkeys(failures, ERROR)
+    def answers(schema: dict[str, Any], *failures: int) -> dict[str, Any]:
+        described = {200: schema} | dict.fromkeys(sorted({401, 503, *failures}), ERROR)
         return {
-            status: {"description": _MEANING[status], "content": {"application/json": {"schema": content}}}
+            str(status): {"description": _MEANING[status], "content": {"application/json": {"schema": content}}}
             for status, content in described.items()
         }
 
+    def posts(summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        content = {"required": True, "content": {"application/json": {"schema": body}}}
+        said = answers(answer, 408, 413, 415, 422, 429, 504)
+        return {"post": {"summary": summary, "requestBody": content, "responses": said}}
+
+    def gets(summary: str, *failures: int, parameters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        described = {"summary": summary, "responses": answers({"type": "object"}, *failures)}
+        return {"get": described | ({"parameters": parameters} if parameters else {})}
+
+    one = served.schema.model_json_schema()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -79,34 +104,40 @@ def document(served: ServedModel) -> dict[str, Any]:
             f"Reads {interface.feature_service}.",
         },
         "paths": {
-            "/predict": {
-                "post": {
-                    "summary": "Predict one",
-                    "requestBody": {
-                        "required": True,
-                        "content": {"application/json": {"schema": served.schema.model_json_schema()}},
-                    },
-                    "responses": answers(ANSWER, "401", "413", "415", "422", "503"),
-                }
-            },
-            "/predict_batch": {
-                "post": {
-                    "summary": "Predict many, in their order; a row that cannot be answered says why",
-                    "requestBody": {
-                        "required": True,
-                        "content": {"application/json": {"schema": _batch_of(served.schema.model_json_schema())}},
-                    },
-                    "responses": answers(BATCH_ANSWER, "401", "413", "415", "422", "503"),
-                }
-            },
-            "/model": {
-                "get": {
-                    "summary": "The version that serves now, and its contract",
-                    "responses": answers({"type": "object"}, "401", "503"),
-                }
-            },
+            "/predict": posts("Predict one", one, ANSWER),
+            "/predict_batch": posts(
+                "Predict many, in their order; a row that cannot be answered says why", _batch_of(one), BATCH_ANSWER
+            ),
+            "/model": gets("The version that serves now, and its contract"),
+            "/features": gets("The feature views that this version reads (admin)", 403),
+            "/features/{view}": gets(
+                "The live row of a view, its age, and whether it would be used (admin)",
+                403,
+                422,
+                parameters=_look_up_parameters(served.contract),
+            ),
         },
+        "components": {
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "password": {"type": "http", "scheme": "basic"},
+            }
+        },
+        "security": [{}, {"key": []}, {"password": []}],
     }
+
+
+def _look_up_parameters(contract: FeatureContract) -> list[dict[str, Any]]:
+    """The view, and what may be in the query: each view wants the request fields of its own keys."""
+    interface = contract.interface
+    described = {field.name: field.description for field in interface.request_fields}
+    fields = dict.fromkeys(key.request_field for key in interface.join_keys)
+    names = [view.name for view in interface.stored_views]
+    text = {"type": "string"}
+    query = [(name, described[name]) for name in fields] + [(AS_OF, "The moment to see it from, UTC; unset means now.")]
+    return [{"name": "view", "in": "path", "required": True, "schema": {**text, "enum": names}}] + [
+        {"name": name, "in": "query", "description": description, "schema": text} for name, description in query
+    ]
 
 
 def _batch_of(schema: dict[str, Any]) -> dict[str, Any]:
@@ -120,12 +151,16 @@ def _batch_of(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _MEANING = {
-    "200": "Answered",
-    "401": "The request carries no key that the service knows",
-    "413": "The body is too large",
-    "415": "The body is not said to be JSON",
-    "422": "The request cannot be answered; the error says which field and why",
-    "503": "There is no model to serve yet, or the feature store cannot be read",
+    200: "Answered",
+    401: "The request carries no key that the service knows",
+    403: "The key is not one of those who run the service",
+    408: "The body did not arrive in time",
+    413: "The body is too large",
+    415: "The body is not said to be JSON",
+    422: "The request cannot be answered; the error says which field and why",
+    429: "Too many requests are being answered; ask again after Retry-After seconds",
+    503: "There is no model to serve yet, or the feature store cannot be read",
+    504: "It took too long",
 }
 
 

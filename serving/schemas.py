@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
-from validation.contract import FeatureContract
+from validation.contract import FeatureContract, StoredView
 
 MAX_TEXT = 64
 SHOWN = 10
@@ -104,6 +104,35 @@ def rows_of(body: bytes, limit: int) -> tuple[list[Any], bool]:
     if len(batch["rows"]) > limit:
         raise RequestInvalid({"rows": f"found {len(batch['rows'])}; at most {limit} at once"})
     return batch["rows"], batch.get("features", False)
+
+
+def parse_lookup(
+    contract: FeatureContract, name: str, query: list[tuple[str, str]]
+) -> tuple[StoredView, dict[str, Any], datetime | None]:
+    """The view of that name, the join keys that a query string's request fields make, and its `as_of`.
+
+    Raises RequestInvalid.
+    """
+    views = {view.name: view for view in contract.interface.stored_views}
+    if name not in views:
+        raise RequestInvalid({"view": f"the model reads no view {_shown(name)}; it reads {', '.join(views)}"})
+    keys = {key.name: key for key in contract.interface.join_keys if key.name in views[name].join_keys}
+    described = {field.name: field for field in contract.interface.request_fields}
+    wanted: dict[str, Any] = {
+        key.request_field: (TYPES[described[key.request_field].dtype], ...) for key in keys.values()
+    }
+    schema = create_model("Keys", __config__=ConfigDict(extra="forbid"), **wanted | {AS_OF: (Moment | None, None)})
+    given = dict(query)
+    if len(given) < len(query):
+        raise RequestInvalid({"query": f"a field is given twice; the fields are {', '.join(schema.model_fields)}"})
+    try:
+        checked = schema.model_validate(given)
+    except ValidationError as error:
+        fields = {one: described[one].description for one in wanted} | {AS_OF: ""}
+        raise RequestInvalid(_problems(error, fields)) from error
+    found = {key.name: key.of(getattr(checked, key.request_field)) for key in keys.values()}
+    as_of = getattr(checked, AS_OF)
+    return views[name], found, as_of.astimezone(UTC) if as_of else None
 
 
 def _checked(contract: FeatureContract, validate: Callable[[], BaseModel]) -> tuple[dict[str, Any], list[str]]:

@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import signal
+import sys
 import warnings
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
-import anyio
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from opentelemetry import trace
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Receive, Scope, Send
 
 from serving import metrics
-from serving.features import AsOfTooEarly, StoreUnavailable
-from serving.keys import ApiKeys, KeysUnreadable, NotAllowed
+from serving.features import RowRefused, StoreUnavailable
+from serving.keys import ApiKeys, KeysNeeded, require_keys
+from serving.middleware import Middleware, log_access
+from serving.model import Outcome, Prediction, ServedModel
 from serving.openapi import docs_page, document
 from serving.predictor import NoModel, Predictor
-from serving.schemas import RequestInvalid
+from serving.schemas import RequestInvalid, parse_lookup, rows_of
+from serving.scorer import Overloaded, Scorer
 from serving.settings import ServingSettings
+from serving.shadow import Shadow
 
 logger = logging.getLogger("bentoml.serving")
+tracer = trace.get_tracer("serving")
 # SQLAlchemy and tornado warn of their own code's future, into a log that people read; importing Feast 0.67 turns it on.
 warnings.simplefilter("ignore", DeprecationWarning)
 SETTINGS = ServingSettings()
-KEYS = ApiKeys(SETTINGS.api_keys)
-PATHS = {"/predict", "/predict_batch", "/model", "/openapi.json", "/docs", "/"}
-# Answers are data, for no page to frame and no browser to guess at.
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
-# One prediction at a time: Feast's SQLite connection and the model are shared; the event loop stays free for probes.
-ONE_AT_A_TIME = anyio.CapacityLimiter(1)
+ADMIN = ("/features", "/metrics")
+PATHS = ("/predict", "/predict_batch", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/")
 
 
 class BodyTooLarge(ValueError):
     """A request body over the limit."""
+
+
+class BodyTooSlow(TimeoutError):
+    """A request body that does not arrive."""
 
 
 class NotJson(ValueError):
@@ -56,28 +59,73 @@ def _service() -> Any:
 
 
 async def predict(request: Request) -> Response:
+    service, now = _service(), datetime.now(UTC)
     body = await _body(request, SETTINGS.max_body_bytes)
-    served = _service().predictor.served
-    answer = await anyio.to_thread.run_sync(served.answer, body, datetime.now(UTC), limiter=ONE_AT_A_TIME)
-    return JSONResponse(answer)
+    served = service.predictor.served
+    with metrics.stage("parse"), tracer.start_as_current_span("parse"):
+        asked, said = served.parse(body, now)
+    (outcome,) = await _score(service, served, [asked])
+    if isinstance(outcome, RowRefused):
+        raise outcome
+    if service.shadow:
+        service.shadow.offer(served, body, now)
+    return JSONResponse(served.about | served.describe(outcome, said))
 
 
 async def predict_batch(request: Request) -> Response:
+    service, now = _service(), datetime.now(UTC)
     body = await _body(request, SETTINGS.max_batch_bytes)
-    served = _service().predictor.served
-    answer = await anyio.to_thread.run_sync(
-        served.answer_batch, body, datetime.now(UTC), SETTINGS.max_batch_rows, limiter=ONE_AT_A_TIME
-    )
-    return JSONResponse(answer)
+    served = service.predictor.served
+    with metrics.stage("parse"), tracer.start_as_current_span("parse"):
+        rows, with_features = rows_of(body, SETTINGS.max_batch_rows)
+        parsed = [_parsed(served, row, now) for row in rows]
+    good = [one for one in parsed if not isinstance(one, RequestInvalid)]
+    following = iter(await _score(service, served, [asked for asked, _ in good]))
+    answers: list[dict[str, Any]] = []
+    for one in parsed:
+        if isinstance(one, RequestInvalid):
+            answers.append({"error": str(one), "fields": one.problems})
+            continue
+        outcome = next(following)
+        refused = isinstance(outcome, RowRefused)
+        answers.append({"error": str(outcome)} if refused else served.describe(outcome, one[1], with_features))
+    return JSONResponse(served.about | {"rows": answers})
+
+
+def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
+    try:
+        return served.parse_row(row, now)
+    except RequestInvalid as invalid:
+        return invalid
+
+
+async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]]) -> list[Outcome]:
+    with tracer.start_as_current_span("score") as span:
+        span.set_attributes({"model.name": served.name, "model.version": served.version, "rows": len(rows)})
+        outcomes: list[Outcome] = await service.scorer.score(served, rows)
+    metrics.count_rows([one.row for one in outcomes if isinstance(one, Prediction)])
+    return outcomes
 
 
 async def model(_: Request) -> Response:
-    served = _service().predictor.served
-    contract = served.contract
-    return JSONResponse(
-        {"name": served.name, "version": served.version, "feature_contract_sha256": contract.sha256}
-        | {"contract": contract.model_dump(mode="json")}
-    )
+    predictor = _service().predictor
+    served: ServedModel = predictor.served
+    return JSONResponse(served.summary | {"following": predictor.following, "aliases": predictor.aliases})
+
+
+async def features(request: Request) -> Response:
+    """The views that the model reads; or one of them, at the keys in the query."""
+    service, now = _service(), datetime.now(UTC)
+    served: ServedModel = service.predictor.served
+    name = request.path_params.get("view")
+    if name is None:
+        return JSONResponse({"views": served.views})
+    view, keys, as_of = parse_lookup(served.contract, name, request.query_params.multi_items())
+    return JSONResponse(await service.scorer.run(served.look_up, view, keys, as_of or now))
+
+
+async def metrics_text(_: Request) -> Response:
+    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
 async def openapi(_: Request) -> Response:
@@ -93,7 +141,10 @@ async def home(_: Request) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body, read only as far as the limit: a client may give no length, or lie. Raises NotJson, BodyTooLarge."""
+    """The body, read only as far as the limit: a client may give no length, or lie, or send it never.
+
+    Raises NotJson, BodyTooLarge, BodyTooSlow.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise NotJson(f"The body is said to be {kind!r}. Send JSON, and the header Content-Type: application/json.")
@@ -101,17 +152,22 @@ async def _body(request: Request, limit: int) -> bytes:
     if int(request.headers.get("content-length", 0)) > limit:
         raise too_large
     received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > limit:
-            raise too_large
+    try:
+        async with asyncio.timeout(SETTINGS.body_seconds):
+            async for chunk in request.stream():
+                received += chunk
+                if len(received) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {SETTINGS.body_seconds:g} seconds.") from None
     return bytes(received)
 
 
-def _refuse(status: int) -> Any:
+def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
         problems = getattr(error, "problems", None)
-        return JSONResponse({"error": str(error)} | ({"fields": problems} if problems else {}), status_code=status)
+        said = {"error": str(error)} | ({"fields": problems} if problems else {})
+        return JSONResponse(said, status_code=status, headers=headers)
 
     return answer
 
@@ -139,6 +195,9 @@ APP = Starlette(
         Route("/predict", predict, methods=["POST"]),
         Route("/predict_batch", predict_batch, methods=["POST"]),
         Route("/model", model),
+        Route("/features", features),
+        Route("/features/{view}", features),
+        Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", home),
@@ -146,9 +205,11 @@ APP = Starlette(
     ],
     exception_handlers={
         RequestInvalid: _refuse(422),
-        AsOfTooEarly: _refuse(422),
+        RowRefused: _refuse(422),
         NotJson: _refuse(415),
         BodyTooLarge: _refuse(413),
+        BodyTooSlow: _refuse(408, Connection="close"),
+        Overloaded: _refuse(429, **{"Retry-After": "1"}),
         NoModel: _refuse(503),
         StoreUnavailable: _unavailable,
         404: _http_error,
@@ -156,65 +217,73 @@ APP = Starlette(
         500: _failed,
     },
 )
+# Of a Starlette app BentoML would take the known paths only and answer the rest itself. Probes are BentoML's.
+MIDDLEWARE = Middleware(APP, ApiKeys(SETTINGS.api_keys), PATHS, ADMIN)
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """All of APP, for those who may ask: of a Starlette app BentoML takes the known paths only, and answers the rest.
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """All that asks comes through here."""
+    await MIDDLEWARE(scope, receive, send)
 
-    Probes and /metrics are BentoML's and need no key.
-    """
-    if scope["type"] != "http":
-        await APP(scope, receive, send)
-        return
-    status = 500
 
-    async def watched(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-            message["headers"] = [*message.get("headers", []), *HEADERS]
-        await send(message)
-
-    try:
-        KEYS.require(scope, Headers(scope=scope).get("authorization", ""))
-    except NotAllowed as error:
-        answer: Response = JSONResponse({"error": str(error)}, status_code=401, headers={"WWW-Authenticate": "Bearer"})
-        await answer(scope, receive, watched)
-    except KeysUnreadable as error:
-        logger.error("%s", error)
-        answer = JSONResponse({"error": "The keys of this service cannot be read; its log says why."}, status_code=503)
-        await answer(scope, receive, watched)
-    else:
-        await APP(scope, receive, watched)
-    finally:
-        path = scope["path"] if scope["path"] in PATHS else "other"
-        metrics.REQUESTS.labels(path, status).inc()
+try:
+    require_keys(SETTINGS)
+except KeysNeeded as needed:
+    sys.exit(f"error: {needed}")
 
 
 @bentoml.service(
-    # BentoML's own defaults are every interface, 60 seconds, and no bound on what waits.
+    # BentoML's own defaults are every interface, 60 seconds, and metrics that grow by each path that anybody asks for.
     http={"host": SETTINGS.host, "port": SETTINGS.port},
-    traffic={"timeout": 10, "max_concurrency": 64},
-    # The probes', and what `make serve` asks for when it starts.
-    logging={"access": {"skip_paths": ["/livez", "/readyz", "/healthz", "/metrics", "/model"]}},
+    workers=SETTINGS.workers,
+    traffic={"timeout": SETTINGS.timeout_seconds},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing=SETTINGS.tracing,
 )
 @bentoml.asgi_app(app, path="/")
 class PredictionService:
     """Serves the version that an alias of a registered model points to, and follows it."""
 
     def __init__(self) -> None:
-        self.predictor = Predictor(SETTINGS)
+        self.predictor = Predictor(SETTINGS, "champion", SETTINGS.model_alias, SETTINGS.model_version)
+        self.scorer = Scorer(SETTINGS.max_concurrency)
+        self.predictors = [self.predictor]
+        self.shadow: Shadow | None = None
+        if SETTINGS.shadow_alias:
+            self.predictors.append(Predictor(SETTINGS, "shadow", SETTINGS.shadow_alias))
+            self.shadow = Shadow(self.predictors[1], self.scorer, SETTINGS.shadow_share)
+        self.leaving = False
 
     @bentoml.on_startup
     def start(self) -> None:
-        self.predictor.follow()
+        log_access(SETTINGS.access_log)
+        if SETTINGS.traces_url:
+            trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
+        for predictor in self.predictors:
+            predictor.follow()
+        self._leave_slowly()
         # What was built by now lives as long as the process: keep the collector from walking it during requests.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown
     def stop(self) -> None:
-        self.predictor.stop()
+        for predictor in self.predictors:
+            predictor.stop()
+        self.scorer.close()
 
     async def __is_ready__(self) -> bool:
-        return self.predictor.ready
+        return self.predictor.ready and not self.leaving
+
+    def _leave_slowly(self) -> None:
+        """On SIGTERM say first that nobody should come any more, and only then stop listening."""
+        at_once, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+        if not callable(at_once):
+            return  # no server runs this
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            self.leaving = True
+            loop.call_soon_threadsafe(lambda: loop.call_later(SETTINGS.drain_seconds, at_once, number, frame))
+
+        signal.signal(signal.SIGTERM, leave)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,15 +14,35 @@ ROOT = Path(__file__).resolve().parents[1]
 class ServingSettings(BaseSettings):
     """Read once at start, from variables named `SERVING_*`. MLflow reads MLFLOW_TRACKING_URI by itself."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVING_", frozen=True)
+    # A variable that is set to nothing is as good as unset.
+    model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True, frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=3000, gt=0, lt=65536)
+    workers: int = Field(default=1, gt=0)
     model_name: str = "arrival-delay"
     model_alias: str = "champion"
+    model_version: int | None = Field(default=None, gt=0)
+    shadow_alias: str | None = None
+    shadow_share: float = Field(default=0.1, ge=0, le=1)
     feast_repo: Path = ROOT / "feature_repo"
     poll_seconds: float = Field(default=5.0, gt=0)
     max_body_bytes: int = Field(default=65_536, gt=0)
     max_batch_rows: int = Field(default=1000, gt=0)
     max_batch_bytes: int = Field(default=1_048_576, gt=0)
+    max_concurrency: int = Field(default=64, gt=0)
+    body_seconds: float = Field(default=5.0, gt=0)
+    timeout_seconds: float = Field(default=10.0, gt=0)
+    drain_seconds: float = Field(default=2.0, ge=0)
+    access_log: bool = True
     api_keys: Path | None = None
+    traces_url: str | None = None
+    traces_share: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def tracing(self) -> dict[str, Any]:
+        """BentoML's settings for OpenTelemetry; without a place to send traces to, no request pays for one."""
+        if self.traces_url is None:
+            return {"excluded_urls": ".*"}
+        to = {"protocol": "http", "endpoint": self.traces_url}
+        return {"exporter_type": "otlp", "sample_rate": self.traces_share, "otlp": to}

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serving.keys import HOW, is_local
+from serving.keys import KeysNeeded, require_keys
 from serving.settings import ROOT, ServingSettings
 
 PATIENCE = 120
@@ -42,15 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         first = error.errors()[0]
         name = f"SERVING_{str(first['loc'][0]).upper()}"
         print(f"error: {name}: {first['msg']}, found {first['input']!r}", file=sys.stderr)
-    except CannotStart as error:
+    except (CannotStart, KeysNeeded) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
-
-
-def require_keys(settings: ServingSettings) -> None:
-    """Raises CannotStart when other machines could ask, and anybody on them."""
-    if settings.api_keys is None and not is_local(settings.host):
-        raise CannotStart(f"{settings.host} lets other machines in, and there are no API keys. {HOW}")
 
 
 def require_free_port(settings: ServingSettings) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from validation.errors import Refusal
 
@@ -79,13 +80,28 @@ class RequestField(Part):
 
 
 class StoredView(Part):
-    """A feature view that is read by key. `ttl_seconds` 0 means its rows never expire."""
+    """A feature view that is read by key. `ttl_seconds` 0 means its rows never expire.
+
+    `when_missing` says what becomes of a row whose features of this view are null, in training as in serving: the model
+    takes nulls as they are, or it takes `defaults` for them, or rows without a single one are left out and refused.
+    """
 
     name: str
     join_keys: list[str]
     ttl_seconds: int
     features: dict[str, ValueType]
     missing: str
+    when_missing: Literal["null", "default", "reject"] = "null"
+    defaults: dict[str, float | str] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the policy of a view that has none: contracts from before there were any keep their hash."""
+        written: dict[str, Any] = handler(self)
+        for name, usual in (("when_missing", "null"), ("defaults", {})):
+            if written[name] == usual:
+                del written[name]
+        return written
 
 
 class OnDemandView(Part):
@@ -136,6 +152,19 @@ class FeatureInterface(Part):
         fields = {field.name for field in self.request_fields}
         alone = {view.name for view in self.on_demand_views if set(view.inputs) <= fields} | {"request"}
         return [model_input.name for model_input in self.inputs if model_input.source in alone]
+
+    def settled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request."""
+        for view in self.stored_views:
+            if view.when_missing == "default":
+                rows = rows.fillna(view.defaults)
+            elif view.when_missing == "reject":
+                rows = rows[rows[self.taken_from(view)].notna().any(axis=1)]
+        return rows.reset_index(drop=True)
+
+    def taken_from(self, view: StoredView) -> list[str]:
+        """The features of a view that the model takes as they are; on-demand code may read more of them."""
+        return [model_input.name for model_input in self.inputs if model_input.source == view.name]
 
     def model_inputs(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The columns a model takes, in its order: categories as text or None, all else as float64, NaN for null."""
@@ -282,7 +311,8 @@ def _read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfa
             inputs.append(ModelInput(name=feature.name, dtype=_dtype(feature.dtype), source=projection.name))
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
     on_demand = [_on_demand(store, name, wanted) for name in list(wanted) if name in on_demand_names]
-    stored = [_stored(store, name, wanted[name]) for name in wanted if name not in on_demand_names]
+    taken = {model_input.name for model_input in inputs}
+    stored = [_stored(store, name, wanted[name], taken) for name in wanted if name not in on_demand_names]
     keys = _join_keys(store, [key for view in stored for key in view.join_keys])
     categories = [name for name in service.tags.get("key_features", "").split(",") if name]
     inputs += [ModelInput(name=key.name, dtype=key.dtype, source="request") for key in keys if key.name in categories]
@@ -307,14 +337,34 @@ def _dtype(dtype: Any) -> ValueType:
     return dtype.to_value_type().name.lower()
 
 
-def _stored(store: FeatureStore, name: str, features: dict[str, ValueType]) -> StoredView:
+def _stored(store: FeatureStore, name: str, features: dict[str, ValueType], taken: Collection[str]) -> StoredView:
+    """Describe a stored view of which a service reads `features`, and a model takes those that are in `taken`."""
     view = store.get_feature_view(name)
+    when_missing: Any = view.tags.get("when_missing", "null")
+    own = features.keys() & taken
+    declared = {field.name: field.tags.get("default") for field in view.features if field.name in own}
+    if when_missing not in {"null", "default", "reject"} or (when_missing != "null" and not declared):
+        raise ContractBroken(
+            f"Feature view {name!r} has the tag when_missing={when_missing!r}; expected null, default or reject, the "
+            "latter two only where a feature service takes features of the view itself."
+        )
+    defaults: dict[str, float | str] = {}
+    for feature, default in declared.items() if when_missing == "default" else ():
+        try:
+            defaults[feature] = str(default or "") if features[feature] == "string" else float(default or "")
+        except ValueError as error:
+            raise ContractBroken(
+                f"Feature view {name!r} has the tag when_missing='default', so its field {feature!r} needs a tag "
+                f"`default` of type {features[feature]}; found {default!r}."
+            ) from error
     return StoredView(
         name=name,
         join_keys=[column.name for column in view.entity_columns],
         ttl_seconds=int(view.ttl.total_seconds()) if view.ttl else 0,
         features=features,
         missing=view.tags.get("missing", f"no row in {name}"),
+        when_missing=when_missing,
+        defaults=defaults,
     )
 
 

@@ -6,6 +6,7 @@ for its start and its end. The tests run in this order: the last two end the ser
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import math
@@ -15,14 +16,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import psutil
@@ -33,7 +38,7 @@ MODEL = "arrival-delay"
 AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
 FLIGHTS = 200
 COMPUTED = {"aircraft_age", "aircraft_turnaround", "schedule_clock"}
-PATIENCE = 90
+PATIENCE = 180
 JSON = {"Content-Type": "application/json"}
 # What an answer must not show: where things lie, and how they failed.
 SECRETS = ("Traceback", ".py", "/work", "/tmp", "sqlite", str(ROOT))
@@ -47,6 +52,7 @@ class Answer:
     status: int
     type: str
     text: str
+    headers: Any = None
 
     @property
     def json(self) -> Any:
@@ -76,12 +82,26 @@ class Service:
         try:
             connection.request(method, path, body, JSON if headers is None else headers)
             response = connection.getresponse()
-            return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
+            type_ = response.headers.get("content-type", "")
+            return Answer(response.status, type_, response.read().decode(), response.headers)
         finally:
             connection.close()
 
     def predict(self, request: Any) -> Answer:
         return self.send("POST", "/predict", json.dumps(request).encode())
+
+    def metric(self, name: str) -> float:
+        """The sum of the samples whose line starts so."""
+        lines = self.send("GET", "/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    def slow(self, seconds: float | None) -> None:
+        """Make each read of the online store slow, or as fast as it is."""
+        file = self.root / "feature_repo" / "slow"
+        if seconds is None:
+            file.unlink()
+        else:
+            file.write_text(str(seconds))
 
     def champion(self, version: str | None, served: str | None = None) -> None:
         """Move or delete the alias, and wait for a version to serve: that one, if none is named."""
@@ -122,8 +142,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launch(command: list[str], port: int, root: Path, log: Path) -> subprocess.Popen[str]:
-    environment = {
+def launch(command: list[str], port: int, root: Path, log: Path, settings: dict[str, str]) -> subprocess.Popen[str]:
+    environment = settings | {
         "SERVING_PORT": str(port),
         "SERVING_FEAST_REPO": str(root / "feature_repo"),
         "SERVING_POLL_SECONDS": "0.2",
@@ -141,26 +161,75 @@ def launch(command: list[str], port: int, root: Path, log: Path) -> subprocess.P
         )
 
 
+class Collector(ThreadingHTTPServer):
+    """What takes traces by OTLP: the names, parents and attributes of the spans it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Collecting)
+        self.spans: list[Any] = []
+
+
+class Collecting(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        sent = ExportTraceServiceRequest.FromString(body)
+        self.server.spans += [span for of in sent.resource_spans for scope in of.scope_spans for span in scope.spans]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def launched(trained, tmp_path_factory) -> Iterator[tuple[Service, Service]]:
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def launched(trained, collector, tmp_path_factory) -> Iterator[tuple[Service, Service]]:
     """Both services, started at once: most of a start is imports, and there are two cores."""
+    from mlflow import MlflowClient
+
     # A pooled connection of this process would go on writing to a registry file that a test replaced.
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     services = []
+    bentoml = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"]
     commands = {
-        "bentoml": [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"],
-        "start": [sys.executable, "-m", "serving.start"],
+        "bentoml": (bentoml, {"SERVING_BODY_SECONDS": "1", "SERVING_DRAIN_SECONDS": "3"}),
+        "start": (
+            [sys.executable, "-m", "serving.start"],
+            {
+                "SERVING_WORKERS": "2",
+                "SERVING_SHADOW_ALIAS": "challenger",
+                "SERVING_SHADOW_SHARE": "1",
+                "SERVING_TRACES_URL": f"http://127.0.0.1:{collector.server_port}/v1/traces",
+            },
+        ),
     }
-    for name, command in commands.items():
+    for name, (command, settings) in commands.items():
         root = tmp_path_factory.mktemp(name)
         shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
         shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
         if name == "bentoml":
             move_champion(root / "mlflow.db", None)
+            store = root / "feature_repo" / "feature_store.yaml"
+            store.write_text(store.read_text().replace("feature_repo.stores.wal_sqlite.", "tests.slow_store.Slow"))
+        else:
+            MlflowClient(f"sqlite:///{root / 'mlflow.db'}").set_registered_model_alias(MODEL, "challenger", "1")
         port, log = free_port(), root / "log"
-        services.append(Service(launch(command, port, root, log), port, root, log, {}))
+        services.append(Service(launch(command, port, root, log, settings), port, root, log, {}))
     yield services[0], services[1]
     monkeypatch.undo()
     for service in services:
@@ -329,7 +398,7 @@ def test_a_batch_answers_each_row_as_alone_and_in_order(service, flights, comple
         else:
             assert found[number] == alone.json
     brief = service.send("POST", "/predict_batch", json.dumps({"rows": [complete]}).encode()).json["rows"]
-    assert set(brief[0]) == {"probability", "as_of", "warnings"}
+    assert set(brief[0]) == {"probability", "as_of", "missing", "stale", "warnings"}
 
 
 @pytest.mark.parametrize(
@@ -344,6 +413,7 @@ def test_a_batch_answers_each_row_as_alone_and_in_order(service, flights, comple
         (b'{"rows": [NaN]}', "Invalid JSON"),
         (b"[" * 30_000, "Invalid JSON"),
         (json.dumps({"rows": [{}] * 1001}).encode(), "at most 1000 at once"),
+        (json.dumps({"rows": [{}] * 10_000}).encode(), "at most 1000 at once"),
     ],
 )
 def test_a_batch_that_is_none_is_a_422(service, body, said):
@@ -355,11 +425,7 @@ def test_a_batch_that_is_none_is_a_422(service, body, said):
 
 def test_metrics_tell_what_was_predicted_and_what_was_missing(service, complete):
     """The counters move by what was asked, and the stages are timed."""
-
-    def metric(name: str) -> float:
-        lines = service.send("GET", "/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
+    metric = service.metric
     names = ("fti_predictions_total", 'fti_features_missing_total{view="aircraft_rotation"}')
     before = [metric(name) for name in names]
     rows = [complete, complete | {"tailnum": None}, complete | {"tailnum": "N0NE"}]
@@ -367,6 +433,51 @@ def test_metrics_tell_what_was_predicted_and_what_was_missing(service, complete)
     assert [metric(name) for name in names] == [before[0] + 3, before[1] + 2]
     assert metric('fti_stage_seconds_count{stage="model"}') > 0
     assert metric('fti_requests_total{path="/predict_batch",status="200"}') > 0
+    assert metric("fti_model_version{") == 2
+
+
+def test_what_is_served_and_followed(service):
+    """/model tells the version, its aliases, what is followed and when it was loaded; and the whole contract."""
+    said = service.send("GET", "/model").json
+    assert (said["name"], said["version"], said["following"]) == (MODEL, "2", "alias champion")
+    assert said["aliases"] == ["champion"]
+    assert said["compiled"] is True
+    assert datetime.now(UTC) - timedelta(minutes=15) < datetime.fromisoformat(said["loaded_at"]) < datetime.now(UTC)
+    assert said["contract"]["interface"]["feature_service"] == "arrival_delay_v2"
+
+
+def test_live_features_are_those_that_a_prediction_used(service, complete):
+    """Each view that /features names, looked up by the request's own fields: values and ages as in the answer."""
+    used = service.predict(complete).json["features"]
+    for view in service.send("GET", "/features").json["views"]:
+        query = urlencode({name: complete[name] for name in [*view["found_by"], "as_of"]})
+        found = service.send("GET", f"/features/{view['name']}?{query}").json
+        assert found["state"] == "fresh", found
+        shown = {name: one for name, one in used.items() if one["source"] == view["name"]}
+        assert {name: found["features"][name] for name in shown} == {name: one["value"] for name, one in shown.items()}
+        assert {found["age_seconds"]} >= {one["age_seconds"] for one in shown.values()}
+    old = service.send("GET", "/features/origin_congestion?origin=JFK&as_of=2013-10-02T00:00:00Z").json
+    assert (old["state"], old["age_seconds"], old["ttl_seconds"]) == ("stale", 86_400, 3600)
+    assert old["features"]["origin_departures_3h"] > 0
+    assert service.send("GET", "/features/aircraft_profile?tailnum=N0NE").json["state"] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("nothing?origin=JFK", "view"),
+        ("origin_congestion", "origin"),
+        ("origin_congestion?origin=JFK&origin=EWR", "query"),
+        ("origin_congestion?origin=JFK&carrier=AA", "carrier"),
+        ("flight_number_reliability?carrier=AA&flight_number=x", "flight_number"),
+        ("origin_congestion?origin=JFK&as_of=2013", "as_of"),
+        ("origin_schedule_load?origin=JFK&scheduled_departure=yesterday", "scheduled_departure"),
+    ],
+)
+def test_a_look_up_that_is_none_is_a_422_that_names_the_field(service, query, field):
+    """An unknown view, a key missing, twice, too many or of another type."""
+    answer = service.send("GET", f"/features/{query}")
+    assert (answer.status, list(answer.json["fields"])) == (422, [field])
 
 
 def test_each_view_is_used_up_to_its_ttl_and_no_longer(service, complete):
@@ -500,8 +611,8 @@ def test_the_documentation_is_of_the_version_that_serves(service, complete):
 # ---- what breaks around it ------------------------------------------------------------------------------------------
 
 
-def test_the_alias_moves_under_load(service, complete):
-    """Back to v1 and to v2 again while 200 requests run: none fails, and no answer mixes two versions."""
+def test_the_alias_moves_a_hundred_times_under_load(service, complete):
+    """Between v1 and v2 while requests run: none fails, and no answer mixes two versions."""
     alone = {}
     for version in ("1", "2"):
         service.champion(version)
@@ -510,22 +621,26 @@ def test_the_alias_moves_under_load(service, complete):
     assert set(alone["1"][2]) - set(alone["2"][2]), "v1 has features that v2 lacks"
     moved = Event()
 
-    def ask(at_least: int) -> list[Answer]:
+    def ask() -> list[Answer]:
         answers: list[Answer] = []
-        while len(answers) < at_least or not moved.is_set():
+        while not moved.is_set():
             answers.append(service.predict(complete))
         return answers
 
+    swaps = service.metric("fti_model_swaps_total")
     with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask, 50) for _ in range(4)]
+        asking = [pool.submit(ask) for _ in range(4)]
+        for number in range(98):
+            move_champion(service.registry, str(1 + number % 2))
+            time.sleep(0.05)
         for version in ("1", "2"):
             service.champion(version)
         moved.set()
         answers = [answer for future in asking for answer in future.result()]
     assert len(answers) >= FLIGHTS
     assert {answer.status for answer in answers} == {200}
-    got = {answer.json["model"]["version"]: answer.json for answer in answers}
-    assert set(got) == {"1", "2"}
+    assert {answer.json["model"]["version"] for answer in answers} == {"1", "2"}
+    assert service.metric("fti_model_swaps_total") >= swaps + 2
     for answer in (answer.json for answer in answers):
         found = (answer["probability"], answer["feature_service"], list(answer["features"]))
         assert found == alone[answer["model"]["version"]]
@@ -620,6 +735,87 @@ def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_
     service.champion("2")
 
 
+def test_a_model_whose_files_were_changed_is_refused(service, complete, tmp_path):
+    """One byte after the version was registered, and nothing of it is loaded."""
+
+    def touched(folder: Path) -> dict[str, str]:
+        file = next(folder.glob("model.*"))
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        return {}
+
+    service.champion(register_copy(service, tmp_path / "model", touched), served="2")
+    service.logged("the model was changed since. Nothing of it was loaded")
+    assert service.predict(complete).json["model"]["version"] == "2"
+    service.champion("2")
+
+
+def test_a_slow_online_store_slows_answers_and_nothing_else(service, complete):
+    """Requests that come meanwhile share the wait; probes and /model answer at once; then all is as before."""
+    before = service.predict(complete).json
+    service.slow(1)
+    try:
+        began = time.monotonic()
+        with ThreadPoolExecutor(20) as pool:
+            asking = [pool.submit(service.predict, complete) for _ in range(20)]
+            time.sleep(0.3)
+            looked = time.monotonic()
+            assert {service.send("GET", path).status for path in ("/livez", "/readyz", "/model")} == {200}
+            assert time.monotonic() - looked < 0.7
+            answers = [future.result() for future in asking]
+        assert {answer.status for answer in answers} == {200}
+        assert 1 < time.monotonic() - began < 10, "twenty reads after one another take 20 s"
+    finally:
+        service.slow(None)
+    assert service.predict(complete).json == before
+
+
+def test_a_store_that_hangs_is_a_504_and_too_many_are_a_429(service, complete):
+    """Nobody waits for ever; what cannot be answered in time is told so at once, and it ends with the cause."""
+    service.slow(12)
+    try:
+        with ThreadPoolExecutor(80) as pool:
+            asking = [pool.submit(service.predict, complete) for _ in range(80)]
+            answers = [future.result() for future in asking]
+    finally:
+        service.slow(None)
+    statuses = Counter(answer.status for answer in answers)
+    assert set(statuses) == {429, 504}
+    assert statuses[504] <= 64
+    assert {answer.type for answer in answers} == {"application/json"}
+    told = next(answer for answer in answers if answer.status == 429)
+    assert told.headers["retry-after"] == "1"
+    assert "ask again in a second" in told.json["error"]
+    until(lambda: service.predict(complete).status == 200)
+
+
+def test_a_client_that_sends_no_body_is_a_408_and_delays_nobody(service, complete):
+    """A hundred of them: each is told after a second, and meanwhile others are answered."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    slow = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(100)]
+    for client in slow:
+        client.sendall(head)
+    began = time.monotonic()
+    assert service.predict(complete).status == 200
+    assert time.monotonic() - began < 1
+    for client in slow:
+        client.settimeout(10)
+        assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
+        client.close()
+
+
+def test_what_schemathesis_makes_up_never_breaks_it(service):
+    """Requests generated from the service's own OpenAPI description, good and bad: no answer is a 5xx."""
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{service.port}/openapi.json",
+        "--checks", "not_a_server_error,content_type_conformance,status_code_conformance,response_schema_conformance",
+        "--max-examples", "60", "--seed", "1", "--generation-deterministic",
+    ]  # fmt: skip
+    found = subprocess.run(command, cwd=service.root, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout[-6000:]
+
+
 def test_a_broken_online_store_is_a_503_until_it_is_mended(service, complete):
     """One sentence for the client and no trace of where or how; a good file in its place is found by itself."""
     before = service.predict(complete).json
@@ -644,7 +840,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_sigterm_lets_running_requests_finish(service, complete):
-    """Every request that was sent before the signal is answered; then all processes end."""
+    """Readiness goes first, while requests are still answered; each sent before that is; then all processes end."""
     processes = family(service.process)
     told = Event()
 
@@ -663,16 +859,75 @@ def test_sigterm_lets_running_requests_finish(service, complete):
         time.sleep(1)
         told.set()
         service.process.send_signal(signal.SIGTERM)
+        until(lambda: service.send("GET", "/readyz").status == 503)
+        assert service.predict(complete).status == 200
         answers = [answer for future in asking for answer in future.result()]
     assert {status for late, status in answers if not late} == {200}
+    assert [status for late, status in answers if late].count(200) > 10
     assert service.process.wait(60) == 0
     assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+def workers(service: Service) -> list[psutil.Process]:
+    """The processes that answer."""
+    return [one for one in family(service.process) if "_bentoml_impl.worker.service" in " ".join(one.cmdline())]
+
+
+def versions(service: Service) -> list[str]:
+    """The version that each living worker serves, by their own account."""
+    lines = service.send("GET", "/metrics").text.splitlines()
+    return [line.rpartition(" ")[2] for line in lines if line.startswith("fti_model_version{") and "champion" in line]
+
+
+def test_all_workers_follow_the_alias(started):
+    """Each says so in the metrics, whichever is asked; and once they do, no answer is of another version."""
+    until(lambda: versions(started) == ["2.0", "2.0"])
+    for version in ("1", "2"):
+        move_champion(started.registry, version)
+        until(lambda wanted=version: versions(started) == [f"{wanted}.0"] * 2)
+        assert {started.send("GET", "/model").json["version"] for _ in range(20)} == {version}
+
+
+def test_a_shadow_scores_and_is_never_answered(started, complete):
+    """The challenger's answers go nowhere but into metrics and the log of predictions."""
+    before = started.metric('fti_shadow_total{outcome="scored"}')
+    assert {started.predict(complete).json["model"]["version"] for _ in range(20)} == {"2"}
+    until(lambda: started.metric('fti_shadow_total{outcome="scored"}') > before)
+    assert started.metric('fti_shadow_total{outcome="failed"}') == 0
+
+
+def test_traces_go_where_they_are_wanted(started, complete, collector):
+    """One trace a request, under the caller's own; its stages are named, and say which version scored how many rows."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = JSON | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    assert started.send("POST", "/predict", json.dumps(complete), headers).status == 200
+    until(lambda: {"parse", "score"} <= {span.name for span in collector.spans if span.trace_id.hex() == trace})
+    (scored,) = [span for span in collector.spans if span.trace_id.hex() == trace and span.name == "score"]
+    told = {one.key: one.value.string_value or one.value.int_value for one in scored.attributes}
+    assert told == {"model.name": MODEL, "model.version": "2", "rows": 1}
+
+
+def test_a_killed_worker_is_replaced_and_the_other_answers(started, complete):
+    """No answer is an error; what is counted for the dead one ends with it."""
+    victim, other = workers(started)
+    victim.kill()
+    statuses = []
+    for _ in range(50):
+        try:
+            statuses.append(started.predict(complete).status)
+        except OSError:
+            statuses.append(0)  # its connection went with it
+    assert set(statuses) <= {200, 0}
+    assert statuses.count(200) > 40
+    until(lambda: len(workers(started)) == 2 and versions(started) == ["2.0", "2.0"])
+    assert other in workers(started)
+    assert victim.pid not in {one.pid for one in workers(started)}
 
 
 def test_interrupting_start_ends_everything(started):
     """Ctrl-C, or SIGINT to `serving.start` alone, leaves no process behind."""
     processes = family(started.process)
-    assert len(processes) > 2
+    assert len(processes) > 3
     started.process.send_signal(signal.SIGINT)
     assert started.process.wait(60) == 0
     assert psutil.wait_procs(processes, timeout=10)[1] == []

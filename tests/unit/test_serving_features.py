@@ -12,8 +12,16 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, UnixTimestamp
 
-from serving.features import AsOfTooEarly, FeatureReader, FeatureRow, StoreUnavailable, open_store, request_names
-from validation.contract import FeatureInterface
+from serving.features import (
+    AsOfTooEarly,
+    FeatureReader,
+    FeatureRow,
+    FeaturesMissing,
+    StoreUnavailable,
+    open_store,
+    request_names,
+)
+from validation.contract import ContractBroken, FeatureInterface, differences
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -193,6 +201,94 @@ def test_a_moment_before_the_rows_is_refused(reader):
 def test_requests_may_carry_what_any_model_of_the_store_takes(repo):
     """Join keys and the fields of request sources, whatever one service makes of them."""
     assert request_names(open_store(repo)) == {"pump", "site", "hour", "opened_at"}
+
+
+def settle(repo: Path, view: str, policy: str, **defaults: float | str) -> FeatureReader:
+    """A reader of the pump store in which a view has another policy."""
+    store = open_store(repo)
+    changed = store.get_feature_view(view)
+    changed.tags = {**changed.tags, "when_missing": policy}
+    for field in changed.features:
+        field.tags = {"default": str(defaults[field.name])} if field.name in defaults else {}
+    return FeatureReader(store, FeatureInterface.from_registry(Changed(store, changed), "pump_v1"))
+
+
+class Changed:
+    """A feature store whose registry has one view otherwise."""
+
+    def __init__(self, store: FeatureStore, view: FeatureView) -> None:
+        self._store, self._view = store, view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get_feature_view(self, name: str) -> FeatureView:
+        return self._view if name == self._view.name else self._store.get_feature_view(name)
+
+
+def test_a_view_may_give_defaults_for_what_is_null(repo):
+    """Of a key without a row, of a row too old and of a null that was stored; on-demand code sees what is stored."""
+    reader = settle(repo, "wear", "default", turns=-1)
+    row = read(reader, request(pump="P9"), NOON)
+    assert (row.values["turns"], row.values["heat_by_noon"]) == (-1, None)
+    assert row.missing == ["wear"]
+    assert read(reader, request(), NOON).values["turns"] == 7
+    assert read(reader, request(), NOON + timedelta(days=1)).values["turns"] == -1
+    stored_null = read(settle(repo, "place", "default", depth=2.5), request(site="S3"), NOON)
+    assert (stored_null.values["depth"], stored_null.missing) == (2.5, [])
+
+
+def test_a_view_may_refuse_to_be_missing(repo):
+    """The request is refused in words that say why; others beside it are answered."""
+    reader = settle(repo, "place", "reject")
+    asked = [request(site="S2"), request(), request(site=None), request(site="S3")]
+    refused, answered, no_key, all_null = reader.read(asked, [NOON] * 4)
+    assert str(refused) == "place: nobody knows this site. The model does not answer without place."
+    assert isinstance(answered, FeatureRow)
+    assert "no site given" in str(no_key)
+    assert "place: all null" in str(all_null)
+    assert all(isinstance(one, FeaturesMissing) for one in (refused, no_key, all_null))
+
+
+@pytest.mark.parametrize(("view", "policy", "defaults"), [
+    ("wear", "default", {"turns": -1}), ("place", "default", {"depth": 2.5}), ("place", "reject", {}),
+])  # fmt: skip
+def test_training_settles_what_is_missing_as_serving_does(repo, view, policy, defaults):
+    """The rows that are left, and their values, are those that serving answers for."""
+    reader = settle(repo, view, policy, **defaults)
+    asked = [request(pump=pump, site=site) for pump in ("P1", "P9") for site in ("S1", "S2", "S3", None)]
+    joined = pd.DataFrame([read(settle(repo, view, "null"), one, NOON).values for one in asked])
+    served = [row.values for row in reader.read(asked, [NOON] * len(asked)) if isinstance(row, FeatureRow)]
+    trained = reader._interface.settled(joined)
+    assert 0 < len(trained) <= len(asked)
+    pd.testing.assert_frame_equal(trained, pd.DataFrame(served), check_dtype=False)
+
+
+@pytest.mark.parametrize(("view", "policy", "said"), [
+    ("wear", "whatever", "when_missing='whatever'; expected null, default or reject"),
+    ("wear", "default", "its field 'turns' needs a tag `default` of type int64; found None"),
+])  # fmt: skip
+def test_a_policy_that_makes_no_sense_is_refused_with_the_way_out(repo, view, policy, said):
+    """When the definitions are read: at `apply`, and in training."""
+    with pytest.raises(ContractBroken, match=said):
+        settle(repo, view, policy)
+
+
+def test_a_policy_is_part_of_the_contract_and_none_leaves_it_as_it_was(repo):
+    """A version that was registered before there were policies keeps the hash of its contract."""
+    usual = settle(repo, "place", "null")._interface.model_dump(mode="json")
+    assert not [view for view in usual["stored_views"] if "when_missing" in view]
+    strict = settle(repo, "place", "reject")._interface
+    assert differences(FeatureInterface.model_validate(usual), strict) == [
+        "stored_views.place.when_missing: recorded None, now 'reject'"
+    ]
+
+
+def test_a_row_is_looked_up_however_old(repo, reader):
+    """As it is stored, for people; nothing for a key that was never written."""
+    view = next(view for view in reader._interface.stored_views if view.name == "wear")
+    assert reader.look_up(view, {"pump": "P1"}) == (NOON, {"turns": 7, "heat": 40.5})
+    assert reader.look_up(view, {"pump": "P9"}) is None
 
 
 @pytest.mark.parametrize("broken", ["no folder", "no settings", "not yaml", "no registry", "junk in it"])

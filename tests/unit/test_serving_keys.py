@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 
-from serving.keys import ApiKeys, KeysUnreadable, NotAllowed, is_local, main
+from serving.keys import ApiKeys, Client, KeysNeeded, KeysUnreadable, NotAllowed, is_local, main, require_keys
 from serving.settings import ServingSettings
-from serving.start import CannotStart, require_keys
 
 HERE, ELSEWHERE = {"server": ("127.0.0.1", 3000)}, {"server": ("192.0.2.7", 3000)}
 
@@ -18,15 +18,15 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
-def make(file: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main([name, str(file)]) == 0
+def make(file: Path, name: str, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    assert main([name, str(file), *flags]) == 0
     return capsys.readouterr().out.strip()
 
 
 def test_without_keys_only_this_machine_gets_in():
     """By the address that was asked, whatever the service was told to listen on."""
     keys = ApiKeys(None)
-    assert keys.require(HERE, "") == "local"
+    assert keys.require(HERE, "") == Client("local", admin=True)
     for scope in (ELSEWHERE, {"server": None}, {}):
         with pytest.raises(NotAllowed, match="no API keys"):
             keys.require(scope, "Bearer whatever")
@@ -36,25 +36,53 @@ def test_with_keys_everybody_needs_one(file, capsys):
     """From this machine too; the file holds no key and nobody else may read it."""
     alice, bob = make(file, "alice", capsys), make(file, "bob", capsys)
     keys = ApiKeys(file)
-    assert (keys.require(ELSEWHERE, f"Bearer {alice}"), keys.require(HERE, f"Bearer {bob}")) == ("alice", "bob")
-    for given in ("", "Bearer", "Bearer ", f"Bearer {alice}x", f"Basic {alice}", "Bearer \u00e9"):
+    assert keys.require(ELSEWHERE, f"Bearer {alice}") == Client("alice", admin=False)
+    assert keys.require(HERE, f"bearer {bob}") == Client("bob", admin=False)
+    for given in (
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {alice}x",
+        f"Basic {alice}",
+        "Bearer \u00e9",
+        "Basic \u00e9",
+        "Basic eA==",
+    ):
         with pytest.raises(NotAllowed):
             keys.require(HERE, given)
     assert alice not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_browser_sends_the_key_as_a_password(file, capsys):
+    """Whatever name a person types with it."""
+    alice = make(file, "alice", capsys)
+    typed = base64.b64encode(f"me:{alice}".encode()).decode()
+    assert ApiKeys(file).require(ELSEWHERE, f"Basic {typed}").name == "alice"
+
+
+def test_a_key_of_who_runs_the_service_is_marked_in_the_file(file, capsys):
+    """Only `admin` makes an admin; another word in its place lets nobody in."""
+    alice, root = make(file, "alice", capsys), make(file, "root", capsys, "--admin")
+    keys = ApiKeys(file)
+    assert keys.require(HERE, f"Bearer {root}") == Client("root", admin=True)
+    assert not keys.require(HERE, f"Bearer {alice}").admin
+    file.write_text(file.read_text().replace(" admin", " Admin"))
+    with pytest.raises(KeysUnreadable, match="found the role 'Admin' of root"):
+        keys.require(HERE, f"Bearer {alice}")
+
+
 def test_a_key_is_rotated_without_a_restart(file, capsys):
     """A new line lets in, a line taken out lets in no more."""
     old = make(file, "old", capsys)
     keys = ApiKeys(file)
-    assert keys.require(HERE, f"Bearer {old}") == "old"
+    assert keys.require(HERE, f"Bearer {old}").name == "old"
     new = make(file, "new", capsys)
-    assert keys.require(HERE, f"Bearer {new}") == "new"
+    assert keys.require(HERE, f"Bearer {new}").name == "new"
     file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("old")))
     with pytest.raises(NotAllowed):
         keys.require(HERE, f"Bearer {old}")
-    assert keys.require(HERE, f"Bearer {new}") == "new"
+    assert keys.require(HERE, f"Bearer {new}").name == "new"
 
 
 @pytest.mark.parametrize("content", [None, "alice", "alice hash more"])
@@ -76,7 +104,7 @@ def test_a_name_is_taken_once(file, capsys):
 
 def test_a_service_for_other_machines_does_not_start_without_keys(file):
     """And says how to make one."""
-    with pytest.raises(CannotStart, match=r"python -m serving.keys NAME FILE"):
+    with pytest.raises(KeysNeeded, match=r"python -m serving.keys NAME FILE"):
         require_keys(ServingSettings(host="0.0.0.0"))
     require_keys(ServingSettings(host="0.0.0.0", api_keys=file))
     require_keys(ServingSettings(host="::1"))

@@ -1,0 +1,114 @@
+"""What every request passes on its way in and out: keys, a request id, headers, the access log and its counters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import metrics
+from serving.keys import ApiKeys, Client, KeysUnreadable, NotAllowed
+
+logger = logging.getLogger("bentoml.serving")
+# One JSON object a line and nothing around it, whatever the logging of the server looks like.
+access = logging.getLogger("serving.access")
+# Answers are data, for no page to frame and no browser to guess at.
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# BentoML's answer in place of ours, when a request took longer than `timeout_seconds`.
+TIMED_OUT = 504
+
+
+def log_access(on: bool) -> None:
+    """Write the access log to standard output, or nowhere."""
+    access.propagate = False
+    access.setLevel(logging.INFO if on else logging.CRITICAL)
+    access.handlers = [logging.StreamHandler(sys.stdout)] if on else []
+
+
+class Middleware:
+    """An ASGI app around another. `paths` are those with a name in the metrics; `admin` those for admin keys alone.
+
+    It leaves in the request's `state` who asks, `client`, and its `request_id`: the caller's own, or a new one.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, paths: Collection[str], admin: Collection[str]) -> None:
+        self.app = app
+        self.keys = keys
+        self._paths, self._admin = paths, admin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, client = time.perf_counter(), TIMED_OUT, Client("", admin=False)
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = [*HEADERS, (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", []), *own]
+            await send(message)
+
+        path = next((path for path in self._paths if _under(scope["path"], path)), "other")
+        try:
+            client = self.keys.require(scope, headers.get("authorization", ""))
+            if not client.admin and any(_under(scope["path"], one) for one in self._admin):
+                await _say(403, "This is for the keys of those who run the service.")(scope, receive, watched)
+                return
+            scope.setdefault("state", {}).update(client=client, request_id=request_id)
+            await self.app(scope, receive, watched)
+        except NotAllowed as error:
+            refusal = _say(401, str(error))
+            # Both, so that programs know what to send and browsers ask for it.
+            refusal.raw_headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="API key"')]
+            await refusal(scope, receive, watched)
+        except KeysUnreadable as error:
+            logger.error("%s", error)
+            await _say(503, "The keys of this service cannot be read; its log says why.")(scope, receive, watched)
+        finally:
+            seconds = time.perf_counter() - began
+            metrics.REQUESTS.labels(path, status).inc()
+            metrics.LATENCY.labels(path).observe(seconds)
+            if access.handlers:
+                _log(scope, client, request_id, status, seconds)
+
+
+def _log(scope: Scope, client: Client, request_id: str, status: int, seconds: float) -> None:
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "request_id": request_id,
+        "client": client.name,
+        "address": (scope.get("client") or ("",))[0],
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 2),
+    }
+    access.info("%s", json.dumps(line))
+
+
+def _under(path: str, prefix: str) -> bool:
+    return path == prefix or (prefix != "/" and path.startswith(f"{prefix}/"))
+
+
+def _say(status: int, error: str) -> Response:
+    return JSONResponse({"error": error}, status_code=status)

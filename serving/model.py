@@ -1,0 +1,217 @@
+"""One loaded model version: JSON in; the features it read, its probability and an answer for people out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import BaseModel
+
+from serving import metrics
+from serving.compiled import TOLERANCE, Compiled, Native, compiled
+from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
+from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
+from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, StoredView, fetch_version
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model said of one request (its fields, and `as_of` in UTC), and what it was made of."""
+
+    request: dict[str, Any]
+    row: FeatureRow
+    probability: float
+
+
+Outcome = Prediction | RowRefused
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One loaded model version with all it needs to answer; `loaded_at` is UTC."""
+
+    name: str
+    version: str
+    contract: FeatureContract
+    model: Compiled | Native
+    reader: FeatureReader
+    schema: type[BaseModel]
+    loaded_at: datetime
+
+    def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
+        """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
+        request, warnings = parse(self.schema, self.contract, body)
+        return _as_of(request, now), warnings
+
+    def parse_row(self, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]]:
+        """As `parse`, of a row that is no longer JSON. Raises RequestInvalid."""
+        request, warnings = parse_row(self.schema, self.contract, row)
+        return _as_of(request, now), warnings
+
+    def predict(self, requests: Sequence[dict[str, Any]]) -> list[Outcome]:
+        """What the model says of each request, or why it says nothing. Raises StoreUnavailable."""
+        with metrics.stage("features"):
+            read = self.reader.read(requests, [request[AS_OF] for request in requests])
+        rows = [row for row in read if isinstance(row, FeatureRow)]
+        with metrics.stage("model"):
+            probabilities = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
+        return [
+            Prediction(request, row, next(probabilities)) if isinstance(row, FeatureRow) else row
+            for request, row in zip(requests, read, strict=True)
+        ]
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What every answer of this version says of it."""
+        interface = self.contract.interface
+        return {
+            "predicts": f"{interface.label}: {interface.label_definition}",
+            "model": {"name": self.name, "version": self.version},
+            "feature_service": interface.feature_service,
+        }
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What GET /model says of this version."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "loaded_at": iso(self.loaded_at),
+            "compiled": isinstance(self.model, Compiled),
+            "feature_contract_sha256": self.contract_sha256,
+            "contract": self.contract.model_dump(mode="json"),
+        }
+
+    @cached_property
+    def contract_sha256(self) -> str:
+        return self.contract.sha256
+
+    @cached_property
+    def views(self) -> list[dict[str, Any]]:
+        """The stored views that this version reads, and the request fields that find a row of each."""
+        fields = {key.name: key.request_field for key in self.contract.interface.join_keys}
+        return [
+            {
+                "name": view.name,
+                "found_by": [fields[key] for key in view.join_keys],
+                "ttl_seconds": view.ttl_seconds,
+                "when_missing": view.when_missing,
+                "features": view.features,
+            }
+            for view in self.contract.interface.stored_views
+        ]
+
+    def look_up(self, view: StoredView, keys: dict[str, Any], as_of: datetime) -> dict[str, Any]:
+        """The row of a view as it is in the online store, and whether a request as of then would use it.
+
+        Raises StoreUnavailable.
+        """
+        found = self.reader.look_up(view, keys)
+        about = {"view": view.name, "keys": keys, "as_of": iso(as_of), "ttl_seconds": view.ttl_seconds}
+        if found is None:
+            return about | {"state": "missing", "reason": view.missing}
+        stamp, values = found
+        age = (as_of - stamp).total_seconds()
+        state = "later" if age < 0 else "stale" if view.ttl_seconds and age > view.ttl_seconds else "fresh"
+        features = {name: finite(value) for name, value in values.items()}
+        return about | {"state": state, "event_timestamp": iso(stamp), "age_seconds": age, "features": features}
+
+    def describe(self, prediction: Prediction, warnings: list[str], with_features: bool = True) -> dict[str, Any]:
+        """A prediction as an answer shows it; `warnings` are those of its request."""
+        row = prediction.row
+        answer: dict[str, Any] = {"probability": prediction.probability, "as_of": iso(prediction.request[AS_OF])}
+        if with_features:
+            answer["features"] = self._features(row)
+        return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
+
+    def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
+        """Each model input with its value, where it came from and, for a stored one, the age of its row in seconds."""
+        ages = {view: age.total_seconds() for view, age in row.ages.items()}
+        return {
+            name: {"value": finite(row.values[name]), "source": source}
+            | ({"age_seconds": ages[source]} if source in ages else {})
+            for name, source in self._sources
+        }
+
+    @cached_property
+    def _sources(self) -> list[tuple[str, str]]:
+        return [(one.name, one.source) for one in self.contract.interface.inputs]
+
+
+def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+    """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
+    folder, contract = fetch_version(version)
+    # A store of its own: its registry is as new as the version, and no other thread reads it.
+    store = open_store(feast_repo)
+    contract.verify(store)
+    used = {field.name for field in contract.interface.request_fields}
+    fast = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
+    _require_golden(f"{version.name} version {version.version}", fast, folder / "extra_files" / GOLDEN_NAME)
+    model = ServedModel(
+        name=version.name,
+        version=str(version.version),
+        contract=contract,
+        model=fast,
+        reader=FeatureReader(store, contract.interface),
+        schema=request_schema(contract, unused=request_names(store) - used),
+        loaded_at=datetime.now(UTC),
+    )
+    _warm_up(model)
+    return model
+
+
+def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
+    """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
+    store = open_store(feast_repo)
+    model.contract.verify(store)
+    model = replace(model, reader=FeatureReader(store, model.contract.interface))
+    _warm_up(model)
+    return model
+
+
+def _warm_up(model: ServedModel) -> None:
+    """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
+
+    Read as of the end of time, because by now the online store may have moved past the example's own moment. A view
+    that may not be missing is stale then: the model is not asked.
+    """
+    example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
+    request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    (outcome,) = model.predict([request])
+    if isinstance(outcome, Prediction) and not 0 <= outcome.probability <= 1:
+        raise ContractBroken(f"its example request gives {outcome.probability}, which is no probability")
+
+
+def _require_golden(named: str, model: Compiled | Native, file: Path) -> None:
+    """Predict what training has predicted. Raises ContractBroken when there is nothing, or it comes out otherwise."""
+    if not file.is_file():
+        raise ContractBroken(f"{named} carries no {file.name}; it was not registered by this training pipeline.")
+    golden = json.loads(file.read_text())
+    apart = float(np.abs(model.predict(golden["inputs"]) - golden["probabilities"]).max())  # NaN, if one is NaN
+    if not apart <= TOLERANCE:
+        raise ContractBroken(
+            f"{named} does not predict here what it did in training: {len(golden['inputs'])} golden rows differ by up "
+            f"to {apart:.3g}. Compare the packages in its requirements.txt with those installed."
+        )
+
+
+def _as_of(request: dict[str, Any], now: datetime) -> dict[str, Any]:
+    return request if request[AS_OF] else request | {AS_OF: now}
+
+
+def finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
