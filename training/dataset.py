@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,20 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
-from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
 from validation.contract import FeatureInterface
 from validation.errors import Refusal
+from validation.spine import (
+    KNOWN_AT,
+    PREDICTION_TIME,
+    due,
+    row_key_of,
+    source_of,
+    spine_rows,
+    view_rows,
+    with_features,
+)
 
-PREDICTION_TIME = "event_timestamp"
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 CONTENT = "sha256"  # in the metadata of a commit of a stored training set: the hash of its rows
@@ -119,7 +127,7 @@ def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, 
     names = [view.name for view in interface.stored_views] + [interface.spine_view, interface.label_view]
     versions: dict[str, int] = {}
     for name in names:
-        source = _source(store, name)
+        source = source_of(store, name)
         path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
         try:
             versions[source.name] = DeltaTable(str(path)).version()
@@ -133,13 +141,8 @@ def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, 
 
 def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datetime, as_of: datetime) -> LabelledRows:
     """Rows predicted from `start` on whose label was known by `as_of`. Raises DataMissing when there are none."""
-    spine = _stored_rows(store, interface.spine_view, as_of)
-    row_key = row_key_of(store, interface)
-    spine[PREDICTION_TIME] = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
-    # Of a restated schedule entry, the one that was known when the prediction was due.
-    spine = spine[spine["__known_at"] <= spine[PREDICTION_TIME]]
-    spine = spine.sort_values([row_key, "__known_at"]).drop_duplicates(row_key, keep="last")
-    labels = _stored_rows(store, interface.label_view, as_of).rename(columns={"__known_at": LABEL_KNOWN_AT})
+    spine, row_key = spine_rows(store, interface, as_of), row_key_of(store, interface)
+    labels = view_rows(store, interface.label_view, as_of).rename(columns={KNOWN_AT: LABEL_KNOWN_AT})
     labels = labels.sort_values([row_key, LABEL_KNOWN_AT]).drop_duplicates(row_key, keep="last")
     rows = spine[spine[PREDICTION_TIME] >= start].merge(
         labels[[row_key, interface.label, LABEL_KNOWN_AT]], on=row_key, validate="one_to_one"
@@ -152,26 +155,14 @@ def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datet
     return LabelledRows(with_features(store, interface, rows, row_key), interface, row_key)
 
 
-def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
-    """Join each row (key, request fields, `event_timestamp`) with its features as of that moment, in order of both."""
-    keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
-    joined = store.get_historical_features(
-        rows.assign(**keys).drop(columns="__known_at", errors="ignore"),
-        store.get_feature_service(interface.feature_service),
-    ).to_df()
-    # Stock Feast keeps no row order; the order of fitting must not depend on the store.
-    return joined.sort_values([PREDICTION_TIME, row_key]).reset_index(drop=True)
-
-
 def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -> dict[str, Any]:
     """A request that a model of these rows can answer as of `as_of`, as JSON values: the next prediction due.
 
     Every field of it is known, and its categories are among those of `rows`. Raises DataMissing.
     """
     interface = rows.interface
-    spine = _stored_rows(store, interface.spine_view, as_of)
-    due = spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
-    spine = spine[due >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
+    spine = view_rows(store, interface.spine_view, as_of)
+    spine = spine[due(interface, spine) >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
     fields = [field.name for field in interface.request_fields]
     usable = spine[fields].notna().all(axis=1)
     for name in interface.categories:
@@ -187,31 +178,3 @@ def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -
         name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
         for name, value in (request | {"as_of": as_of}).items()
     }
-
-
-def _source(store: FeatureStore, view_name: str) -> FileSource:
-    source = store.get_feature_view(view_name).batch_source
-    assert isinstance(source, FileSource), f"{view_name} is read from {type(source).__name__}; only files are versioned"
-    return source
-
-
-def row_key_of(store: FeatureStore, interface: FeatureInterface) -> str:
-    columns = [column.name for column in store.get_feature_view(interface.spine_view).entity_columns]
-    assert len(columns) == 1, f"the spine {interface.spine_view!r} needs one join key, it has {columns}"
-    return columns[0]
-
-
-def _stored_rows(store: FeatureStore, view_name: str, until: datetime) -> pd.DataFrame:
-    """All rows of a view stamped up to `until`: key, features and `__known_at`, their event timestamp."""
-    view, source = store.get_feature_view(view_name), _source(store, view_name)
-    job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
-        config=store.config,
-        data_source=source,
-        join_key_columns=[column.name for column in view.entity_columns],
-        feature_name_columns=[feature.name for feature in view.features],
-        timestamp_field=source.timestamp_field,
-        created_timestamp_column=source.created_timestamp_column,
-        end_date=until,
-    )
-    rows = job.to_df().sort_values(source.created_timestamp_column)
-    return rows.drop(columns=source.created_timestamp_column).rename(columns={source.timestamp_field: "__known_at"})

@@ -18,11 +18,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from training.config import TrainingConfig
-from training.dataset import DataMissing, LabelledRows, labelled_rows, row_key_of, stored_rows, training_sets
+from training.dataset import DataMissing, LabelledRows, labelled_rows, stored_rows, training_sets
 from training.promote import NothingToDo, version_at
 from training.train import CONFIG_ARTIFACT, PINNED, fit, git_commit, split
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
+from validation.spine import row_key_of
 from validation.steps import step
 
 SAMPLE_ROWS = 1000

@@ -31,7 +31,6 @@ from threadpoolctl import threadpool_limits
 from training.config import TrainingConfig
 from training.dataset import (
     END_OF_TIME,
-    PREDICTION_TIME,
     DataMissing,
     LabelledRows,
     labelled_rows,
@@ -60,6 +59,7 @@ from validation.contract import (
 from validation.errors import Refusal
 from validation.gate import Gate
 from validation.monitoring.drift import profile
+from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.suites.training_set import leak_suite, training_suite
 

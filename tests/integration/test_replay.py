@@ -146,9 +146,10 @@ def forecast(pipeline, now: pd.Timestamp) -> tuple[str, np.ndarray]:
 
     from feature_repo.pipeline.feast_steps import apply
     from training.config import load_config
-    from training.dataset import labelled_rows, with_features
+    from training.dataset import labelled_rows
     from training.model import build_model
     from training.train import read_interface
+    from validation.spine import with_features
 
     if not pipeline.repo.exists():
         ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")

@@ -121,8 +121,9 @@ def test_stored_features_earn_their_keep(client):
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_the_training_set_is_kept_and_named_as_the_data_of_the_run(client, store, trained, version):
     """MLflow names table, version and hash; what is kept there is what the model was fitted to, to the bit."""
-    from training.dataset import row_key_of, stored_rows, training_sets
+    from training.dataset import stored_rows, training_sets
     from validation.contract import fetch_version
+    from validation.spine import row_key_of
 
     contract = fetch_version(client.get_model_version(NAME, version))[1]
     service, sha256 = contract.interface.feature_service, contract.training_set.sha256
