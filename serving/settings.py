@@ -36,6 +36,8 @@ class ServingSettings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0)
     access_log: bool = True
     api_keys: Path | None = None
+    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"  # or off
+    log_retention_days: int | None = Field(default=None, gt=0)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)
 

@@ -1,0 +1,334 @@
+"""The log of predictions: what was asked, what it was made of and what was answered in; rows of one SQL table out.
+
+A request only appends to a queue in memory; one thread writes it away, in SQLite's file or in Postgres. A database that
+is locked, full or gone costs no request anything: rows wait, and what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic_core import to_json
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    delete,
+    event,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
+
+from validation.errors import Refusal
+
+# Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
+logger = logging.getLogger("bentoml.serving")
+FLUSH_SECONDS = 0.5
+RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
+RETENTION_SECONDS = 3600.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+# Rows go to the driver as tuples.
+PARAMSTYLES: dict[str, Any] = {"sqlite": "qmark", "postgresql": "format"}
+# How long to wait for another's lock, and for a server that does not answer, where the URL does not say.
+PATIENCE = {"sqlite": {"timeout": 5}, "postgresql": {"connect_timeout": 5, "tcp_user_timeout": 10_000}}
+PAGE_BYTES = 16_384
+# Errors that come again however often the row is tried; ValueError is one of its values.
+BAD_ROW = (IntegrityError, DataError, ValueError)
+
+
+class LogUnusable(Refusal):
+    """There can be no log of predictions at this URL."""
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware moment. SQLite has no such type: there, microseconds since 1970, which sort as they should."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else self.impl_instance)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        return None if value is None else as_moment(value, dialect)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return EPOCH + value * MICROSECOND if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+METADATA = MetaData()
+PREDICTIONS = Table(
+    "predictions",
+    METADATA,
+    # A request to the service, or a run of batch scoring; and the position in it.
+    Column("request_id", String, primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("role", String, CheckConstraint("role IN ('champion', 'shadow', 'batch')"), primary_key=True),
+    Column("predicted_at", Utc, nullable=False),
+    Column("as_of", Utc, nullable=False),
+    Column("model_name", String, nullable=False),
+    Column("model_version", String, nullable=False),
+    Column("contract_sha256", String, nullable=False),
+    Column("feature_service", String, nullable=False),
+    Column("request", String, nullable=False),
+    Column("features", String, nullable=False),
+    Column("ages", String, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("latency_ms", Float),
+    Column("row_key", String),
+    # A batch predicts a row once. Online rows have no row_key, and to SQL no null equals another: they never collide
+    # here. With as_of in front it is also the index for ranges of as_of.
+    UniqueConstraint("as_of", "row_key", "model_name", "model_version", name="predictions_once"),
+    # Time in front: retention asks by it alone, monitoring by a version within a window, and new rows go to its end.
+    Index("predictions_by_time", "predicted_at", "model_name", "model_version"),
+)
+
+
+COLUMNS = [column.name for column in PREDICTIONS.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A row of the log. `request` are the request's fields; `features` value by input; `ages` of the rows, by view."""
+
+    request_id: str
+    row: int
+    role: str
+    predicted_at: datetime
+    as_of: datetime
+    model_name: str
+    model_version: str
+    contract_sha256: str
+    feature_service: str
+    request: Mapping[str, Any]
+    features: Mapping[str, Any]
+    ages: Mapping[str, timedelta]
+    probability: float
+    latency_ms: float | None
+    row_key: str | None = None
+
+
+def stored(row: Prediction, dialect: Dialect) -> tuple[Any, ...]:
+    """The row's values as `write` takes them. Raises ValueError for what is no JSON."""
+    values = {name: getattr(row, name) for name in COLUMNS}
+    values |= {name: as_json(values[name]) for name in ("request", "features", "ages")}
+    values |= {name: as_moment(values[name], dialect) for name in ("predicted_at", "as_of")}
+    return tuple(values.values())
+
+
+def as_moment(value: datetime, dialect: Dialect) -> Any:
+    """An aware moment as the database stores it."""
+    return (value - EPOCH) // MICROSECOND if dialect.name == "sqlite" else value
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """Strict JSON: NaN and infinity are null, moments ISO 8601, spans seconds."""
+    return to_json(values, inf_nan_mode="null", timedelta_mode="float").decode()
+
+
+def open_log(url: str) -> Engine:
+    """An engine for the log of predictions; nothing is opened or made yet. Raises LogUnusable."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend not in INSERTS or not parsed.database or parsed.database == ":memory:":
+            raise ArgumentError("it is neither a file of SQLite nor a database of Postgres")
+        # A connection a batch: one kept open would go on writing into a file that was deleted.
+        patience = {name: value for name, value in PATIENCE[backend].items() if name not in parsed.query}
+        engine = create_engine(parsed, poolclass=NullPool, paramstyle=PARAMSTYLES[backend], connect_args=patience)
+    except (ArgumentError, ImportError) as error:
+        shown = parsed if isinstance(error, ImportError) else url.rpartition("@")[2]  # no password
+        raise LogUnusable(
+            f"Predictions cannot be logged to {shown!s}: {error}. Set SERVING_PREDICTION_LOG to sqlite:////PATH, or to "
+            "postgresql://USER:PASSWORD@HOST/DATABASE after `pip install 'psycopg[binary]'`."
+        ) from error
+    if backend == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """Readers and a writer at once. Power that fails may cost the last rows, and does not damage the file.
+
+    A row has some 2 kB: of a page of the usual 4 kB, half would stay empty.
+    """
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def create(engine: Engine) -> None:
+    """Make the table, and SQLite's folder, where they are not there yet."""
+    if engine.dialect.name == "sqlite":
+        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        METADATA.create_all(engine)
+    except DBAPIError:  # perhaps because another process has made it at the same moment
+        METADATA.create_all(engine)
+
+
+def write(engine: Engine, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Add rows of stored values, all or none, but leave those alone that are there; returns how many were added.
+
+    By the driver itself: SQLAlchemy's look at each value would cost half as much again.
+    """
+    adding = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
+    with engine.begin() as connection:
+        return connection.exec_driver_sql(str(adding.compile(dialect=engine.dialect)), list(rows)).rowcount
+
+
+def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:
+    """The rows as of `[start, end)`, in order of as_of, row key, request and row; JSON columns as text."""
+    columns = PREDICTIONS.c
+    asked = (
+        select(PREDICTIONS)
+        .where(columns.as_of >= start, columns.as_of < end)
+        .order_by(columns.as_of, columns.row_key, columns.request_id, columns.row, columns.role)
+    )
+    with engine.connect() as connection:
+        return pd.DataFrame(connection.execute(asked).all(), columns=COLUMNS)
+
+
+class PredictionLog:
+    """Takes predictions without ever waiting, and writes them in a thread of its own, until `close`.
+
+    The counters: `written` and `dropped` rows, `failures` of attempts to write, rows `queued` by now. A process has one
+    log; several processes may write to one database.
+    """
+
+    def __init__(
+        self, url: str, queue_size: int = 10_000, batch_rows: int = 500, retention_days: int | None = None
+    ) -> None:
+        """`retention_days` None keeps rows forever. Raises LogUnusable."""
+        self.written = self.dropped = self.failures = 0
+        self._engine = open_log(url)
+        self._queue_size, self._batch_rows, self._retention_days = queue_size, batch_rows, retention_days
+        self._queue: deque[Prediction] = deque()
+        self._lock = threading.Lock()
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._deadline = float("inf")
+        self._created = False
+        self._delete_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def put(self, rows: Sequence[Prediction]) -> None:
+        """Queue rows; those that do not fit, or come after `close`, are dropped and counted."""
+        with self._lock:
+            room = 0 if self._closing.is_set() else self._queue_size - len(self._queue)
+            self._queue.extend(rows[:room])
+            self.dropped += max(0, len(rows) - room)
+            enough = len(self._queue) >= self._batch_rows
+        if enough:
+            self._wake.set()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is queued, for `timeout` seconds at most, and end; what is left is lost, and logged as such."""
+        self._deadline = time.monotonic() + timeout
+        with self._lock:
+            self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout)
+        if self.queued:
+            logger.error("%d predictions were not logged: %s took none within %s s", self.queued, self._where, timeout)
+
+    @property
+    def _where(self) -> str:
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def _run(self) -> None:
+        pause, failing = RETRY_SECONDS, False
+        while time.monotonic() < self._deadline:
+            try:
+                self._flush()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rows stay queued and are tried again
+                self.failures += 1
+                self._created = False
+                if not failing:
+                    reason = str(error).partition("\n")[0]
+                    logger.error(
+                        "predictions cannot be logged to %s: %s. They wait in memory, %d at most, and are tried again.",
+                        self._where, reason, self._queue_size,
+                    )  # fmt: skip
+                failing = True
+                # Only a close ends this wait early: rows that come meanwhile make the database no better.
+                self._closing.wait(pause)
+                pause = min(2 * pause, MAX_RETRY_SECONDS)
+                if self._closing.is_set():
+                    time.sleep(RETRY_SECONDS)
+                continue
+            if failing:
+                logger.warning("predictions are logged again; %d were dropped since the start", self.dropped)
+            pause, failing = RETRY_SECONDS, False
+            if self._closing.is_set() and not self._queue:
+                return
+            self._wake.wait(FLUSH_SECONDS)
+            self._wake.clear()
+
+    def _flush(self) -> None:
+        """Write all that is queued, a transaction a batch. A batch stays queued until it is written."""
+        if not self._created:
+            create(self._engine)
+            self._created = True
+        if self._retention_days is not None and time.monotonic() >= self._delete_at:
+            self._delete_before(datetime.now(UTC) - timedelta(days=self._retention_days))
+            self._delete_at = time.monotonic() + RETENTION_SECONDS
+        while batch := self._next():
+            bad = self._write(batch)
+            with self._lock:
+                for _ in batch:
+                    self._queue.popleft()
+                self.written += len(batch) - bad
+                self.dropped += bad
+
+    def _next(self) -> list[Prediction]:
+        with self._lock:  # a deque cannot be read while it grows
+            return list(islice(self._queue, self._batch_rows))
+
+    def _write(self, batch: Sequence[Prediction]) -> int:
+        """Write a batch; row by row, if one cannot be stored. Returns how many the database will not have."""
+        try:
+            write(self._engine, [stored(row, self._engine.dialect) for row in batch])
+        except BAD_ROW as error:
+            if len(batch) > 1:
+                return sum(self._write([row]) for row in batch)
+            logger.error("a prediction cannot be logged: %s", str(error).partition("\n")[0])
+            return 1
+        return 0
+
+    def _delete_before(self, moment: datetime) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(delete(PREDICTIONS).where(PREDICTIONS.c.predicted_at < moment))
