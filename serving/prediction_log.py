@@ -166,10 +166,10 @@ def open_log(url: str) -> Engine:
         patience = {name: value for name, value in PATIENCE[backend].items() if name not in parsed.query}
         engine = create_engine(parsed, poolclass=NullPool, paramstyle=PARAMSTYLES[backend], connect_args=patience)
     except (ArgumentError, ImportError) as error:
-        shown = parsed if isinstance(error, ImportError) else url.rpartition("@")[2]  # no password
+        address = url.rpartition("@")[2]  # without a password
         raise LogUnusable(
-            f"Predictions cannot be logged to {shown!s}: {error}. Set SERVING_PREDICTION_LOG to sqlite:////PATH, or to "
-            "postgresql://USER:PASSWORD@HOST/DATABASE after `pip install 'psycopg[binary]'`."
+            f"Predictions cannot be logged to {address!r}: {error}. Set SERVING_PREDICTION_LOG to sqlite:////PATH, "
+            "or to postgresql://USER:PASSWORD@HOST/DATABASE after `pip install 'psycopg[binary]'`."
         ) from error
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
