@@ -111,10 +111,11 @@ serve: setup ## Serve the champion at http://127.0.0.1:3000
 	$(PYTHON) -m serving.start
 check-port: setup
 	@$(PYTHON) -m serving.start --check
-batch: ## Score a day's flights in bulk (not built yet)
+batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
+	$(PYTHON) -m serving.batch --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)") $(if $(ALIAS),--alias "$(ALIAS)")
 monitor: ## Consistency, drift, quality, freshness (not built yet)
 cycle: ## Replay the year: predict, wait, monitor, retrain (not built yet)
-batch monitor cycle:
+monitor cycle:
 	@echo "make $@: not built yet" >&2; exit 1
 
 ##@ Look inside
@@ -150,7 +151,8 @@ clean: ## Remove the environment and everything the project made
 ##? REWIND  set: materialize lets newer rows go, to replay an earlier AS_OF
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
-##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01
+##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch
+##? DAYS, ALIAS  how many days a batch is long, and whose version scores it; unset: 1 and champion
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000

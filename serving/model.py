@@ -13,6 +13,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from feast import FeatureStore
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import BaseModel
 
@@ -152,20 +153,28 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
     folder, contract = fetch_version(version)
     # A store of its own: its registry is as new as the version, and no other thread reads it.
     store = open_store(feast_repo)
-    contract.verify(store)
     used = {field.name for field in contract.interface.request_fields}
-    fast = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
-    _require_golden(f"{version.name} version {version.version}", fast, folder / "extra_files" / GOLDEN_NAME)
     model = ServedModel(
         name=version.name,
         version=str(version.version),
         contract=contract,
-        model=fast,
+        model=checked_model(version, folder, contract, store),
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
         loaded_at=datetime.now(UTC),
     )
     _warm_up(model)
+    return model
+
+
+def checked_model(
+    version: ModelVersion, folder: Path, contract: FeatureContract, store: FeatureStore
+) -> Compiled | Native:
+    """The model of a fetched version, if the live registry honours its contract and it predicts here what it did in
+    training. Raises ContractBroken."""
+    contract.verify(store)
+    model = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
+    _require_golden(f"{version.name} version {version.version}", model, folder / "extra_files" / GOLDEN_NAME)
     return model
 
 

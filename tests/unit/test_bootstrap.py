@@ -121,7 +121,7 @@ def test_checkout_path_may_hold_spaces_and_quotes(tmp_path: Path) -> None:
     assert (machine.checkout / ".venv/.ready").exists()
 
 
-@pytest.mark.parametrize("target", ["batch", "monitor", "cycle"])
+@pytest.mark.parametrize("target", ["monitor", "cycle"])
 def test_target_that_is_not_built_says_so_and_fails(machine: Machine, target: str) -> None:
     """A target without code behind it never pretends."""
     result = machine.make(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_it_gives_what_scikit_learn_gives(frame, interface):
     assert fast.predict(turned).tolist() == fast.predict(rows).tolist()
 
 
+def test_both_forms_predict_columns_too(frame, interface):
+    """As scikit-learn does, to the last bit: what scores a month is not what answers a request, but says the same."""
+    model = fitted(frame)
+    wanted = model.predict_proba(frame)[:, 1].tolist()
+    for form in (compiled(model, interface), Native(model, interface, module.ThreadpoolController())):
+        assert form.predict_frame(interface.model_inputs(frame)).tolist() == wanted
+
+
 def test_the_native_form_gives_it_too(frame, interface):
     """The frame it makes has the columns and types of training."""
     model = fitted(frame)
@@ -104,7 +113,7 @@ def test_a_form_that_differs_is_not_served(frame, interface, caplog, monkeypatch
         fast = real(estimator)
         codes = {name: dict(values) for name, values in fast.encodings.items()}
         codes["city"]["a"] += 0.3
-        return Compiled(codes, fast.unknown, fast.numbers, fast.trees)
+        return replace(fast, encodings=codes)
 
     monkeypatch.setattr(module, "_compile", off)
     assert isinstance(compiled(fitted(frame), interface), Native)

@@ -1,0 +1,253 @@
+"""Batch scoring: an interval and a model version in; a logged prediction of every row of the spine due in it out.
+
+    python -m serving.batch --as-of 2013-10-02T00:00Z --days 7 --alias champion
+
+Each row is predicted as of its own prediction time, from what was known then. What is logged already is left alone, so
+that a run may be repeated, and one that was killed goes on where it ended: each day is one transaction.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.prediction_log import PREDICTIONS, as_json, as_moment, create, open_log, write
+from serving.settings import ServingSettings
+from validation.contract import FeatureContract, fetch_version
+from validation.errors import Refusal
+from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
+from validation.steps import step
+from validation.times import utc
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from serving.compiled import Compiled, Native
+
+BATCH = "batch"
+DAY = timedelta(days=1)
+# Joined at once: a join costs about a second before its first row, and holds what it joins in memory.
+JOINED_DAYS = 31
+SHOWN = 5
+
+
+class NothingDue(Refusal):
+    """There is no row to predict in the interval."""
+
+
+class NoVersion(Refusal):
+    """There is no such model version."""
+
+
+@dataclass
+class Totals:
+    """Rows due, skipped by reason, logged before this run, and logged by it."""
+
+    due: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    there: int = 0
+    written: int = 0
+
+    def __str__(self) -> str:
+        skipped = "".join(f"\n  {count:,} skipped: {reason}" for reason, count in self.skipped.items())
+        return f"{self.due:,} rows due: {self.written:,} predicted and logged, {self.there:,} there already{skipped}"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A checked model version, and where its features come from and its predictions go to."""
+
+    name: str
+    version: str
+    contract: FeatureContract
+    model: Compiled | Native
+    store: FeatureStore
+    engine: Engine
+
+    def run(self, start: datetime, end: datetime, request_id: str, now: datetime) -> Totals:
+        """Predict what is due in `[start, end)`, and log it as of `now`. Raises NothingDue."""
+        from tqdm import tqdm
+
+        totals, row_key = Totals(), row_key_of(self.store, self.contract.interface)
+        with step(f"rows due in {_name(start, end)}") as report:
+            rows = rows_due(self.store, self.contract.interface, start, end)
+            totals.due = len(rows)
+            if rows.empty:
+                raise NothingDue(
+                    f"No row of {self.contract.interface.spine_view!r} is to be predicted in {_name(start, end)}. "
+                    "Choose another --as-of, or run `make features` for that time."
+                )
+            rows, totals.skipped = answerable(self.contract, rows)
+            rows, totals.there = self._without_logged(rows, row_key, start, end)
+            report.update(rows_in=totals.due, skipped=sum(totals.skipped.values()), rows_out=len(rows))
+        rows = rows.sort_values([PREDICTION_TIME, row_key], ignore_index=True)
+        with tqdm(total=len(rows), unit="row", disable=None) as progress:
+            for first, last in _intervals(start, end, JOINED_DAYS * DAY):
+                asked = rows[rows[PREDICTION_TIME].between(first, last, inclusive="left")]
+                if asked.empty:
+                    continue
+                with step(f"predict {_name(first, last)}") as report:
+                    before = totals.written
+                    for day in _days(self._scored(asked, row_key), first, last):
+                        added = write(self.engine, self._stored(day, row_key, request_id, now))
+                        totals.written += added
+                        totals.there += len(day) - added  # another run was faster
+                        progress.update(len(day))
+                    report.update(rows_in=len(asked), rows_out=totals.written - before)
+        return totals
+
+    def _without_logged(
+        self, rows: pd.DataFrame, row_key: str, start: datetime, end: datetime
+    ) -> tuple[pd.DataFrame, int]:
+        """The rows that this version has not predicted yet, and how many it has."""
+        columns = PREDICTIONS.c
+        logged = select(columns.as_of, columns.row_key).where(
+            columns.as_of >= start, columns.as_of < end, columns.role == BATCH,
+            columns.model_name == self.name, columns.model_version == self.version,
+        )  # fmt: skip
+        with self.engine.connect() as connection:
+            found = {(as_of, key) for as_of, key in connection.execute(logged)}
+        there = pd.Series(
+            [pair in found for pair in zip(rows[PREDICTION_TIME], rows[row_key], strict=True)], rows.index, dtype=bool
+        )
+        return rows[~there], int(there.sum())
+
+    def _scored(self, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
+        """The rows with their features, in order of prediction time, and `__probability`."""
+        interface = self.contract.interface
+        # In the order of `rows`, whose index says which row of the run each is.
+        joined = with_features(self.store, interface, rows, row_key).set_axis(rows.index)
+        return joined.assign(__probability=self.model.predict_frame(interface.model_inputs(joined)))
+
+    def _stored(self, day: pd.DataFrame, row_key: str, request_id: str, now: datetime) -> list[tuple[Any, ...]]:
+        """Rows for the log. Feast's offline join does not say how old what it joined was: there are no ages."""
+        interface, dialect = self.contract.interface, self.engine.dialect
+        request = _objects(day[[one.name for one in interface.request_fields]])
+        features = _objects(interface.model_inputs(day))
+        about = (self.name, self.version, self.contract.sha256, interface.feature_service)
+        predicted_at = as_moment(now, dialect)
+        return [
+            (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
+             as_json(asked), as_json(values), "{}", probability, None, key)
+            for row, as_of, asked, values, probability, key in zip(
+                day.index.tolist(), pd.DatetimeIndex(day[PREDICTION_TIME]).to_pydatetime(), request, features,
+                day["__probability"].tolist(), day[row_key].tolist(), strict=True,
+            )
+        ]  # fmt: skip
+
+
+def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str | None) -> Scorer:
+    """Load and check a version, by its number or else by an alias. Raises NoVersion, ContractBroken."""
+    # Not above: they take ten seconds that a wrong command line should not wait for.
+    from feast import FeatureStore
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from serving.predictor import ABSENT, checked_model
+
+    client, name = MlflowClient(), settings.model_name
+    try:
+        version = client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        wanted = f"version {number}" if number else f"version with the alias {alias!r}"
+        raise NoVersion(f"{name!r} has no {wanted}. `mlflow ui` lists what there is; `make pipeline` trains.") from None
+    with step(f"load {name} version {version.version}") as report:
+        folder, contract = fetch_version(version)
+        store = FeatureStore(repo_path=str(settings.feast_repo))
+        model = checked_model(version, folder, contract, store)
+        report.update(inputs=len(contract.interface.inputs))
+    return Scorer(name, str(version.version), contract, model, store, engine)
+
+
+def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows that the online service would not refuse, and how many it would for each reason, the first one's."""
+    interface, reasons = contract.interface, pd.Series(None, rows.index, dtype=object)
+    for key in interface.join_keys:
+        values, known = rows[key.request_field], contract.known_values.get(key.name)
+        unknown = values.notna() & ~values.isin(known) & reasons.isna() if known is not None else values.isna() & False
+        reasons[unknown] = f"the model knows no {key.noun} " + values[unknown].astype(str)
+    for asked in interface.request_fields:
+        if asked.required:
+            reasons[rows[asked.name].isna() & reasons.isna()] = f"without {asked.name}"
+    return rows[reasons.isna()], {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def _days(scored: pd.DataFrame, start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+    for first, last in _intervals(start, end, DAY):
+        day = scored[scored[PREDICTION_TIME].between(first, last, inclusive="left")]
+        if not day.empty:
+            yield day
+
+
+def _objects(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each row as a mapping of plain Python values, None for missing."""
+    columns = [
+        column.astype(object).where(column.notna(), None).tolist() if column.dtype != "float64" else column.tolist()
+        for _, column in frame.items()
+    ]
+    names = list(frame.columns)
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _intervals(start: datetime, end: datetime, length: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    while start < end:
+        yield start, min(start + length, end)
+        start += length
+
+
+def _name(start: datetime, end: datetime) -> str:
+    return f"{start:%Y-%m-%dT%H:%MZ}/{end:%Y-%m-%dT%H:%MZ}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = ServingSettings()
+    parser = argparse.ArgumentParser(prog="serving.batch", description=__doc__.split("\n")[0])
+    parser.add_argument("--as-of", required=True, help="the start of the interval of prediction times, UTC")
+    parser.add_argument("--days", type=int, default=1, help="its length (1)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--alias", default=settings.model_alias, help=f"of the version ({settings.model_alias})")
+    which.add_argument("--version", help="its number, instead")
+    parser.add_argument("--url", default=settings.prediction_log, help="the log to write to (SERVING_PREDICTION_LOG)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("step").setLevel(logging.INFO)
+    # SQLAlchemy's plans for its own code, at every start.
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        start = utc(options.as_of)
+        if options.days < 1:
+            raise ValueError(f"--days is {options.days}; expected 1 or more")
+    except ValueError as error:
+        parser.error(str(error))
+    from mlflow.exceptions import MlflowException
+
+    try:
+        engine = open_log(options.url)
+        scorer = scorer_of(settings, engine, options.alias, options.version)
+        create(engine)
+        totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC))
+    except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
+        said = str(error) if isinstance(error, Refusal) else " ".join(str(error).partition("\n")[0].split())
+        print(f"error: {said}", file=sys.stderr)
+        return 1
+    print(f"{scorer.name} version {scorer.version}, {_name(start, start + options.days * DAY)}: {totals}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
