@@ -100,11 +100,12 @@ class Scorer:
                     continue
                 with step(f"predict {_name(first, last)}") as report:
                     before = totals.written
-                    for day in _days(self._scored(asked, row_key), first, last):
-                        added = write(self.engine, self._stored(day, row_key, request_id, now))
+                    stored = self._stored(self._scored(asked, row_key), row_key, request_id, now)
+                    for day in _days(asked[PREDICTION_TIME], first, last):
+                        added = write(self.engine, stored[day])
                         totals.written += added
-                        totals.there += len(day) - added  # another run was faster
-                        progress.update(len(day))
+                        totals.there += len(stored[day]) - added  # another run was faster
+                        progress.update(len(stored[day]))
                     report.update(rows_in=len(asked), rows_out=totals.written - before)
         return totals
 
@@ -131,19 +132,19 @@ class Scorer:
         joined = with_features(self.store, interface, rows, row_key).set_axis(rows.index)
         return joined.assign(__probability=self.model.predict_frame(interface.model_inputs(joined)))
 
-    def _stored(self, day: pd.DataFrame, row_key: str, request_id: str, now: datetime) -> list[tuple[Any, ...]]:
+    def _stored(self, scored: pd.DataFrame, row_key: str, request_id: str, now: datetime) -> list[tuple[Any, ...]]:
         """Rows for the log. Feast's offline join does not say how old what it joined was: there are no ages."""
         interface, dialect = self.contract.interface, self.engine.dialect
-        request = _objects(day[[one.name for one in interface.request_fields]])
-        features = _objects(interface.model_inputs(day))
+        request = _objects(scored[[one.name for one in interface.request_fields]])
+        features = _objects(interface.model_inputs(scored))
         about = (self.name, self.version, self.contract.sha256, interface.feature_service)
         predicted_at = as_moment(now, dialect)
         return [
             (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
              as_json(asked), as_json(values), "{}", probability, None, key)
             for row, as_of, asked, values, probability, key in zip(
-                day.index.tolist(), pd.DatetimeIndex(day[PREDICTION_TIME]).to_pydatetime(), request, features,
-                day["__probability"].tolist(), day[row_key].tolist(), strict=True,
+                scored.index.tolist(), pd.DatetimeIndex(scored[PREDICTION_TIME]).to_pydatetime(), request, features,
+                scored["__probability"].tolist(), scored[row_key].tolist(), strict=True,
             )
         ]  # fmt: skip
 
@@ -186,10 +187,11 @@ def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFr
     return rows[reasons.isna()], {str(reason): int(count) for reason, count in reasons.value_counts().items()}
 
 
-def _days(scored: pd.DataFrame, start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+def _days(moments: pd.Series, start: datetime, end: datetime) -> Iterator[slice]:
+    """Where the rows of each day are, of moments in order; days without any are left out."""
     for first, last in _intervals(start, end, DAY):
-        day = scored[scored[PREDICTION_TIME].between(first, last, inclusive="left")]
-        if not day.empty:
+        day = slice(*(int(moments.searchsorted(pd.Timestamp(bound))) for bound in (first, last)))
+        if day.start < day.stop:
             yield day
 
 
