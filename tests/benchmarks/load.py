@@ -29,8 +29,9 @@ class LoadFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Load:
-    """What a load found: answers a second, milliseconds, and the share of its core that the generator used."""
+    """What a load found: answers, their rate a second, milliseconds, the share of its core that the generator used."""
 
+    answers: int
     rate: float
     p50: float
     p99: float
@@ -167,7 +168,7 @@ def _measured(work: Coroutine[Any, Any, None], taken: list[float]) -> Load:
         raise LoadFailed(str(failures.exceptions[0])) from failures
     elapsed = time.perf_counter() - began
     p50, p99 = np.percentile(taken, [50, 99]) * 1000
-    return Load(len(taken) / elapsed, float(p50), float(p99), (time.process_time() - used) / elapsed)
+    return Load(len(taken), len(taken) / elapsed, float(p50), float(p99), (time.process_time() - used) / elapsed)
 
 
 @asynccontextmanager

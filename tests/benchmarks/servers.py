@@ -58,6 +58,11 @@ class Server:
         """The one of its processes that does the work: what supervises it is small."""
         return max(_family(self.process), key=lambda one: one.memory_info().rss)
 
+    @property
+    def processor_seconds(self) -> float:
+        """What it and its processes have used by now."""
+        return sum(one.cpu_times().user + one.cpu_times().system for one in _family(self.process))
+
 
 @contextmanager
 def on_cores(chosen: set[int]) -> Iterator[None]:
