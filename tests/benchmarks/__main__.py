@@ -1,9 +1,9 @@
 """Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [--json FILE]
+    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [inference] [soak] [--json FILE]
 
 Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
-that is busy misses targets. Without names, all parts are measured; the numbers of the others stay in the file.
+that is busy misses targets. Without names, all parts but soak are measured; the numbers of the others stay in the file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ import psutil
 
 from tests.benchmarks.results import table
 
-PARTS = ("journey", "features", "offline", "online", "models")
+PARTS = ("journey", "features", "offline", "online", "models", "inference")
+BY_NAME_ONLY = ("soak",)  # what takes long and says something after days, not after each change
 READ_FEATURES = {"offline", "online", "models"}
+ASK_THE_SERVICE = {"inference", "soak"}
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "data" / "feast" / "registry.db"
+MODELS = ROOT / "mlflow.db"
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -45,7 +48,8 @@ def _processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="part", help=f"some of {', '.join(PARTS)}")
+    every = (*PARTS, *BY_NAME_ONLY)
+    parser.add_argument("parts", nargs="*", choices=[[], *every], metavar="part", help=f"some of {', '.join(every)}")
     parser.add_argument("--json", type=Path, default=LATEST, help="where to write the numbers (%(default)s)")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -55,6 +59,8 @@ def main() -> None:
     parts = options.parts or PARTS
     if READ_FEATURES & set(parts) and not REGISTRY.exists():
         subprocess.run([sys.executable, "-m", "feature_repo.pipeline.run", "all"], cwd=ROOT, check=True)
+    if ASK_THE_SERVICE & set(parts) and not (MODELS.exists() or "MLFLOW_TRACKING_URI" in os.environ):
+        subprocess.run(["make", "pipeline"], cwd=ROOT, check=True)
     options.json.parent.mkdir(exist_ok=True)
     found = json.loads(options.json.read_text()) if options.json.exists() else []
     for part in parts:
