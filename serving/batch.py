@@ -23,8 +23,8 @@ import pandas as pd
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.prediction_log import PREDICTIONS, as_json, as_moment, create, open_log, write
-from serving.settings import ServingSettings
+from serving.prediction_log import PREDICTIONS, LogUnusable, as_json, as_moment, create, open_log, write
+from serving.settings import OFF, ServingSettings
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
@@ -40,7 +40,7 @@ BATCH = "batch"
 DAY = timedelta(days=1)
 # Joined at once: a join costs about a second before its first row, and holds what it joins in memory.
 JOINED_DAYS = 31
-SHOWN = 5
+LACKING = "a view without which the model does not answer has no row"
 
 
 class NothingDue(Refusal):
@@ -66,7 +66,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class BatchScorer:
     """A checked model version, and where its features come from and its predictions go to."""
 
     name: str
@@ -100,8 +100,11 @@ class Scorer:
                     continue
                 with step(f"predict {_name(first, last)}") as report:
                     before = totals.written
-                    stored = self._stored(self._scored(asked, row_key), row_key, request_id, now)
-                    for day in _days(asked[PREDICTION_TIME], first, last):
+                    scored = self._scored(asked, row_key)
+                    if len(scored) < len(asked):
+                        totals.skipped[LACKING] = totals.skipped.get(LACKING, 0) + len(asked) - len(scored)
+                    stored = self._stored(scored, row_key, request_id, now, totals.there + totals.written)
+                    for day in _days(scored[PREDICTION_TIME], first, last):
                         added = write(self.engine, stored[day])
                         totals.written += added
                         totals.there += len(stored[day]) - added  # another run was faster
@@ -128,35 +131,38 @@ class Scorer:
     def _scored(self, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
         """The rows with their features, in order of prediction time, and `__probability`."""
         interface = self.contract.interface
-        # In the order of `rows`, whose index says which row of the run each is.
-        joined = with_features(self.store, interface, rows, row_key).set_axis(rows.index)
+        joined = with_features(self.store, interface, rows, row_key)
         return joined.assign(__probability=self.model.predict_frame(interface.model_inputs(joined)))
 
-    def _stored(self, scored: pd.DataFrame, row_key: str, request_id: str, now: datetime) -> list[tuple[Any, ...]]:
-        """Rows for the log. Feast's offline join does not say how old what it joined was: there are no ages."""
+    def _stored(
+        self, scored: pd.DataFrame, row_key: str, request_id: str, now: datetime, first: int
+    ) -> list[tuple[Any, ...]]:
+        """Rows for the log, numbered from `first`. Feast's offline join does not say how old what it joined was: there
+        are no ages."""
         interface, dialect = self.contract.interface, self.engine.dialect
         request = _objects(scored[[one.name for one in interface.request_fields]])
         features = _objects(interface.model_inputs(scored))
         about = (self.name, self.version, self.contract.sha256, interface.feature_service)
         predicted_at = as_moment(now, dialect)
+        moments = pd.DatetimeIndex(scored[PREDICTION_TIME]).to_pydatetime()
         return [
             (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
              as_json(asked), as_json(values), "{}", probability, None, key)
-            for row, as_of, asked, values, probability, key in zip(
-                scored.index.tolist(), pd.DatetimeIndex(scored[PREDICTION_TIME]).to_pydatetime(), request, features,
-                scored["__probability"].tolist(), scored[row_key].tolist(), strict=True,
-            )
+            for row, (as_of, asked, values, probability, key) in enumerate(zip(
+                moments, request, features, scored["__probability"].tolist(), scored[row_key].tolist(), strict=True,
+            ), first)
         ]  # fmt: skip
 
 
-def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str | None) -> Scorer:
+def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str | None) -> BatchScorer:
     """Load and check a version, by its number or else by an alias. Raises NoVersion, ContractBroken."""
     # Not above: they take ten seconds that a wrong command line should not wait for.
     from feast import FeatureStore
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from serving.predictor import ABSENT, checked_model
+    from serving.model import checked_model
+    from serving.predictor import ABSENT
 
     client, name = MlflowClient(), settings.model_name
     try:
@@ -171,7 +177,7 @@ def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str
         store = FeatureStore(repo_path=str(settings.feast_repo))
         model = checked_model(version, folder, contract, store)
         report.update(inputs=len(contract.interface.inputs))
-    return Scorer(name, str(version.version), contract, model, store, engine)
+    return BatchScorer(name, str(version.version), contract, model, store, engine)
 
 
 def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -239,6 +245,8 @@ def main(argv: list[str] | None = None) -> int:
     from mlflow.exceptions import MlflowException
 
     try:
+        if options.url == OFF:
+            raise LogUnusable("SERVING_PREDICTION_LOG is off; batch scoring writes there. Give --url, or unset it.")
         engine = open_log(options.url)
         scorer = scorer_of(settings, engine, options.alias, options.version)
         create(engine)

@@ -22,6 +22,7 @@ from pathlib import Path
 from starlette.types import Scope
 
 from serving.settings import ServingSettings
+from validation.errors import Refusal
 
 HOW = "Make one with `python -m serving.keys NAME FILE`, and set SERVING_API_KEYS to the file."
 
@@ -30,7 +31,7 @@ class KeysUnreadable(RuntimeError):
     """The file of API keys is missing or not as expected."""
 
 
-class KeysNeeded(RuntimeError):
+class KeysNeeded(Refusal):
     """Other machines could ask, and anybody on them."""
 
 

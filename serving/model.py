@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from serving import metrics
 from serving.compiled import TOLERANCE, Compiled, Native, compiled
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
+from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
 from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, StoredView, fetch_version
 
@@ -133,6 +134,27 @@ class ServedModel:
         if with_features:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
+
+    def entry(
+        self, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
+    ) -> LoggedPrediction:
+        """A prediction as the log keeps it: made `at`, in UTC, as that row of that request."""
+        return LoggedPrediction(
+            request_id=request_id,
+            row=row,
+            role=role,
+            predicted_at=at,
+            as_of=prediction.request[AS_OF],
+            model_name=self.name,
+            model_version=self.version,
+            contract_sha256=self.contract_sha256,
+            feature_service=self.contract.interface.feature_service,
+            request={name: value for name, value in prediction.request.items() if name != AS_OF},
+            features={name: prediction.row.values[name] for name, _ in self._sources},
+            ages=prediction.row.ages,
+            probability=prediction.probability,
+            latency_ms=latency_ms,
+        )
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
         """Each model input with its value, where it came from and, for a stored one, the age of its row in seconds."""

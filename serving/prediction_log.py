@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic_core import to_json
@@ -44,6 +44,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
+from serving import metrics
 from validation.errors import Refusal
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
@@ -117,7 +118,7 @@ COLUMNS = [column.name for column in PREDICTIONS.columns]
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class LoggedPrediction:
     """A row of the log. `request` are the request's fields; `features` value by input; `ages` of the rows, by view."""
 
     request_id: str
@@ -137,7 +138,7 @@ class Prediction:
     row_key: str | None = None
 
 
-def stored(row: Prediction, dialect: Dialect) -> tuple[Any, ...]:
+def stored(row: LoggedPrediction, dialect: Dialect) -> tuple[Any, ...]:
     """The row's values as `write` takes them. Raises ValueError for what is no JSON."""
     values = {name: getattr(row, name) for name in COLUMNS}
     values |= {name: as_json(values[name]) for name in ("request", "features", "ages")}
@@ -232,7 +233,7 @@ class PredictionLog:
         self.written = self.dropped = self.failures = 0
         self._engine = open_log(url)
         self._queue_size, self._batch_rows, self._retention_days = queue_size, batch_rows, retention_days
-        self._queue: deque[Prediction] = deque()
+        self._queue: deque[LoggedPrediction] = deque()
         self._lock = threading.Lock()
         self._wake, self._closing = threading.Event(), threading.Event()
         self._deadline = float("inf")
@@ -245,12 +246,13 @@ class PredictionLog:
     def queued(self) -> int:
         return len(self._queue)
 
-    def put(self, rows: Sequence[Prediction]) -> None:
+    def put(self, rows: Sequence[LoggedPrediction]) -> None:
         """Queue rows; those that do not fit, or come after `close`, are dropped and counted."""
         with self._lock:
             room = 0 if self._closing.is_set() else self._queue_size - len(self._queue)
             self._queue.extend(rows[:room])
-            self.dropped += max(0, len(rows) - room)
+            metrics.LOG_QUEUE.set(len(self._queue))
+            self._count("dropped", max(0, len(rows) - room))
             enough = len(self._queue) >= self._batch_rows
         if enough:
             self._wake.set()
@@ -269,6 +271,10 @@ class PredictionLog:
     def _where(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
 
+    def _count(self, outcome: Literal["written", "dropped"], rows: int) -> None:
+        setattr(self, outcome, getattr(self, outcome) + rows)
+        metrics.LOG_ROWS.labels(outcome).inc(rows)
+
     def _run(self) -> None:
         pause, failing = RETRY_SECONDS, False
         while time.monotonic() < self._deadline:
@@ -276,6 +282,7 @@ class PredictionLog:
                 self._flush()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows stay queued and are tried again
                 self.failures += 1
+                metrics.LOG_FAILURES.inc()
                 self._created = False
                 if not failing:
                     reason = str(error).partition("\n")[0]
@@ -311,14 +318,15 @@ class PredictionLog:
             with self._lock:
                 for _ in batch:
                     self._queue.popleft()
-                self.written += len(batch) - bad
-                self.dropped += bad
+                self._count("written", len(batch) - bad)
+                self._count("dropped", bad)
+                metrics.LOG_QUEUE.set(len(self._queue))
 
-    def _next(self) -> list[Prediction]:
+    def _next(self) -> list[LoggedPrediction]:
         with self._lock:  # a deque cannot be read while it grows
             return list(islice(self._queue, self._batch_rows))
 
-    def _write(self, batch: Sequence[Prediction]) -> int:
+    def _write(self, batch: Sequence[LoggedPrediction]) -> int:
         """Write a batch; row by row, if one cannot be stored. Returns how many the database will not have."""
         try:
             write(self._engine, [stored(row, self._engine.dialect) for row in batch])

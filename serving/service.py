@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 import warnings
 from datetime import UTC, datetime
 from types import FrameType
@@ -23,15 +24,17 @@ from starlette.staticfiles import StaticFiles
 
 from serving import metrics
 from serving.features import RowRefused, StoreUnavailable
-from serving.keys import ApiKeys, KeysNeeded, require_keys
+from serving.keys import ApiKeys, require_keys
 from serving.middleware import Middleware, log_access
 from serving.model import Outcome, Prediction, ServedModel
 from serving.openapi import docs_page, document
+from serving.prediction_log import PredictionLog, open_log
 from serving.predictor import NoModel, Predictor
 from serving.schemas import RequestInvalid, parse_lookup, rows_of
 from serving.scorer import Overloaded, Scorer
-from serving.settings import ServingSettings
+from serving.settings import OFF, ServingSettings
 from serving.shadow import Shadow
+from validation.errors import Refusal
 
 logger = logging.getLogger("bentoml.serving")
 tracer = trace.get_tracer("serving")
@@ -59,7 +62,7 @@ def _service() -> Any:
 
 
 async def predict(request: Request) -> Response:
-    service, now = _service(), datetime.now(UTC)
+    service, now, began = _service(), datetime.now(UTC), time.perf_counter()
     body = await _body(request, SETTINGS.max_body_bytes)
     served = service.predictor.served
     with metrics.stage("parse"), tracer.start_as_current_span("parse"):
@@ -67,20 +70,23 @@ async def predict(request: Request) -> Response:
     (outcome,) = await _score(service, served, [asked])
     if isinstance(outcome, RowRefused):
         raise outcome
+    service.keep(request, served, [outcome], now, began)
     if service.shadow:
-        service.shadow.offer(served, body, now)
+        service.shadow.offer(served, body, request.state.request_id, now)
     return JSONResponse(served.about | served.describe(outcome, said))
 
 
 async def predict_batch(request: Request) -> Response:
-    service, now = _service(), datetime.now(UTC)
+    service, now, began = _service(), datetime.now(UTC), time.perf_counter()
     body = await _body(request, SETTINGS.max_batch_bytes)
     served = service.predictor.served
     with metrics.stage("parse"), tracer.start_as_current_span("parse"):
         rows, with_features = rows_of(body, SETTINGS.max_batch_rows)
         parsed = [_parsed(served, row, now) for row in rows]
     good = [one for one in parsed if not isinstance(one, RequestInvalid)]
-    following = iter(await _score(service, served, [asked for asked, _ in good]))
+    outcomes = await _score(service, served, [asked for asked, _ in good])
+    service.keep(request, served, outcomes, now, began)
+    following = iter(outcomes)
     answers: list[dict[str, Any]] = []
     for one in parsed:
         if isinstance(one, RequestInvalid):
@@ -228,8 +234,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 try:
     require_keys(SETTINGS)
-except KeysNeeded as needed:
-    sys.exit(f"error: {needed}")
+    if SETTINGS.prediction_log != OFF:
+        open_log(SETTINGS.prediction_log)
+except Refusal as refused:
+    sys.exit(f"error: {refused}")
 
 
 @bentoml.service(
@@ -249,10 +257,13 @@ class PredictionService:
         self.predictor = Predictor(SETTINGS, "champion", SETTINGS.model_alias, SETTINGS.model_version)
         self.scorer = Scorer(SETTINGS.max_concurrency)
         self.predictors = [self.predictor]
+        self.log = None
+        if SETTINGS.prediction_log != OFF:
+            self.log = PredictionLog(SETTINGS.prediction_log, retention_days=SETTINGS.log_retention_days)
         self.shadow: Shadow | None = None
         if SETTINGS.shadow_alias:
             self.predictors.append(Predictor(SETTINGS, "shadow", SETTINGS.shadow_alias))
-            self.shadow = Shadow(self.predictors[1], self.scorer, SETTINGS.shadow_share)
+            self.shadow = Shadow(self.predictors[1], self.scorer, self.log, SETTINGS.shadow_share)
         self.leaving = False
 
     @bentoml.on_startup
@@ -272,6 +283,21 @@ class PredictionService:
         for predictor in self.predictors:
             predictor.stop()
         self.scorer.close()
+        if self.log:
+            self.log.close()
+
+    def keep(self, request: Request, served: ServedModel, outcomes: list[Outcome], now: datetime, began: float) -> None:
+        """Log what was predicted for a request that came at `now`."""
+        if self.log is None:
+            return
+        latency_ms = (time.perf_counter() - began) * 1000
+        self.log.put(
+            [
+                served.entry(one, request.state.request_id, row, "champion", now, latency_ms)
+                for row, one in enumerate(outcomes)
+                if isinstance(one, Prediction)
+            ]
+        )
 
     async def __is_ready__(self) -> bool:
         return self.predictor.ready and not self.leaving

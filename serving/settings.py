@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[1]
+OFF = "off"
 
 
 class ServingSettings(BaseSettings):
@@ -36,7 +37,7 @@ class ServingSettings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0)
     access_log: bool = True
     api_keys: Path | None = None
-    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"  # or off
+    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"  # or OFF
     log_retention_days: int | None = Field(default=None, gt=0)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)

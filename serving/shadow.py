@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from datetime import datetime
 
 from serving import metrics
 from serving.features import RowRefused, StoreUnavailable
 from serving.model import ServedModel
+from serving.prediction_log import PredictionLog
 from serving.predictor import NoModel, Predictor
 from serving.schemas import RequestInvalid
 from serving.scorer import Overloaded, Scorer
@@ -20,20 +22,21 @@ logger = logging.getLogger("bentoml.serving")
 class Shadow:
     """Scores one request at a time: under load it misses some, and delays the others by one row at most."""
 
-    def __init__(self, predictor: Predictor, scorer: Scorer, share: float) -> None:
-        self._predictor, self._scorer, self._share = predictor, scorer, share
+    def __init__(self, predictor: Predictor, scorer: Scorer, log: PredictionLog | None, share: float) -> None:
+        self._predictor, self._scorer, self._log, self._share = predictor, scorer, log, share
         self._task: asyncio.Task[None] | None = None
 
-    def offer(self, champion: ServedModel, body: bytes, now: datetime) -> None:
+    def offer(self, champion: ServedModel, body: bytes, request_id: str, now: datetime) -> None:
         """Take a request that `champion` has answered, if chance wants it."""
         if random.random() >= self._share:  # noqa: S311 - a sample
             return
         if self._task is not None and not self._task.done():
             metrics.SHADOWED.labels("busy").inc()
             return
-        self._task = asyncio.create_task(self._score(champion, body, now))
+        self._task = asyncio.create_task(self._score(champion, body, request_id, now))
 
-    async def _score(self, champion: ServedModel, body: bytes, now: datetime) -> None:
+    async def _score(self, champion: ServedModel, body: bytes, request_id: str, now: datetime) -> None:
+        began = time.perf_counter()
         try:
             served = self._predictor.served
             if served.version == champion.version:
@@ -47,4 +50,10 @@ class Shadow:
             logger.exception("the shadow model failed")
             metrics.SHADOWED.labels("failed").inc()
         else:
-            metrics.SHADOWED.labels("refused" if isinstance(outcome, RowRefused) else "scored").inc()
+            if isinstance(outcome, RowRefused):
+                metrics.SHADOWED.labels("refused").inc()
+                return
+            metrics.SHADOWED.labels("scored").inc()
+            if self._log:
+                latency_ms = (time.perf_counter() - began) * 1000
+                self._log.put([served.entry(outcome, request_id, 0, "shadow", now, latency_ms)])

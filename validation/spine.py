@@ -95,11 +95,14 @@ def _known_when_due(interface: FeatureInterface, spine: pd.DataFrame, row_key: s
 
 
 def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
-    """Join each row (key, request fields, `event_timestamp`) with its features as of that moment, in order of both."""
+    """Join each row (key, request fields, `event_timestamp`) with its features as of that moment, in order of both.
+
+    Rows that lack a view which is declared `when_missing: reject` are left out: no model is to answer for them.
+    """
     keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
     joined = store.get_historical_features(
         rows.assign(**keys).drop(columns=KNOWN_AT, errors="ignore"),
         store.get_feature_service(interface.feature_service),
     ).to_df()
     # Stock Feast keeps no row order; the order of fitting must not depend on the store.
-    return joined.sort_values([PREDICTION_TIME, row_key]).reset_index(drop=True)
+    return interface.settled(joined.sort_values([PREDICTION_TIME, row_key]))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, text
 
-from serving.prediction_log import LogUnusable, Prediction, PredictionLog, create, open_log, read, stored, write
+from serving.prediction_log import LoggedPrediction, LogUnusable, PredictionLog, create, open_log, read, stored, write
 
 PATIENCE = 20
 NOW = datetime(2013, 10, 2, 14, 30, 15, 123_456, tzinfo=UTC)
@@ -60,14 +60,14 @@ def log_to(url: str | Path, **options: Any) -> Iterator[PredictionLog]:
         log.close()
 
 
-def prediction(number: int = 0, **change: Any) -> Prediction:
+def prediction(number: int = 0, **change: Any) -> LoggedPrediction:
     values: dict[str, Any] = {
         "request_id": f"request-{number}", "row": 0, "role": "champion", "predicted_at": NOW, "as_of": NOW,
         "model_name": "arrival-delay", "model_version": "2", "contract_sha256": "ab" * 32,
         "feature_service": "arrival_delay_v2", "request": {"carrier": "DL"}, "features": {"wind": 3.5},
         "ages": {"origin_weather": timedelta(minutes=12)}, "probability": 0.1 + 0.2, "latency_ms": 1.5,
     }  # fmt: skip
-    return Prediction(**values | change)
+    return LoggedPrediction(**values | change)
 
 
 def rows_in(url: str | Path) -> list[dict[str, Any]]:
