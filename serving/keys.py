@@ -17,6 +17,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from starlette.types import Scope
@@ -107,6 +108,7 @@ def _key(authorization: str) -> str:
         return ""
 
 
+@cache
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine only."""
     try:

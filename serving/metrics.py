@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import prometheus_client as prometheus
 import psutil
@@ -42,8 +43,9 @@ def keep_apart() -> None:
 
 if SHARED in os.environ:
     keep_apart()
-REQUESTS = prometheus.Counter("fti_requests_total", "Requests by path and status", ["path", "status"])
-LATENCY = prometheus.Histogram("fti_request_seconds", "Time of a request by path", ["path"], buckets=BUCKETS)
+REQUESTS = prometheus.Histogram(
+    "fti_request_seconds", "Time of a request by path and status", ["path", "status"], buckets=BUCKETS
+)
 STAGE = prometheus.Histogram("fti_stage_seconds", "Time of a stage of scoring", ["stage"], buckets=BUCKETS)
 TOGETHER = prometheus.Histogram(
     "fti_requests_scored_together", "Requests that were scored at once", buckets=(1, 2, 4, 8, 16, 32, 64)
@@ -52,7 +54,10 @@ ROWS = prometheus.Counter("fti_predictions_total", "Rows predicted")
 MISSING = prometheus.Counter("fti_features_missing_total", "Rows for which a view had no row of their key", ["view"])
 STALE = prometheus.Counter("fti_features_stale_total", "Rows for which a view's row was older than its ttl", ["view"])
 AGE = prometheus.Histogram(
-    "fti_feature_age_seconds", "Age of the oldest feature row that a request used", ["view"], buckets=AGES
+    "fti_feature_age_seconds",
+    "Age of the oldest row of a view among what was predicted together",
+    ["view"],
+    buckets=AGES,
 )
 VERSION = prometheus.Gauge(
     "fti_model_version", "The model version of each worker", ["role"], multiprocess_mode="liveall"
@@ -78,22 +83,28 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        STAGE.labels(name).observe(time.perf_counter() - began)
+        child(STAGE, name).observe(time.perf_counter() - began)
+
+
+@cache
+def child(metric: Any, *labels: Any) -> Any:
+    """The metric of these labels; to look it up costs as much as to count. Only for labels of which there are few."""
+    return metric.labels(*labels)
 
 
 def count_rows(rows: Sequence[FeatureRow]) -> None:
-    """Count the predictions of a request, what each was missing, and how old the oldest row of each view was."""
+    """Count rows that were predicted together, what each was missing, and how old the oldest row of each view was."""
     ROWS.inc(len(rows))
     for counter, views in ((MISSING, (row.missing for row in rows)), (STALE, (row.stale for row in rows))):
         for view, count in Counter(chain.from_iterable(views)).items():
-            counter.labels(view).inc(count)
+            child(counter, view).inc(count)
     oldest: dict[str, timedelta] = {}
     for row in rows:
         for view, age in row.ages.items():
             if age > oldest.get(view, timedelta.min):
                 oldest[view] = age
     for view, age in oldest.items():
-        AGE.labels(view).observe(age.total_seconds())
+        child(AGE, view).observe(age.total_seconds())
 
 
 def exposition() -> bytes:

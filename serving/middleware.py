@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import sys
 import time
 import uuid
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Any, TextIO
 
+from pydantic_core import to_json
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics
 from serving.keys import ApiKeys, Client, KeysUnreadable, NotAllowed
 
 logger = logging.getLogger("bentoml.serving")
-# One JSON object a line and nothing around it, whatever the logging of the server looks like.
-access = logging.getLogger("serving.access")
 # Answers are data, for no page to frame and no browser to guess at.
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -33,23 +31,29 @@ GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 TIMED_OUT = 504
 
 
-def log_access(on: bool) -> None:
-    """Write the access log to standard output, or nowhere."""
-    access.propagate = False
-    access.setLevel(logging.INFO if on else logging.CRITICAL)
-    access.handlers = [logging.StreamHandler(sys.stdout)] if on else []
+class Json(Response):
+    """Strict JSON, several times as fast as Starlette's: NaN and infinity, which JSON has not, are null."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content, inf_nan_mode="null")
 
 
 class Middleware:
     """An ASGI app around another. `paths` are those with a name in the metrics; `admin` those for admin keys alone.
 
+    `log` gets a line a request: one JSON object, and nothing around it, whatever the server's own logging looks like.
+
     It leaves in the request's `state` who asks, `client`, and its `request_id`: the caller's own, or a new one.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, paths: Collection[str], admin: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: ApiKeys, paths: Collection[str], admin: Collection[str], log: TextIO | None
+    ) -> None:
         self.app = app
         self.keys = keys
-        self._paths, self._admin = paths, admin
+        self._paths, self._admin, self._log = paths, admin, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,15 +90,14 @@ class Middleware:
             await _say(503, "The keys of this service cannot be read; its log says why.")(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - began
-            metrics.REQUESTS.labels(path, status).inc()
-            metrics.LATENCY.labels(path).observe(seconds)
-            if access.handlers:
-                _log(scope, client, request_id, status, seconds)
+            metrics.child(metrics.REQUESTS, path, status).observe(seconds)
+            if self._log:
+                self._log.write(_line(scope, client, request_id, status, seconds))
 
 
-def _log(scope: Scope, client: Client, request_id: str, status: int, seconds: float) -> None:
+def _line(scope: Scope, client: Client, request_id: str, status: int, seconds: float) -> str:
     line = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": datetime.now(UTC),
         "request_id": request_id,
         "client": client.name,
         "address": (scope.get("client") or ("",))[0],
@@ -103,7 +106,7 @@ def _log(scope: Scope, client: Client, request_id: str, status: int, seconds: fl
         "status": status,
         "ms": round(seconds * 1000, 2),
     }
-    access.info("%s", json.dumps(line))
+    return f"{to_json(line).decode()}\n"
 
 
 def _under(path: str, prefix: str) -> bool:
@@ -111,4 +114,4 @@ def _under(path: str, prefix: str) -> bool:
 
 
 def _say(status: int, error: str) -> Response:
-    return JSONResponse({"error": error}, status_code=status)
+    return Json({"error": error}, status_code=status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -87,7 +86,7 @@ class ServedModel:
         return {
             "name": self.name,
             "version": self.version,
-            "loaded_at": iso(self.loaded_at),
+            "loaded_at": self.loaded_at,
             "compiled": isinstance(self.model, Compiled),
             "feature_contract_sha256": self.contract_sha256,
             "contract": self.contract.model_dump(mode="json"),
@@ -118,19 +117,18 @@ class ServedModel:
         Raises StoreUnavailable.
         """
         found = self.reader.look_up(view, keys)
-        about = {"view": view.name, "keys": keys, "as_of": iso(as_of), "ttl_seconds": view.ttl_seconds}
+        about = {"view": view.name, "keys": keys, "as_of": as_of, "ttl_seconds": view.ttl_seconds}
         if found is None:
             return about | {"state": "missing", "reason": view.missing}
         stamp, values = found
         age = (as_of - stamp).total_seconds()
         state = "later" if age < 0 else "stale" if view.ttl_seconds and age > view.ttl_seconds else "fresh"
-        features = {name: finite(value) for name, value in values.items()}
-        return about | {"state": state, "event_timestamp": iso(stamp), "age_seconds": age, "features": features}
+        return about | {"state": state, "event_timestamp": stamp, "age_seconds": age, "features": values}
 
     def describe(self, prediction: Prediction, warnings: list[str], with_features: bool = True) -> dict[str, Any]:
         """A prediction as an answer shows it; `warnings` are those of its request."""
         row = prediction.row
-        answer: dict[str, Any] = {"probability": prediction.probability, "as_of": iso(prediction.request[AS_OF])}
+        answer: dict[str, Any] = {"probability": prediction.probability, "as_of": prediction.request[AS_OF]}
         if with_features:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
@@ -158,10 +156,11 @@ class ServedModel:
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
         """Each model input with its value, where it came from and, for a stored one, the age of its row in seconds."""
-        ages = {view: age.total_seconds() for view, age in row.ages.items()}
+        values, ages = row.values, {view: age.total_seconds() for view, age in row.ages.items()}
         return {
-            name: {"value": finite(row.values[name]), "source": source}
-            | ({"age_seconds": ages[source]} if source in ages else {})
+            name: {"value": values[name], "source": source, "age_seconds": ages[source]}
+            if source in ages
+            else {"value": values[name], "source": source}
             for name, source in self._sources
         }
 
@@ -237,11 +236,6 @@ def _require_golden(named: str, model: Compiled | Native, file: Path) -> None:
 
 def _as_of(request: dict[str, Any], now: datetime) -> dict[str, Any]:
     return request if request[AS_OF] else request | {AS_OF: now}
-
-
-def finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def iso(moment: datetime) -> str:

@@ -7,12 +7,14 @@ is locked, full or gone costs no request anything: rows wait, and what does not 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -41,8 +43,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError
 
 from serving import metrics
 from validation.errors import Refusal
@@ -163,9 +164,11 @@ def open_log(url: str) -> Engine:
         backend = parsed.get_backend_name()
         if backend not in INSERTS or not parsed.database or parsed.database == ":memory:":
             raise ArgumentError("it is neither a file of SQLite nor a database of Postgres")
-        # A connection a batch: one kept open would go on writing into a file that was deleted.
         patience = {name: value for name, value in PATIENCE[backend].items() if name not in parsed.query}
-        engine = create_engine(parsed, poolclass=NullPool, paramstyle=PARAMSTYLES[backend], connect_args=patience)
+        # One connection, looked at before each use: to open and close one costs SQLite more than to write some rows.
+        engine = create_engine(
+            parsed, pool_size=1, pool_pre_ping=True, paramstyle=PARAMSTYLES[backend], connect_args=patience
+        )
     except (ArgumentError, ImportError) as error:
         address = url.rpartition("@")[2]  # without a password
         raise LogUnusable(
@@ -174,10 +177,11 @@ def open_log(url: str) -> Engine:
         ) from error
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "checkout", _require_same_file)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _: Any) -> None:
+def _prepare_sqlite(connection: Any, record: Any) -> None:
     """Readers and a writer at once. Power that fails may cost the last rows, and does not damage the file.
 
     A row has some 2 kB: of a page of the usual 4 kB, half would stay empty.
@@ -185,6 +189,22 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    record.info["file"] = _file_of(connection)
+
+
+def _require_same_file(connection: Any, record: Any, _: Any) -> None:
+    """A file that was deleted or replaced goes on taking rows that nobody will read: have a new one opened."""
+    if record.info["file"] != _file_of(connection):
+        raise DisconnectionError("the file is another one now")
+
+
+def _file_of(connection: Any) -> tuple[int, int] | None:
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def create(engine: Engine) -> None:
@@ -202,9 +222,13 @@ def write(engine: Engine, rows: Sequence[tuple[Any, ...]]) -> int:
 
     By the driver itself: SQLAlchemy's look at each value would cost half as much again.
     """
-    adding = INSERTS[engine.dialect.name](PREDICTIONS).on_conflict_do_nothing()
     with engine.begin() as connection:
-        return connection.exec_driver_sql(str(adding.compile(dialect=engine.dialect)), list(rows)).rowcount
+        return connection.exec_driver_sql(_adding(engine.dialect), list(rows)).rowcount
+
+
+@cache
+def _adding(dialect: Dialect) -> str:
+    return str(INSERTS[dialect.name](PREDICTIONS).on_conflict_do_nothing().compile(dialect=dialect))
 
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:
@@ -251,8 +275,8 @@ class PredictionLog:
         with self._lock:
             room = 0 if self._closing.is_set() else self._queue_size - len(self._queue)
             self._queue.extend(rows[:room])
-            metrics.LOG_QUEUE.set(len(self._queue))
-            self._count("dropped", max(0, len(rows) - room))
+            if len(rows) > room:
+                self._count("dropped", len(rows) - room)
             enough = len(self._queue) >= self._batch_rows
         if enough:
             self._wake.set()

@@ -7,15 +7,17 @@ cheaper; alone it never waits for company. One thread, because a Feast store and
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from serving import metrics
 from serving.features import StoreUnavailable
-from serving.model import Outcome, ServedModel
+from serving.model import Outcome, Prediction, ServedModel
 
 Result = TypeVar("Result")
 # Rows that are scored at once: a large batch lets others in after each so many, some 20 ms.
@@ -33,6 +35,8 @@ class Job:
     model: ServedModel
     rows: Sequence[dict[str, Any]]
     done: asyncio.Future[list[Outcome]]
+    came: float
+    counted: bool
 
 
 class Scorer:
@@ -45,15 +49,15 @@ class Scorer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
         self._draining: asyncio.Task[None] | None = None
 
-    async def score(self, model: ServedModel, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
-        """The outcome of each row. Raises Overloaded, StoreUnavailable."""
+    async def score(self, model: ServedModel, rows: Sequence[dict[str, Any]], counted: bool = True) -> list[Outcome]:
+        """The outcome of each row; `counted` in the metrics of predictions. Raises Overloaded, StoreUnavailable."""
         if self._inside >= self._limit:
             raise Overloaded(f"{self._inside} requests are being answered; ask again in a second.")
         self._inside += 1
         try:
             outcomes: list[Outcome] = []
             for start in range(0, len(rows), CHUNK):
-                outcomes += await self._queue(model, rows[start : start + CHUNK])
+                outcomes += await self._queue(model, rows[start : start + CHUNK], counted)
             return outcomes
         finally:
             self._inside -= 1
@@ -65,16 +69,17 @@ class Scorer:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _queue(self, model: ServedModel, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
-        job = Job(model, rows, asyncio.get_running_loop().create_future())
+    async def _queue(self, model: ServedModel, rows: Sequence[dict[str, Any]], counted: bool) -> list[Outcome]:
+        job = Job(model, rows, asyncio.get_running_loop().create_future(), time.perf_counter(), counted)
         self._waiting.append(job)
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain())
         return await job.done
 
     async def _drain(self) -> None:
-        while jobs := self._next():
+        while jobs := await self._next():
             metrics.TOGETHER.observe(len(jobs))
+            metrics.child(metrics.STAGE, "wait").observe(time.perf_counter() - jobs[0].came)
             results = await self.run(_score_all, jobs)
             for job, result in zip(jobs, results, strict=True):
                 if job.done.done():
@@ -84,8 +89,10 @@ class Scorer:
                 else:
                     job.done.set_result(result)
 
-    def _next(self) -> list[Job]:
+    async def _next(self) -> list[Job]:
         """The jobs to score together: those in front that are of one model, and no more rows than a chunk."""
+        # What has arrived by now is read first: it may come along.
+        await asyncio.sleep(0)
         jobs: list[Job] = []
         rows = 0
         while self._waiting:
@@ -103,9 +110,13 @@ class Scorer:
 def _score_all(jobs: Sequence[Job]) -> list[list[Outcome] | Exception]:
     """What each job gets. When scoring fails they are scored one by one, so that a row of one fails no other."""
     try:
-        outcomes = iter(jobs[0].model.predict([row for job in jobs for row in job.rows]))
-        return [[next(outcomes) for _ in job.rows] for job in jobs]
+        outcomes = jobs[0].model.predict([row for job in jobs for row in job.rows])
     except Exception as error:  # noqa: BLE001 - handed to who asked
         if len(jobs) == 1 or isinstance(error, StoreUnavailable):
             return [error] * len(jobs)
         return [_score_all([job])[0] for job in jobs]
+    following = iter(outcomes)
+    results = [list(islice(following, len(job.rows))) for job in jobs]
+    counted = chain.from_iterable(result for job, result in zip(jobs, results, strict=True) if job.counted)
+    metrics.count_rows([one.row for one in counted if isinstance(one, Prediction)])
+    return [*results]

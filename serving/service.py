@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import logging
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -18,14 +21,14 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry import trace
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import metrics
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys, require_keys
-from serving.middleware import Middleware, log_access
+from serving.middleware import Json, Middleware
 from serving.model import Outcome, Prediction, ServedModel
 from serving.openapi import docs_page, document
 from serving.prediction_log import PredictionLog, open_log
@@ -65,37 +68,36 @@ async def predict(request: Request) -> Response:
     service, now, began = _service(), datetime.now(UTC), time.perf_counter()
     body = await _body(request, SETTINGS.max_body_bytes)
     served = service.predictor.served
-    with metrics.stage("parse"), tracer.start_as_current_span("parse"):
+    with _span("parse"):
         asked, said = served.parse(body, now)
     (outcome,) = await _score(service, served, [asked])
     if isinstance(outcome, RowRefused):
         raise outcome
-    service.keep(request, served, [outcome], now, began)
+    service.keep(request, served, {0: outcome}, now, began)
     if service.shadow:
         service.shadow.offer(served, body, request.state.request_id, now)
-    return JSONResponse(served.about | served.describe(outcome, said))
+    return Json(served.about | served.describe(outcome, said))
 
 
 async def predict_batch(request: Request) -> Response:
     service, now, began = _service(), datetime.now(UTC), time.perf_counter()
     body = await _body(request, SETTINGS.max_batch_bytes)
     served = service.predictor.served
-    with metrics.stage("parse"), tracer.start_as_current_span("parse"):
+    with _span("parse"):
         rows, with_features = rows_of(body, SETTINGS.max_batch_rows)
         parsed = [_parsed(served, row, now) for row in rows]
-    good = [one for one in parsed if not isinstance(one, RequestInvalid)]
-    outcomes = await _score(service, served, [asked for asked, _ in good])
+    good = {row: one[0] for row, one in enumerate(parsed) if not isinstance(one, RequestInvalid)}
+    outcomes = dict(zip(good, await _score(service, served, [*good.values()]), strict=True))
     service.keep(request, served, outcomes, now, began)
-    following = iter(outcomes)
     answers: list[dict[str, Any]] = []
-    for one in parsed:
+    for row, one in enumerate(parsed):
         if isinstance(one, RequestInvalid):
             answers.append({"error": str(one), "fields": one.problems})
-            continue
-        outcome = next(following)
-        refused = isinstance(outcome, RowRefused)
-        answers.append({"error": str(outcome)} if refused else served.describe(outcome, one[1], with_features))
-    return JSONResponse(served.about | {"rows": answers})
+        elif isinstance(outcome := outcomes[row], RowRefused):
+            answers.append({"error": str(outcome)})
+        else:
+            answers.append(served.describe(outcome, one[1], with_features))
+    return Json(served.about | {"rows": answers})
 
 
 def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
@@ -106,17 +108,21 @@ def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any
 
 
 async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]]) -> list[Outcome]:
-    with tracer.start_as_current_span("score") as span:
-        span.set_attributes({"model.name": served.name, "model.version": served.version, "rows": len(rows)})
+    about = {"model.name": served.name, "model.version": served.version, "rows": len(rows)}
+    with _span("score", about):
         outcomes: list[Outcome] = await service.scorer.score(served, rows)
-    metrics.count_rows([one.row for one in outcomes if isinstance(one, Prediction)])
     return outcomes
+
+
+def _span(name: str, about: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:
+    """A part of a request's trace, when there are traces: even one that goes nowhere has its price."""
+    return tracer.start_as_current_span(name, attributes=about) if SETTINGS.traces_url else nullcontext()
 
 
 async def model(_: Request) -> Response:
     predictor = _service().predictor
     served: ServedModel = predictor.served
-    return JSONResponse(served.summary | {"following": predictor.following, "aliases": predictor.aliases})
+    return Json(served.summary | {"following": predictor.following, "aliases": predictor.aliases})
 
 
 async def features(request: Request) -> Response:
@@ -125,9 +131,9 @@ async def features(request: Request) -> Response:
     served: ServedModel = service.predictor.served
     name = request.path_params.get("view")
     if name is None:
-        return JSONResponse({"views": served.views})
+        return Json({"views": served.views})
     view, keys, as_of = parse_lookup(served.contract, name, request.query_params.multi_items())
-    return JSONResponse(await service.scorer.run(served.look_up, view, keys, as_of or now))
+    return Json(await service.scorer.run(served.look_up, view, keys, as_of or now))
 
 
 async def metrics_text(_: Request) -> Response:
@@ -135,7 +141,7 @@ async def metrics_text(_: Request) -> Response:
 
 
 async def openapi(_: Request) -> Response:
-    return JSONResponse(document(_service().predictor.served))
+    return Json(document(_service().predictor.served))
 
 
 async def docs(_: Request) -> Response:
@@ -173,19 +179,19 @@ def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
         problems = getattr(error, "problems", None)
         said = {"error": str(error)} | ({"fields": problems} if problems else {})
-        return JSONResponse(said, status_code=status, headers=headers)
+        return Json(said, status_code=status, headers=headers)
 
     return answer
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
     logger.error("%s (%r)", error, error.__cause__)
-    return JSONResponse({"error": str(error)}, status_code=503)
+    return Json({"error": str(error)}, status_code=503)
 
 
 async def _failed(_: Request, __: Exception) -> Response:
     # Starlette raises the error again after this answer, and the server logs it.
-    return JSONResponse({"error": "The prediction failed; the service's log says why."}, status_code=500)
+    return Json({"error": "The prediction failed; the service's log says why."}, status_code=500)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
@@ -193,7 +199,7 @@ async def _http_error(request: Request, error: Any) -> Response:
         problem = f"{request.url.path} takes {error.headers['Allow']}, found {request.method}."
     else:
         problem = f"There is nothing at {request.url.path}; /docs lists what there is."
-    return JSONResponse({"error": problem}, status_code=error.status_code, headers=error.headers)
+    return Json({"error": problem}, status_code=error.status_code, headers=error.headers)
 
 
 APP = Starlette(
@@ -224,7 +230,7 @@ APP = Starlette(
     },
 )
 # Of a Starlette app BentoML would take the known paths only and answer the rest itself. Probes are BentoML's.
-MIDDLEWARE = Middleware(APP, ApiKeys(SETTINGS.api_keys), PATHS, ADMIN)
+MIDDLEWARE = Middleware(APP, ApiKeys(SETTINGS.api_keys), PATHS, ADMIN, sys.stdout if SETTINGS.access_log else None)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -268,7 +274,8 @@ class PredictionService:
 
     @bentoml.on_startup
     def start(self) -> None:
-        log_access(SETTINGS.access_log)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # the access log, into a file or a pipe too
         if SETTINGS.traces_url:
             trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
         for predictor in self.predictors:
@@ -286,15 +293,17 @@ class PredictionService:
         if self.log:
             self.log.close()
 
-    def keep(self, request: Request, served: ServedModel, outcomes: list[Outcome], now: datetime, began: float) -> None:
-        """Log what was predicted for a request that came at `now`."""
+    def keep(
+        self, request: Request, served: ServedModel, outcomes: Mapping[int, Outcome], now: datetime, began: float
+    ) -> None:
+        """Log what was predicted for the rows of a request that came at `now`."""
         if self.log is None:
             return
         latency_ms = (time.perf_counter() - began) * 1000
         self.log.put(
             [
                 served.entry(one, request.state.request_id, row, "champion", now, latency_ms)
-                for row, one in enumerate(outcomes)
+                for row, one in outcomes.items()
                 if isinstance(one, Prediction)
             ]
         )

@@ -43,7 +43,7 @@ class Shadow:
                 return
             # Read anew: another version may take other fields.
             asked, _ = served.parse(body, now)
-            (outcome,) = await self._scorer.score(served, [asked])
+            (outcome,) = await self._scorer.score(served, [asked], counted=False)
         except (NoModel, Overloaded, RequestInvalid, StoreUnavailable):
             metrics.SHADOWED.labels("refused").inc()
         except Exception:

@@ -39,7 +39,7 @@ FLIGHTS = 500  # and as many rows a batch
 CHECKED = 50  # flights for which all stacks are to give the same probability
 CONNECTIONS = (1, 16, 64)  # the service refuses more than 64 at once
 TURNS, SECONDS = 3, 4.0
-OURS, NAIVE, TWO_SERVERS, FLOOR = "ours", "FastAPI", "Feast's and MLflow's servers", "echo"
+OURS, NAIVE, TWO_SERVERS, FLOOR = "ours", "FastAPI", "Feast's and MLflow's servers", "echo"  # of BentoML as it ships
 Stacks = dict[str, Target]
 Loads = dict[tuple[str, int], Load]  # by stack and number of connections
 
@@ -271,7 +271,6 @@ def _two_workers(flights: Sequence[dict[str, Any]], alone: float, cores: Cores) 
     """Two workers on a core each; the load takes the last core, and where there is no third it takes theirs."""
     with prediction_service(set(cores.usable[:2]), workers=2) as server:
         target = posts(server.port, "/predict", flights)
-        # Not 64: BentoML allows each of two workers half as many at once.
         rate = [closed_loop(target, 16, seconds).rate for seconds in (2.0, 3 * SECONDS)][-1]
     ratio, measurable = rate / alone, len(cores.usable) > 2
     return Result(
@@ -283,20 +282,18 @@ def _two_workers(flights: Sequence[dict[str, Any]], alone: float, cores: Cores) 
 
 def _in_process(flights: Sequence[dict[str, Any]]) -> Result:
     """Retrieval and model of one row, beside bare SELECTs of the same rows and the same model on values at hand."""
-    from serving.features import FeatureRow
-    from serving.predictor import Predictor
+    from mlflow import MlflowClient
+
+    from serving.model import Prediction, load
     from serving.settings import ServingSettings
 
-    predictor = Predictor(ServingSettings())
-    predictor.refresh()
-    served = predictor.served
+    settings = ServingSettings()
+    served = load(MlflowClient().get_model_version_by_alias(settings.model_name, "champion"), settings.feast_repo)
     interface = served.contract.interface
     requests = [
         flight | {name: datetime.fromisoformat(flight[name]) for name in (*FIELDS[-2:], "as_of")} for flight in flights
     ]
-    rows = [
-        row.values for request in requests for row, _ in served.score([request], AS_OF) if isinstance(row, FeatureRow)
-    ]
+    rows = [one.row.values for one in served.predict(requests) if isinstance(one, Prediction)]
     with sqlite3.connect(ROOT / "data" / "feast" / "online_wal.db") as con:
         asked = [_selects(interface, request) for request in requests]
 
@@ -305,7 +302,7 @@ def _in_process(flights: Sequence[dict[str, Any]]) -> Result:
                 con.execute(statement, (key,)).fetchone()
             served.model.predict([rows[number]])
 
-        calls: list[Callable[[int], Any]] = [lambda number: served.score([requests[number]], AS_OF), floor]
+        calls: list[Callable[[int], Any]] = [lambda number: served.predict([requests[number]]), floor]
         taken = [[_seconds(partial(call, number)) for call in calls] for number in range(len(flights))]
     ours, bare = (median(of_call) * 1000 for of_call in zip(*taken, strict=True))
     name, baseline = "inference: one row in process, retrieval and model", f"bare SELECTs and model, {bare:.2f} ms"

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,12 +105,14 @@ def serving(
             _end(process)
 
 
-def prediction_service(chosen: set[int], workers: int = 1) -> AbstractContextManager[Server]:
-    """The service under test, as its users start it."""
-    variables = {"SERVING_HOST": "127.0.0.1", "SERVING_PORT": "{port}"}
-    if workers > 1:
-        variables["BENTOML_CONFIG_OPTIONS"] = f"services.PredictionService.workers={workers}"
-    return serving(["bentoml", "serve", "serving.service:PredictionService"], "/readyz", chosen, variables)
+@contextmanager
+def prediction_service(chosen: set[int], workers: int = 1) -> Iterator[Server]:
+    """The service under test, as its users start it; what it logs is not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = {"SERVING_PREDICTION_LOG": f"sqlite:///{folder}/predictions.db"}
+        variables = log | {"SERVING_HOST": "127.0.0.1", "SERVING_PORT": "{port}", "SERVING_WORKERS": str(workers)}
+        with serving(["bentoml", "serve", "serving.service:PredictionService"], "/readyz", chosen, variables) as server:
+            yield server
 
 
 def _answers(address: str) -> bool:

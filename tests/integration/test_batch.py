@@ -142,7 +142,7 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
     from mlflow import MlflowClient
 
     from feature_repo.pipeline.feast_steps import materialize
-    from serving.predictor import load
+    from serving.model import Prediction, load
 
     day = schedule[schedule.due.between(START, START + DAY, inclusive="left")]
     moment = day[day.due != day.due.dt.floor("h")].due.mode()[0].to_pydatetime()
@@ -158,15 +158,17 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
     assert len(rows) >= 4
     for row in rows.to_dict("records"):
         request = {name: value for name, value in json.loads(row["request"]).items() if value is not None}
-        answer = served.answer(json.dumps(request | {"as_of": moment.isoformat()}).encode(), moment)
-        online = {name: feature["value"] for name, feature in answer["features"].items()}
+        asked, _ = served.parse(json.dumps(request).encode(), moment)
+        (said,) = served.predict([asked])
+        assert isinstance(said, Prediction)
+        online = {one.name: said.row.values[one.name] for one in served.contract.interface.inputs}
         logged = json.loads(row["features"])
         assert list(logged) == list(online)
         numbers = [name for name, value in online.items() if isinstance(value, (int, float))]
         wanted = {name: online[name] for name in numbers}
         assert {name: logged[name] for name in numbers} == pytest.approx(wanted, abs=1e-12, rel=1e-12)
         assert all(logged[name] == online[name] for name in online.keys() - set(numbers))
-        assert row["probability"] == pytest.approx(answer["probability"], abs=1e-12)
+        assert row["probability"] == pytest.approx(said.probability, abs=1e-12)
     assert rows.probability.nunique() > 1
 
 
@@ -186,7 +188,7 @@ def test_what_cannot_be_scored_is_one_line(score, arguments, reason):
 
 
 def test_without_a_log_there_is_nowhere_to_write(capsys):
-    """An empty address is a service without a log; a batch without one would predict for nobody."""
-    assert batch.main(["--as-of", "2013-10-02", "--url", ""]) == 1
-    assert "Predictions cannot be logged to ''" in capsys.readouterr().err
+    """A service may do without; a batch without one would predict for nobody."""
+    assert batch.main(["--as-of", "2013-10-02", "--url", "off"]) == 1
+    assert "SERVING_PREDICTION_LOG is off; batch scoring writes there" in capsys.readouterr().err
     assert ServingSettings().prediction_log.endswith("data/predictions.db")

@@ -6,6 +6,7 @@ for its start and its end. The tests run in this order: the last two end the ser
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -95,6 +97,12 @@ class Service:
         lines = self.send("GET", "/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
+    def logged_rows(self, where: str) -> pd.DataFrame:
+        """The rows of the log of predictions, oldest first; none while there is no table."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.root / 'predictions.db'}?mode=ro", uri=True)) as log:
+            query = f"SELECT * FROM predictions WHERE {where} ORDER BY predicted_at, request_id, row"
+            return pd.read_sql_query(query, log)
+
     def slow(self, seconds: float | None) -> None:
         """Make each read of the online store slow, or as fast as it is."""
         file = self.root / "feature_repo" / "slow"
@@ -130,7 +138,7 @@ def until(condition: Callable[[], bool]) -> None:
         try:
             if condition():
                 return
-        except OSError:
+        except (OSError, sqlite3.OperationalError, pd.errors.DatabaseError):
             pass
         time.sleep(0.1)
     pytest.fail(f"not within {PATIENCE} s")
@@ -147,6 +155,7 @@ def launch(command: list[str], port: int, root: Path, log: Path, settings: dict[
         "SERVING_PORT": str(port),
         "SERVING_FEAST_REPO": str(root / "feature_repo"),
         "SERVING_POLL_SECONDS": "0.2",
+        "SERVING_PREDICTION_LOG": f"sqlite:///{root / 'predictions.db'}",
         "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
     }
     with log.open("w") as file:
@@ -432,8 +441,58 @@ def test_metrics_tell_what_was_predicted_and_what_was_missing(service, complete)
     assert service.send("POST", "/predict_batch", json.dumps({"rows": rows}).encode()).status == 200
     assert [metric(name) for name in names] == [before[0] + 3, before[1] + 2]
     assert metric('fti_stage_seconds_count{stage="model"}') > 0
-    assert metric('fti_requests_total{path="/predict_batch",status="200"}') > 0
+    assert metric('fti_request_seconds_count{path="/predict_batch",status="200"}') > 0
     assert metric("fti_model_version{") == 2
+
+
+def test_every_prediction_is_logged_as_it_was_answered(service, complete):
+    """Its request, the features it was made of with their ages, version, contract, probability and time, once each."""
+    answer = service.send("POST", "/predict", json.dumps(complete), JSON | {"X-Request-ID": "logged-one"})
+    assert answer.headers["x-request-id"] == "logged-one"
+    rows = [complete, {}, complete | {"tailnum": None}]
+    service.send("POST", "/predict_batch", json.dumps({"rows": rows}), JSON | {"X-Request-ID": "logged-many"})
+    until(lambda: len(service.logged_rows("request_id IN ('logged-one', 'logged-many')")) == 3)
+    (one,) = service.logged_rows("request_id = 'logged-one'").to_dict("records")
+    said = service.send("GET", "/model").json
+    assert (one["row"], one["role"], one["row_key"]) == (0, "champion", None)
+    assert (one["model_name"], one["model_version"], one["feature_service"]) == (MODEL, "2", "arrival_delay_v2")
+    assert one["contract_sha256"] == said["feature_contract_sha256"]
+    assert one["as_of"] == AS_OF.timestamp() * 1e6
+    assert abs(one["predicted_at"] / 1e6 - time.time()) < 60
+    assert 0 < one["latency_ms"] < 10_000
+    assert one["probability"] == answer.json["probability"]
+    assert json.loads(one["request"]) == {
+        name: value.replace("+00:00", "Z") if isinstance(value, str) else value
+        for name, value in complete.items()
+        if name != "as_of"
+    }
+    shown = answer.json["features"]
+    assert json.loads(one["features"]) == {name: feature["value"] for name, feature in shown.items()}
+    ages = json.loads(one["ages"])
+    assert {name: ages[feature["source"]] for name, feature in shown.items() if "age_seconds" in feature} == {
+        name: feature["age_seconds"] for name, feature in shown.items() if "age_seconds" in feature
+    }
+    assert service.logged_rows("request_id = 'logged-many'").row.tolist() == [0, 2]
+
+
+def test_a_locked_or_lost_log_costs_no_answer(service, complete):
+    """While another process holds it, answers come as fast and are logged afterwards; a lost file comes anew."""
+    file = service.root / "predictions.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        for number in range(20):
+            sent = service.send("POST", "/predict", json.dumps(complete), JSON | {"X-Request-ID": f"locked-{number}"})
+            assert sent.status == 200
+        assert time.monotonic() - began < 4, "as if each had waited for the lock"
+        other.execute("ROLLBACK")
+    until(lambda: len(service.logged_rows("request_id LIKE 'locked-%'")) == 20)
+    for part in service.root.glob("predictions.db*"):
+        part.unlink()
+    service.send("POST", "/predict", json.dumps(complete), JSON | {"X-Request-ID": "anew"})
+    until(file.exists)
+    until(lambda: len(service.logged_rows("request_id = 'anew'")) == 1)
+    assert service.metric('fti_log_rows_total{outcome="dropped"}') == 0
 
 
 def test_what_is_served_and_followed(service):
@@ -460,6 +519,22 @@ def test_live_features_are_those_that_a_prediction_used(service, complete):
     assert (old["state"], old["age_seconds"], old["ttl_seconds"]) == ("stale", 86_400, 3600)
     assert old["features"]["origin_departures_3h"] > 0
     assert service.send("GET", "/features/aircraft_profile?tailnum=N0NE").json["state"] == "missing"
+
+
+def test_one_version_may_be_kept_to(trained, monkeypatch):
+    """Wherever the alias points; a version that is not there is said to be so."""
+    from serving.predictor import NoModel, Predictor
+    from serving.settings import ServingSettings
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
+    settings = ServingSettings(feast_repo=trained.repo)
+    pinned = Predictor(settings, "champion", "champion", version=1)
+    pinned.refresh()
+    assert (pinned.served.version, pinned.following) == ("1", "version 1")
+    nowhere = Predictor(settings, "champion", "champion", version=99)
+    nowhere.refresh()
+    with pytest.raises(NoModel, match=r"has no version 99\. Set SERVING_MODEL_VERSION to one that is there"):
+        _ = nowhere.served
 
 
 @pytest.mark.parametrize(
@@ -869,8 +944,13 @@ def test_sigterm_lets_running_requests_finish(service, complete):
 
 
 def workers(service: Service) -> list[psutil.Process]:
-    """The processes that answer."""
-    return [one for one in family(service.process) if "_bentoml_impl.worker.service" in " ".join(one.cmdline())]
+    """The processes that answer; one that was killed is none, before its parent has noticed too."""
+    found = []
+    for one in family(service.process):
+        with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if "_bentoml_impl.worker.service" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def versions(service: Service) -> list[str]:
@@ -894,6 +974,12 @@ def test_a_shadow_scores_and_is_never_answered(started, complete):
     assert {started.predict(complete).json["model"]["version"] for _ in range(20)} == {"2"}
     until(lambda: started.metric('fti_shadow_total{outcome="scored"}') > before)
     assert started.metric('fti_shadow_total{outcome="failed"}') == 0
+    until(lambda: len(started.logged_rows("role = 'shadow'")) > 0)
+    shadow = started.logged_rows("role = 'shadow'")
+    champion = started.logged_rows("role = 'champion'")
+    assert set(shadow.model_version) == {"1"}
+    assert set(shadow.request_id) <= set(champion.request_id)
+    assert set(shadow.probability).isdisjoint(champion.probability)
 
 
 def test_traces_go_where_they_are_wanted(started, complete, collector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import httpx
@@ -9,7 +10,6 @@ import pytest
 
 from serving import service
 from serving.keys import ApiKeys, main
-from serving.middleware import log_access
 
 pytestmark = pytest.mark.anyio
 
@@ -71,19 +71,16 @@ async def test_what_only_those_who_run_the_service_may_see(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("given", "kept"), [("abc-1.2:3_4", True), ("", False), ("a" * 65, False), ("a b", False), ('"\\x', False)]
 )
-async def test_a_request_keeps_its_id_or_gets_one(given, kept, capsys):
+async def test_a_request_keeps_its_id_or_gets_one(given, kept, monkeypatch):
     """In the answer and in its line of the access log, one JSON object; what could forge a line is replaced."""
-    log_access(True)
-    try:
-        transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            answer = await client.get("/nothing/at%0Aall", headers={"X-Request-ID": given})
-    finally:
-        log_access(False)
+    written = io.StringIO()
+    monkeypatch.setattr(service.MIDDLEWARE, "_log", written)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://127.0.0.1") as client:
+        answer = await client.get("/nothing/at%0Aall", headers={"X-Request-ID": given})
     found = answer.headers["x-request-id"]
     assert (found == given) is kept
     assert len(found) == len(given) if kept else len(found) == 32
-    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (line,) = [json.loads(line) for line in written.getvalue().splitlines()]
     assert line | {"time": "", "ms": 0} == {
         "time": "", "request_id": found, "client": "local", "address": "127.0.0.1", "method": "GET",
         "path": "/nothing/at\nall", "status": 404, "ms": 0,
