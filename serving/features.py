@@ -129,8 +129,8 @@ class FeatureReader:
         """What is null, as the views' `when_missing` says: on-demand code has seen it as it is stored, as offline."""
         for view in self._strict:
             if view.when_missing == "default":
-                row.values |= {name: value for name, value in view.defaults.items() if row.values[name] is None}
-            elif all(row.values[name] is None for name in self._interface.taken_from(view)):
+                row.values |= {name: value for name, value in view.defaults.items() if _null(row.values[name])}
+            elif all(_null(row.values[name]) for name in self._interface.taken_from(view)):
                 why = next((one for one in row.warnings if one.startswith(f"{view.name}: ")), f"{view.name}: all null")
                 return FeaturesMissing(f"{why}. The model does not answer without {view.name}.")
         return row
@@ -204,6 +204,11 @@ class FeatureReader:
                 row.stale.append(view.name)
                 row.warnings.append(f"{view.name}: {_duration(age)} old, good for {_duration(ttl)}; not used")
         return row
+
+
+def _null(value: Any) -> bool:
+    """What pandas takes for missing in the offline rows."""
+    return value is None or value != value  # noqa: PLR0124 - NaN alone is unlike itself
 
 
 def _plain(value: Any) -> Any:

@@ -17,9 +17,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic_core import to_json
 from sqlalchemy import (
     BigInteger,
@@ -47,6 +46,9 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionEr
 
 from serving import metrics
 from validation.errors import Refusal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -91,11 +93,12 @@ METADATA = MetaData()
 PREDICTIONS = Table(
     "predictions",
     METADATA,
-    # A request to the service, or a run of batch scoring; and the position in it.
+    # A request to the service, or a run of batch scoring; and the position in it. With the time, for clients may call
+    # two requests the same.
     Column("request_id", String, primary_key=True),
     Column("row", Integer, primary_key=True),
     Column("role", String, CheckConstraint("role IN ('champion', 'shadow', 'batch')"), primary_key=True),
-    Column("predicted_at", Utc, nullable=False),
+    Column("predicted_at", Utc, primary_key=True),
     Column("as_of", Utc, nullable=False),
     Column("model_name", String, nullable=False),
     Column("model_version", String, nullable=False),
@@ -233,6 +236,8 @@ def _adding(dialect: Dialect) -> str:
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:
     """The rows as of `[start, end)`, in order of as_of, row key, request and row; JSON columns as text."""
+    import pandas as pd
+
     columns = PREDICTIONS.c
     asked = (
         select(PREDICTIONS)

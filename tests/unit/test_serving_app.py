@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from serving import service
+from serving.api import ENTRANCE
 from serving.keys import ApiKeys, main
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 
 async def get(address: str, path: str, key: str | None = None) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    transport = httpx.ASGITransport(service.app)
+    transport = httpx.ASGITransport(ENTRANCE)
     async with httpx.AsyncClient(transport=transport, base_url=address) as client:
         return await client.get(path, headers=headers)
 
@@ -40,7 +40,7 @@ async def test_with_keys_a_key_is_needed_for_every_path(tmp_path, monkeypatch, c
     file = tmp_path / "keys"
     assert main(["me", str(file)]) == 0
     key = capsys.readouterr().out.strip()
-    monkeypatch.setattr(service.MIDDLEWARE, "keys", ApiKeys(file))
+    monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(file))
     for path in ("/docs", "/", "/openapi.json", "/nothing"):
         assert (await get("http://127.0.0.1", path)).status_code == 401
         assert (await get("http://192.0.2.7", path, "wrong")).status_code == 401
@@ -59,7 +59,7 @@ async def test_what_only_those_who_run_the_service_may_see(tmp_path, monkeypatch
     for name, flags in (("client", []), ("root", ["--admin"])):
         assert main([name, str(file), *flags]) == 0
         keys[name] = capsys.readouterr().out.strip()
-    monkeypatch.setattr(service.MIDDLEWARE, "keys", ApiKeys(file))
+    monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(file))
     for path in ("/metrics", "/features", "/features/wear", "/metrics/"):
         refused = await get("http://127.0.0.1", path, keys["client"])
         assert (refused.status_code, list(refused.json())) == (403, ["error"]), path
@@ -74,8 +74,8 @@ async def test_what_only_those_who_run_the_service_may_see(tmp_path, monkeypatch
 async def test_a_request_keeps_its_id_or_gets_one(given, kept, monkeypatch):
     """In the answer and in its line of the access log, one JSON object; what could forge a line is replaced."""
     written = io.StringIO()
-    monkeypatch.setattr(service.MIDDLEWARE, "_log", written)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://127.0.0.1") as client:
+    monkeypatch.setattr(ENTRANCE, "_log", written)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(ENTRANCE), base_url="http://127.0.0.1") as client:
         answer = await client.get("/nothing/at%0Aall", headers={"X-Request-ID": given})
     found = answer.headers["x-request-id"]
     assert (found == given) is kept

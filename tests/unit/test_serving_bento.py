@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,3 +44,28 @@ def test_the_bento_holds_all_that_serving_imports(project):
             needed.add(f"{named.rpartition('.')[0].replace('.', '/')}.py")
     assert needed | {"feature_repo/feature_store.yaml"} <= packed
     assert not [file for file in packed if file.startswith(("training", "data", "tests"))]
+
+
+def test_the_process_that_supervises_the_workers_stays_small():
+    """It imports the service to know its settings; Feast, MLflow and scikit-learn are for the workers alone."""
+    found = "import sys, serving.service; print(*{'feast', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("SERVING_HOST", "0.0.0.0", "0.0.0.0 lets other machines in, and there are no API keys. Make one with"),
+        ("SERVING_PREDICTION_LOG", "oracle://me:secret@host/db", "Predictions cannot be logged to"),
+    ],
+)
+def test_a_service_that_must_not_start_says_why_in_a_line(setting, value, said):
+    """`bentoml serve` too, before any worker is there; and no password in it."""
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"]
+    result = subprocess.run(command, cwd=ROOT, env=os.environ | {setting: value}, capture_output=True, text=True)
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert said in line
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr

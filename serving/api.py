@@ -1,0 +1,222 @@
+"""What the service answers: HTTP requests in, JSON out. The Bento around it is in serving/service.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import bentoml
+from opentelemetry import trace
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from serving import metrics
+from serving.features import RowRefused, StoreUnavailable
+from serving.keys import ApiKeys
+from serving.middleware import Json, Middleware
+from serving.model import Outcome, ServedModel
+from serving.openapi import docs_page, document
+from serving.predictor import NoModel
+from serving.schemas import RequestInvalid, parse_lookup, rows_of
+from serving.scorer import Overloaded
+from serving.settings import ServingSettings
+
+logger = logging.getLogger("bentoml.serving")
+tracer = trace.get_tracer("serving")
+SETTINGS = ServingSettings()
+ADMIN = ("/features", "/metrics")
+PATHS = ("/predict", "/predict_batch", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/")
+
+
+class BodyTooLarge(ValueError):
+    """A request body over the limit."""
+
+
+class BodyTooSlow(TimeoutError):
+    """A request body that does not arrive."""
+
+
+class NotJson(ValueError):
+    """A request that says its body is something else than JSON."""
+
+
+def _service() -> Any:
+    return bentoml.get_current_service()
+
+
+async def predict(request: Request) -> Response:
+    service, now, began = _service(), datetime.now(UTC), time.perf_counter()
+    body = await _body(request, SETTINGS.max_body_bytes)
+    served = service.predictor.served
+    with _span("parse"):
+        asked, said = served.parse(body, now)
+    (outcome,) = await _score(service, served, [asked])
+    if isinstance(outcome, RowRefused):
+        raise outcome
+    service.keep(request, served, {0: outcome}, now, began)
+    if service.shadow:
+        service.shadow.offer(served, body, request.state.request_id, now)
+    return Json(served.about | served.describe(outcome, said))
+
+
+async def predict_batch(request: Request) -> Response:
+    service, now, began = _service(), datetime.now(UTC), time.perf_counter()
+    body = await _body(request, SETTINGS.max_batch_bytes)
+    served = service.predictor.served
+    with _span("parse"):
+        rows, with_features = rows_of(body, SETTINGS.max_batch_rows)
+        parsed = [_parsed(served, row, now) for row in rows]
+    good = {row: one[0] for row, one in enumerate(parsed) if not isinstance(one, RequestInvalid)}
+    outcomes = dict(zip(good, await _score(service, served, [*good.values()]), strict=True))
+    service.keep(request, served, outcomes, now, began)
+    answers: list[dict[str, Any]] = []
+    for row, one in enumerate(parsed):
+        if isinstance(one, RequestInvalid):
+            answers.append({"error": str(one), "fields": one.problems})
+        elif isinstance(outcome := outcomes[row], RowRefused):
+            answers.append({"error": str(outcome)})
+        else:
+            answers.append(served.describe(outcome, one[1], with_features))
+    return Json(served.about | {"rows": answers})
+
+
+def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
+    try:
+        return served.parse_row(row, now)
+    except RequestInvalid as invalid:
+        return invalid
+
+
+async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]]) -> list[Outcome]:
+    about = {"model.name": served.name, "model.version": served.version, "rows": len(rows)}
+    with _span("score", about):
+        outcomes: list[Outcome] = await service.scorer.score(served, rows)
+    return outcomes
+
+
+def _span(name: str, about: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:
+    """A part of a request's trace, when there are traces: even one that goes nowhere has its price."""
+    return tracer.start_as_current_span(name, attributes=about) if SETTINGS.traces_url else nullcontext()
+
+
+async def model(_: Request) -> Response:
+    predictor = _service().predictor
+    served: ServedModel = predictor.served
+    return Json(served.summary | {"following": predictor.following, "aliases": predictor.aliases})
+
+
+async def features(request: Request) -> Response:
+    """The views that the model reads; or one of them, at the keys in the query."""
+    service, now = _service(), datetime.now(UTC)
+    served: ServedModel = service.predictor.served
+    name = request.path_params.get("view")
+    if name is None:
+        return Json({"views": served.views})
+    view, keys, as_of = parse_lookup(served.contract, name, request.query_params.multi_items())
+    return Json(await service.scorer.run(served.look_up, view, keys, as_of or now))
+
+
+async def metrics_text(_: Request) -> Response:
+    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+
+async def openapi(_: Request) -> Response:
+    return Json(document(_service().predictor.served))
+
+
+async def docs(_: Request) -> Response:
+    return docs_page()
+
+
+async def home(_: Request) -> Response:
+    return RedirectResponse("/docs")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, read only as far as the limit: a client may give no length, or lie, or send it never.
+
+    Raises NotJson, BodyTooLarge, BodyTooSlow.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise NotJson(f"The body is said to be {kind!r}. Send JSON, and the header Content-Type: application/json.")
+    too_large = BodyTooLarge(f"The body has more than {limit} bytes.")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise too_large
+    received = bytearray()
+    try:
+        async with asyncio.timeout(SETTINGS.body_seconds):
+            async for chunk in request.stream():
+                received += chunk
+                if len(received) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {SETTINGS.body_seconds:g} seconds.") from None
+    return bytes(received)
+
+
+def _refuse(status: int, **headers: str) -> Any:
+    async def answer(_: Request, error: Exception) -> Response:
+        problems = getattr(error, "problems", None)
+        said = {"error": str(error)} | ({"fields": problems} if problems else {})
+        return Json(said, status_code=status, headers=headers)
+
+    return answer
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    logger.error("%s (%r)", error, error.__cause__)
+    return Json({"error": str(error)}, status_code=503)
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    # Starlette raises the error again after this answer, and the server logs it.
+    return Json({"error": "The prediction failed; the service's log says why."}, status_code=500)
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    if error.status_code == 405:
+        problem = f"{request.url.path} takes {error.headers['Allow']}, found {request.method}."
+    else:
+        problem = f"There is nothing at {request.url.path}; /docs lists what there is."
+    return Json({"error": problem}, status_code=error.status_code, headers=error.headers)
+
+
+APP = Starlette(
+    routes=[
+        Route("/predict", predict, methods=["POST"]),
+        Route("/predict_batch", predict_batch, methods=["POST"]),
+        Route("/model", model),
+        Route("/features", features),
+        Route("/features/{view}", features),
+        Route("/metrics", metrics_text),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Route("/", home),
+        Mount("/static_content", StaticFiles(packages=[("bentoml", "_internal/server/static_content")])),
+    ],
+    exception_handlers={
+        RequestInvalid: _refuse(422),
+        RowRefused: _refuse(422),
+        NotJson: _refuse(415),
+        BodyTooLarge: _refuse(413),
+        BodyTooSlow: _refuse(408, Connection="close"),
+        ClientDisconnect: _refuse(400),
+        Overloaded: _refuse(429, **{"Retry-After": "1"}),
+        NoModel: _refuse(503),
+        StoreUnavailable: _unavailable,
+        404: _http_error,
+        405: _http_error,
+        500: _failed,
+    },
+)
+ENTRANCE = Middleware(APP, ApiKeys(SETTINGS.api_keys), PATHS, ADMIN, sys.stdout if SETTINGS.access_log else None)
