@@ -168,13 +168,16 @@ class FeatureReader:
         for view in views:
             # A view's features come from one row; Feast leaves out the timestamp of a key it has never seen.
             stamps = results[next(iter(view.features))].event_timestamps
-            columns = [[_plain(value) for value in results[feature].values] for feature in view.features]
-            for row, stamp, values in zip(rows, stamps, zip(*columns, strict=True), strict=False):
-                if stamp.seconds:
-                    found[row][view.name] = (
-                        _moment(stamp.seconds, stamp.nanos),
-                        dict(zip(view.features, values, strict=True)),
-                    )
+            columns = [results[feature].values for feature in view.features]
+            known: dict[tuple[Any, ...], tuple[datetime, dict[str, Any]]] = {}  # by key: rows that share one share it
+            for place, row in enumerate(rows):
+                key = tuple(keys[row][name] for name in view.join_keys)
+                if key not in known and place < len(stamps) and stamps[place].seconds:
+                    values = (_plain(column[place]) for column in columns)
+                    moment = _moment(stamps[place].seconds, stamps[place].nanos)
+                    known[key] = moment, dict(zip(view.features, values, strict=True))
+                if key in known:
+                    found[row][view.name] = known[key]
 
     def _row(self, keys: Keys, found: Found, as_of: datetime) -> FeatureRow | AsOfTooEarly:
         """The stored features of one row, null where there is no row for a key or it is too old."""

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from serving.model import Outcome, ServedModel
 
-# SQLAlchemy and tornado warn of their own code's future, into a log that people read; importing Feast 0.67 turns it on.
-warnings.simplefilter("ignore", DeprecationWarning)
 SETTINGS = ServingSettings()
 
 try:
@@ -70,6 +68,8 @@ class PredictionService:
         from serving.scorer import Scorer
         from serving.shadow import Shadow
 
+        # Importing Feast 0.67 turns warnings on that SQLAlchemy and tornado have of their own code's future.
+        warnings.simplefilter("ignore", DeprecationWarning)
         self.predictor = Predictor(SETTINGS, "champion", SETTINGS.model_alias, SETTINGS.model_version)
         self.scorer = Scorer(SETTINGS.max_concurrency)
         self.predictors = [self.predictor]
