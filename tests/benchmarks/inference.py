@@ -15,9 +15,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def measure() -> list[Result]:
     with on_cores(cores.load):
         found.append(_two_workers(flights, best, cores))
     with on_cores(cores.server):
-        return [*found, _in_process(flights)]
+        found.append(_in_process(flights))
+    return [*found, _a_month()]
 
 
 def next_flights(port: int) -> list[dict[str, Any]]:
@@ -257,6 +259,23 @@ def _in_bulk(ours: Server, flights: Sequence[dict[str, Any]]) -> Result:
     rows = closed_loop(posts(ours.port, "/predict_batch", [{"rows": flights}]), 1, SECONDS).rate * len(flights)
     name = f"inference: ours, /predict_batch, {len(flights)} rows a request"
     return Result(name, rows, "rows/s", target=">= 5000 rows/s", met=rows >= 5000)
+
+
+def _a_month() -> Result:
+    """Batch scoring of what is due in a month, on all cores: from the offline store into a log of its own."""
+    from serving.batch import scorer_of
+    from serving.prediction_log import create, open_log
+    from serving.settings import ServingSettings
+
+    with TemporaryDirectory() as folder:
+        log = open_log(f"sqlite:///{folder}/predictions.db")
+        create(log)
+        scorer = scorer_of(ServingSettings(), log, "champion", None)
+        began = time.perf_counter()
+        written = scorer.run(AS_OF, AS_OF + timedelta(days=31), "benchmark", datetime.now(UTC)).written
+        rows = written / (time.perf_counter() - began)
+    name = f"inference: batch scoring of a month, {written:,} rows from the offline store into the log"
+    return Result(name, rows, "rows/s", target=">= 20000 rows/s", met=rows >= 20_000)
 
 
 def _footprints(servers: dict[str, Server]) -> Iterator[Result]:
