@@ -23,6 +23,7 @@ from serving.keys import KeysNeeded, require_keys
 from serving.settings import ROOT, ServingSettings
 
 PATIENCE = 120
+NO_MODEL = "the service has no model to serve; its log above says why"
 
 
 class CannotStart(RuntimeError):
@@ -82,7 +83,10 @@ def address_of(settings: ServingSettings) -> str:
 
 
 def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    """The service's account of its model, once it can answer; None when the server ended first. Raises CannotStart."""
+    """The service's account of its model, once it can answer; None when the server ended first. Raises CannotStart.
+
+    A service that wants a key gives none to this command, which knows hashes only: the account is empty then.
+    """
     # Whatever proxy the environment names, the service is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + PATIENCE
@@ -96,8 +100,11 @@ def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> dict[str,
                 model: dict[str, Any] = json.load(response)
                 return model
         except urllib.error.HTTPError as error:
+            wants_key = error.code == 401
+            if wants_key and _is_ready(opener, address):
+                return {}
             # It answers, and has no model: waiting does not help.
-            problem = json.load(error).get("error", str(error))
+            problem = NO_MODEL if wants_key else json.load(error).get("error", str(error))
             break
         except OSError:
             time.sleep(0.3)
@@ -106,8 +113,18 @@ def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> dict[str,
     raise CannotStart(problem)
 
 
+def _is_ready(opener: urllib.request.OpenerDirector, address: str) -> bool:
+    try:
+        opener.open(f"{address}/readyz", timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return False
+    return True
+
+
 def welcome(address: str, model: dict[str, Any], seconds: float) -> str:
-    """What was built, and a request to paste."""
+    """What was built, and a request to paste; of a service that wants a key, where it is."""
+    if not model:
+        return f"\nServing at {address}, for those with a key  (ready after {seconds:.0f} s)\n"
     contract = model["contract"]
     interface, training = contract["interface"], contract["training_set"]
     inputs, views = len(interface["inputs"]), len(interface["stored_views"])

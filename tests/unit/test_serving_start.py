@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from serving.settings import ServingSettings
-from serving.start import address_of, main
+from serving.start import CannotStart, address_of, main, wait_until_ready, welcome
 
 
 @pytest.fixture
@@ -62,3 +66,41 @@ def test_a_bad_setting_is_named_as_its_variable(name, value, monkeypatch, capsys
 def test_the_address_can_be_pasted(host, address):
     """What the service prints is a URL that this machine can open."""
     assert address_of(ServingSettings(host=host)) == address
+
+
+class Keyed(BaseHTTPRequestHandler):
+    """A service that wants a key for all but its probes."""
+
+    ready = True
+
+    def do_GET(self) -> None:
+        self.send_response(401 if self.path != "/readyz" else 200 if self.ready else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_service_that_wants_a_key_is_left_alone_once_it_is_ready(ready, monkeypatch):
+    """This command has no key: it asks the probe, and ends only a service that has no model."""
+    monkeypatch.setattr(Keyed, "ready", ready)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Keyed)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            if ready:
+                model = wait_until_ready(address, process)
+                assert process.poll() is None
+                assert (
+                    welcome(address, model, 3).strip()
+                    == f"Serving at {address}, for those with a key  (ready after 3 s)"
+                )
+            else:
+                with pytest.raises(CannotStart, match="no model to serve; its log above says why"):
+                    wait_until_ready(address, process)
+                assert process.poll() is not None
+        finally:
+            process.kill()
+            server.shutdown()
