@@ -23,7 +23,7 @@ from serving import metrics
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys
 from serving.middleware import Json, Middleware
-from serving.model import Outcome, ServedModel
+from serving.model import Outcome, Prediction, ServedModel
 from serving.openapi import docs_page, document
 from serving.predictor import NoModel
 from serving.schemas import RequestInvalid, parse_lookup, rows_of
@@ -62,7 +62,7 @@ async def predict(request: Request) -> Response:
     (outcome,) = await _score(service, served, [asked])
     if isinstance(outcome, RowRefused):
         raise outcome
-    service.keep(request, served, {0: outcome}, now, began)
+    _keep(service, request, served, {0: outcome}, now, began)
     if service.shadow:
         service.shadow.offer(served, body, request.state.request_id, now)
     return Json(served.about | served.describe(outcome, said))
@@ -77,7 +77,7 @@ async def predict_batch(request: Request) -> Response:
         parsed = [_parsed(served, row, now) for row in rows]
     good = {row: one[0] for row, one in enumerate(parsed) if not isinstance(one, RequestInvalid)}
     outcomes = dict(zip(good, await _score(service, served, [*good.values()]), strict=True))
-    service.keep(request, served, outcomes, now, began)
+    _keep(service, request, served, outcomes, now, began)
     answers: list[dict[str, Any]] = []
     for row, one in enumerate(parsed):
         if isinstance(one, RequestInvalid):
@@ -101,6 +101,22 @@ async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]]) 
     with _span("score", about):
         outcomes: list[Outcome] = await service.scorer.score(served, rows)
     return outcomes
+
+
+def _keep(
+    service: Any, request: Request, served: ServedModel, outcomes: Mapping[int, Outcome], now: datetime, began: float
+) -> None:
+    """Log what was predicted for the rows of a request that came at `now`."""
+    if service.log is None:
+        return
+    latency_ms = (time.perf_counter() - began) * 1000
+    service.log.put(
+        [
+            served.entry(one, request.state.request_id, row, "champion", now, latency_ms)
+            for row, one in outcomes.items()
+            if isinstance(one, Prediction)
+        ]
+    )
 
 
 def _span(name: str, about: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:

@@ -158,20 +158,14 @@ def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str
     """Load and check a version, by its number or else by an alias. Raises NoVersion, ContractBroken."""
     # Not above: they take ten seconds that a wrong command line should not wait for.
     from feast import FeatureStore
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
-    from serving.model import checked_model
-    from serving.predictor import ABSENT
+    from serving.model import checked_model, find_version
 
-    client, name = MlflowClient(), settings.model_name
-    try:
-        version = client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise
+    name = settings.model_name
+    version = find_version(name, alias, number)
+    if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias!r}"
-        raise NoVersion(f"{name!r} has no {wanted}. `mlflow ui` lists what there is; `make pipeline` trains.") from None
+        raise NoVersion(f"{name!r} has no {wanted}. `mlflow ui` lists what there is; `make pipeline` trains.")
     with step(f"load {name} version {version.version}") as report:
         folder, contract = fetch_version(version)
         store = FeatureStore(repo_path=str(settings.feast_repo))

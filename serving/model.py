@@ -13,7 +13,10 @@ from typing import Any
 import mlflow
 import numpy as np
 from feast import FeatureStore
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import BaseModel
 
 from serving import metrics
@@ -22,6 +25,9 @@ from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, 
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
 from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, StoredView, fetch_version
+
+# What MLflow answers for an unknown model or version, and for a known model without the alias.
+ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,20 @@ class ServedModel:
     @cached_property
     def _sources(self) -> list[tuple[str, str]]:
         return [(one.name, one.source) for one in self.contract.interface.inputs]
+
+
+def find_version(name: str, alias: str, number: str | None = None) -> ModelVersion | None:
+    """A version of a registered model, by its number or else by an alias; None when the registry has none such.
+
+    Raises MlflowException when it does not answer.
+    """
+    client = MlflowClient()
+    try:
+        return client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return None
 
 
 def load(version: ModelVersion, feast_repo: Path) -> ServedModel:

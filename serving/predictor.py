@@ -12,21 +12,17 @@ import random
 import threading
 import time
 
-from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from serving import metrics
 from serving.features import StoreUnavailable
-from serving.model import ServedModel, load, reopen
+from serving.model import ServedModel, find_version, load, reopen
 from serving.settings import ServingSettings
 from validation.contract import ContractBroken
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
-# What MLflow answers for an unknown model or version, and for a known model without the alias.
-ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 # Opening the feature store anew costs about 0.1 s of one core.
 REOPEN_SECONDS = 60.0
 
@@ -100,29 +96,26 @@ class Predictor:
     def _follow_registry(self) -> None:
         """Look up which version is to serve; load and check another one, and let it take over. Raises NoModel."""
         version = self._version_to_serve()
-        if self._served is not None and self._served.version == str(version.version):
-            self.aliases = list(version.aliases)
-            return
-        try:
-            self._take_over(load(version, self._settings.feast_repo))
-        except Exception as error:
-            raise NoModel(f"Version {version.version} of {version.name!r} is refused: {_public(error)}") from error
+        if self._served is None or self._served.version != str(version.version):
+            try:
+                self._take_over(load(version, self._settings.feast_repo))
+            except Exception as error:
+                raise NoModel(f"Version {version.version} of {version.name!r} is refused: {_public(error)}") from error
+            metrics.SWAPS.labels(self._role).inc()
+            metrics.VERSION.labels(self._role).set(int(version.version))
+            logger.info("serving version %s of %r as %s", version.version, version.name, self._role)
         self.aliases = list(version.aliases)
-        metrics.SWAPS.labels(self._role).inc()
-        metrics.VERSION.labels(self._role).set(int(version.version))
-        logger.info("serving version %s of %r as %s", version.version, version.name, self._role)
 
     def _version_to_serve(self) -> ModelVersion:
         """The registry's word on it. Raises NoModel."""
-        name, client = self._settings.model_name, MlflowClient()
+        name, number = self._settings.model_name, None if self._pinned is None else str(self._pinned)
         try:
-            if self._pinned is not None:
-                return client.get_model_version(name, str(self._pinned))
-            return client.get_model_version_by_alias(name, self._alias)
+            version = find_version(name, self._alias, number)
         except MlflowException as error:
-            if error.error_code not in ABSENT:
-                raise NoModel("The MLflow registry does not answer; see MLFLOW_TRACKING_URI.") from error
-            raise NoModel(f"{name!r} has no {self._wanted}") from None
+            raise NoModel("The MLflow registry does not answer; see MLFLOW_TRACKING_URI.") from error
+        if version is None:
+            raise NoModel(f"{name!r} has no {self._wanted}")
+        return version
 
     def _reopen_store(self) -> None:
         """Notice a store that was mended, replaced or changed: an open one shows what it was when it was opened."""

@@ -11,12 +11,9 @@ import gc
 import io
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Mapping
-from datetime import datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
@@ -26,11 +23,6 @@ from serving.keys import require_keys
 from serving.prediction_log import PredictionLog, open_log
 from serving.settings import OFF, ServingSettings
 from validation.errors import Refusal
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from serving.model import Outcome, ServedModel
 
 SETTINGS = ServingSettings()
 
@@ -45,9 +37,7 @@ except Refusal as refused:
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """All that asks comes through here: of a Starlette app BentoML would take the known paths only, and answer the rest
     itself. Probes are BentoML's."""
-    from serving.api import ENTRANCE
-
-    await ENTRANCE(scope, receive, send)
+    await bentoml.get_current_service().entrance(scope, receive, send)
 
 
 @bentoml.service(
@@ -64,12 +54,14 @@ class PredictionService:
     """Serves the version that an alias of a registered model points to, and follows it."""
 
     def __init__(self) -> None:
+        from serving.api import ENTRANCE
         from serving.predictor import Predictor
         from serving.scorer import Scorer
         from serving.shadow import Shadow
 
         # Importing Feast 0.67 turns warnings on that SQLAlchemy and tornado have of their own code's future.
         warnings.simplefilter("ignore", DeprecationWarning)
+        self.entrance = ENTRANCE
         self.predictor = Predictor(SETTINGS, "champion", SETTINGS.model_alias, SETTINGS.model_version)
         self.scorer = Scorer(SETTINGS.max_concurrency)
         self.predictors = [self.predictor]
@@ -102,23 +94,6 @@ class PredictionService:
         self.scorer.close()
         if self.log:
             self.log.close()
-
-    def keep(
-        self, request: Request, served: ServedModel, outcomes: Mapping[int, Outcome], now: datetime, began: float
-    ) -> None:
-        """Log what was predicted for the rows of a request that came at `now`."""
-        from serving.model import Prediction
-
-        if self.log is None:
-            return
-        latency_ms = (time.perf_counter() - began) * 1000
-        self.log.put(
-            [
-                served.entry(one, request.state.request_id, row, "champion", now, latency_ms)
-                for row, one in outcomes.items()
-                if isinstance(one, Prediction)
-            ]
-        )
 
     async def __is_ready__(self) -> bool:
         return self.predictor.ready and not self.leaving
