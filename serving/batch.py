@@ -23,10 +23,11 @@ import pandas as pd
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.prediction_log import PREDICTIONS, LogUnusable, as_json, as_moment, create, open_log, write
+from serving.prediction_log import as_json, write
 from serving.settings import OFF, ServingSettings
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
+from validation.predictions import PREDICTIONS, LogUnusable, as_moment, create, open_log
 from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
 from validation.steps import step
 from validation.times import utc

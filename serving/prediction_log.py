@@ -7,7 +7,6 @@ is locked, full or gone costs no request anything: rows wait, and what does not 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -16,109 +15,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic_core import to_json
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    DateTime,
-    Dialect,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    TypeDecorator,
-    UniqueConstraint,
-    create_engine,
-    delete,
-    event,
-    make_url,
-    select,
-)
+from sqlalchemy import Dialect, Engine, delete
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from serving import metrics
-from validation.errors import Refusal
-
-if TYPE_CHECKING:
-    import pandas as pd
+from validation.predictions import COLUMNS, PREDICTIONS, as_moment, create, open_log
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
 FLUSH_SECONDS = 0.5
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
 RETENTION_SECONDS = 3600.0
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-# Rows go to the driver as tuples.
-PARAMSTYLES: dict[str, Any] = {"sqlite": "qmark", "postgresql": "format"}
-# How long to wait for another's lock, and for a server that does not answer, where the URL does not say.
-PATIENCE = {"sqlite": {"timeout": 5}, "postgresql": {"connect_timeout": 5, "tcp_user_timeout": 10_000}}
-PAGE_BYTES = 16_384
 # Errors that come again however often the row is tried; ValueError is one of its values.
 BAD_ROW = (IntegrityError, DataError, ValueError)
-
-
-class LogUnusable(Refusal):
-    """There can be no log of predictions at this URL."""
-
-
-class Utc(TypeDecorator[datetime]):
-    """An aware moment. SQLite has no such type: there, microseconds since 1970, which sort as they should."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else self.impl_instance)
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        return None if value is None else as_moment(value, dialect)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return EPOCH + value * MICROSECOND if dialect.name == "sqlite" else value.astimezone(UTC)
-
-
-METADATA = MetaData()
-PREDICTIONS = Table(
-    "predictions",
-    METADATA,
-    # A request to the service, or a run of batch scoring; and the position in it. With the time, for clients may call
-    # two requests the same.
-    Column("request_id", String, primary_key=True),
-    Column("row", Integer, primary_key=True),
-    Column("role", String, CheckConstraint("role IN ('champion', 'shadow', 'batch')"), primary_key=True),
-    Column("predicted_at", Utc, primary_key=True),
-    Column("as_of", Utc, nullable=False),
-    Column("model_name", String, nullable=False),
-    Column("model_version", String, nullable=False),
-    Column("contract_sha256", String, nullable=False),
-    Column("feature_service", String, nullable=False),
-    Column("request", String, nullable=False),
-    Column("features", String, nullable=False),
-    Column("ages", String, nullable=False),
-    Column("probability", Float, nullable=False),
-    Column("latency_ms", Float),
-    Column("row_key", String),
-    # A batch predicts a row once. Online rows have no row_key, and to SQL no null equals another: they never collide
-    # here. With as_of in front it is also the index for ranges of as_of.
-    UniqueConstraint("as_of", "row_key", "model_name", "model_version", name="predictions_once"),
-    # Time in front: retention asks by it alone, monitoring by a version within a window, and new rows go to its end.
-    Index("predictions_by_time", "predicted_at", "model_name", "model_version"),
-)
-
-
-COLUMNS = [column.name for column in PREDICTIONS.columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,74 +64,9 @@ def stored(row: LoggedPrediction, dialect: Dialect) -> tuple[Any, ...]:
     return tuple(values.values())
 
 
-def as_moment(value: datetime, dialect: Dialect) -> Any:
-    """An aware moment as the database stores it."""
-    return (value - EPOCH) // MICROSECOND if dialect.name == "sqlite" else value
-
-
 def as_json(values: Mapping[str, Any]) -> str:
     """Strict JSON: NaN and infinity are null, moments ISO 8601, spans seconds."""
     return to_json(values, inf_nan_mode="null", timedelta_mode="float").decode()
-
-
-def open_log(url: str) -> Engine:
-    """An engine for the log of predictions; nothing is opened or made yet. Raises LogUnusable."""
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-        if backend not in INSERTS or not parsed.database or parsed.database == ":memory:":
-            raise ArgumentError("it is neither a file of SQLite nor a database of Postgres")
-        patience = {name: value for name, value in PATIENCE[backend].items() if name not in parsed.query}
-        # One connection, looked at before each use: to open and close one costs SQLite more than to write some rows.
-        engine = create_engine(
-            parsed, pool_size=1, pool_pre_ping=True, paramstyle=PARAMSTYLES[backend], connect_args=patience
-        )
-    except (ArgumentError, ImportError) as error:
-        address = url.rpartition("@")[2]  # without a password
-        raise LogUnusable(
-            f"Predictions cannot be logged to {address!r}: {error}. Set SERVING_PREDICTION_LOG to sqlite:////PATH, "
-            "or to postgresql://USER:PASSWORD@HOST/DATABASE after `pip install 'psycopg[binary]'`."
-        ) from error
-    if backend == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "checkout", _require_same_file)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    """Readers and a writer at once. Power that fails may cost the last rows, and does not damage the file.
-
-    A row has some 2 kB: of a page of the usual 4 kB, half would stay empty.
-    """
-    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    record.info["file"] = _file_of(connection)
-
-
-def _require_same_file(connection: Any, record: Any, _: Any) -> None:
-    """A file that was deleted or replaced goes on taking rows that nobody will read: have a new one opened."""
-    if record.info["file"] != _file_of(connection):
-        raise DisconnectionError("the file is another one now")
-
-
-def _file_of(connection: Any) -> tuple[int, int] | None:
-    path = connection.execute("PRAGMA database_list").fetchone()[2]
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def create(engine: Engine) -> None:
-    """Make the table, and SQLite's folder, where they are not there yet."""
-    if engine.dialect.name == "sqlite":
-        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        METADATA.create_all(engine)
-    except DBAPIError:  # perhaps because another process has made it at the same moment
-        METADATA.create_all(engine)
 
 
 def write(engine: Engine, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -232,20 +81,6 @@ def write(engine: Engine, rows: Sequence[tuple[Any, ...]]) -> int:
 @cache
 def _adding(dialect: Dialect) -> str:
     return str(INSERTS[dialect.name](PREDICTIONS).on_conflict_do_nothing().compile(dialect=dialect))
-
-
-def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:
-    """The rows as of `[start, end)`, in order of as_of, row key, request and row; JSON columns as text."""
-    import pandas as pd
-
-    columns = PREDICTIONS.c
-    asked = (
-        select(PREDICTIONS)
-        .where(columns.as_of >= start, columns.as_of < end)
-        .order_by(columns.as_of, columns.row_key, columns.request_id, columns.row, columns.role)
-    )
-    with engine.connect() as connection:
-        return pd.DataFrame(connection.execute(asked).all(), columns=COLUMNS)
 
 
 class PredictionLog:

@@ -20,9 +20,10 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry import trace
 
 from serving.keys import require_keys
-from serving.prediction_log import PredictionLog, open_log
+from serving.prediction_log import PredictionLog
 from serving.settings import OFF, ServingSettings
 from validation.errors import Refusal
+from validation.predictions import open_log
 
 SETTINGS = ServingSettings()
 

@@ -10,7 +10,7 @@ from datetime import datetime
 import pandas as pd
 
 from training.config import GateRules, MetricRule
-from training.metrics import Difference
+from validation.metrics import Difference
 
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
 

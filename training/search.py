@@ -9,9 +9,9 @@ import mlflow
 import optuna
 
 from training.config import ModelParameters, TrainingConfig
-from training.metrics import scores
 from training.model import build_model, search_space
 from training.plots import search_figure
+from validation.metrics import scores
 
 if TYPE_CHECKING:
     from training.dataset import LabelledRows

@@ -39,7 +39,6 @@ from training.dataset import (
     training_sets,
     upcoming_request,
 )
-from training.metrics import scores, slice_scores
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
 from training.promote import CHALLENGER, EXISTS
@@ -58,6 +57,7 @@ from validation.contract import (
 )
 from validation.errors import Refusal
 from validation.gate import Gate
+from validation.metrics import scores, slice_scores
 from validation.monitoring.drift import profile
 from validation.spine import PREDICTION_TIME
 from validation.steps import step

@@ -264,8 +264,8 @@ def _in_bulk(ours: Server, flights: Sequence[dict[str, Any]]) -> Result:
 def _a_month() -> Result:
     """Batch scoring of what is due in a month, on all cores: from the offline store into a log of its own."""
     from serving.batch import scorer_of
-    from serving.prediction_log import create, open_log
     from serving.settings import ServingSettings
+    from validation.predictions import create, open_log
 
     with TemporaryDirectory() as folder:
         log = open_log(f"sqlite:///{folder}/predictions.db")

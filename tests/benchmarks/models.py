@@ -27,11 +27,11 @@ from tests.benchmarks.results import Result
 from training.config import load_config
 from training.dataset import END_OF_TIME, labelled_rows
 from training.evaluate import evaluate
-from training.metrics import scores
 from training.promote import challenger_of
 from training.references import references
 from training.train import auc_alone, fit, log_model, read_interface, train
 from validation.contract import fetch_version
+from validation.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[2]
 MONTHS = ("2013-10-01", "2013-11-01", "2013-12-01", "2014-01-02")

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 
 from serving import batch
-from serving.prediction_log import open_log, read
 from serving.settings import ServingSettings
+from validation.predictions import open_log, read
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "arrival-delay"

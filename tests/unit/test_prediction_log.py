@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, text
 
-from serving.prediction_log import LoggedPrediction, LogUnusable, PredictionLog, create, open_log, read, stored, write
+from serving.prediction_log import LoggedPrediction, PredictionLog, stored, write
+from validation.predictions import LogUnusable, create, open_log, read
 
 PATIENCE = 20
 NOW = datetime(2013, 10, 2, 14, 30, 15, 123_456, tzinfo=UTC)

@@ -20,10 +20,10 @@ from sklearn.metrics import roc_auc_score
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, load_config
 from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, decide
-from training.metrics import Difference, calibration_error, differences, scores, slice_scores
 from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
 from training.run import require_one_registry
 from training.runs import claim
+from validation.metrics import Difference, calibration_error, differences, scores, slice_scores
 
 MODEL = "made-up"
 RULES = GateRules.model_validate(
