@@ -106,17 +106,15 @@ reproduce: setup ## Build the champion again and compare to the last bit  (PARAM
 	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
 
 ##@ Inference pipeline
-.PHONY: serve check-port batch monitor cycle
+.PHONY: serve check-port batch monitor
 serve: setup ## Serve the champion at http://127.0.0.1:3000
 	$(PYTHON) -m serving.start
 check-port: setup
 	@$(PYTHON) -m serving.start --check
 batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
 	$(PYTHON) -m serving.batch --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)") $(if $(ALIAS),--alias "$(ALIAS)")
-monitor: ## Consistency, drift, quality, freshness (not built yet)
-cycle: ## Replay the year: predict, wait, monitor, retrain (not built yet)
-monitor cycle:
-	@echo "make $@: not built yet" >&2; exit 1
+monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
+	$(PYTHON) -m validation.monitoring.run --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)")
 
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
@@ -151,8 +149,8 @@ clean: ## Remove the environment and everything the project made
 ##? REWIND  set: materialize lets newer rows go, to replay an earlier AS_OF
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
-##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch
-##? DAYS, ALIAS  how many days a batch is long, and whose version scores it; unset: 1 and champion
+##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
+##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000

@@ -58,14 +58,14 @@ from validation.contract import (
 from validation.errors import Refusal
 from validation.gate import Gate
 from validation.metrics import scores, slice_scores
-from validation.monitoring.drift import profile
+from validation.monitoring.drift import PREDICTION, PROFILE_ARTIFACT, profile
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.suites.training_set import leak_suite, training_suite
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
 GOLDEN_ROWS = 20
-CONFIG_ARTIFACT, PROFILE_ARTIFACT = "training_config.json", "training_profile.json"
+CONFIG_ARTIFACT = "training_config.json"
 
 
 class UnknownFeatureService(Refusal):
@@ -220,9 +220,10 @@ def log_run(
     mlflow.set_tag(DIGEST_TAG, contract.sha256)
     mlflow.log_dict(config.model_dump(mode="json"), CONFIG_ARTIFACT)
     mlflow.log_dict(json.loads(contract.canonical()), FILE_NAME)
-    columns = profile(learn.inputs) | profile(learn.labels.to_frame())
-    mlflow.log_dict({name: found.model_dump(mode="json") for name, found in columns.items()}, PROFILE_ARTIFACT)
     forecasts = {name: predict(judge) for name, predict in forecasters.items()}
+    said = pd.DataFrame({PREDICTION: forecasts["model"]})
+    columns = profile(learn.inputs) | profile(learn.labels.to_frame()) | profile(said)
+    mlflow.log_dict({name: found.model_dump(mode="json") for name, found in columns.items()}, PROFILE_ARTIFACT)
     mlflow.log_metrics(compared(judge.labels, forecasts, "validation"))
     slices = slice_scores(judge.inputs, config.slices, judge.labels, forecasts["model"])
     mlflow.log_table(slices, "slices.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,12 +12,20 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 CALIBRATION_BINS = 20
 MISSING = "missing"
+
+
+def bias(labels: np.ndarray, probabilities: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+    """The mean probability less the share of positive labels: above 0, the forecast is too high."""
+    return float(np.average(np.asarray(probabilities) - np.asarray(labels), weights=sample_weight))
+
+
 # Those that can be told of rows with weights, as the bootstrap needs.
 WEIGHABLE = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
     "brier": brier_score_loss,
     "log_loss": log_loss,
+    "bias": bias,
 }
 
 
@@ -73,27 +81,50 @@ def differences(
     Paired: both are scored on the same draw. Drawn are whole `blocks`, days here, because the flights of a day share
     its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
     """
-    names, codes = np.unique(blocks, return_inverse=True)
-    chance = np.random.default_rng(seed)
-    draws = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     found: dict[str, list[float]] = {metric: [] for metric in metrics}
-    for weights in (draw[codes] for draw in draws):
-        drawn = weights > 0
-        if len(np.unique(labels[drawn])) < 2:
-            continue
+    for drawn, weights in _draws(labels, blocks, resamples, seed):
         for metric in metrics:
             score = WEIGHABLE[metric]
-            pair = (score(labels[drawn], forecast[drawn], sample_weight=weights[drawn]) for forecast in (one, other))
+            pair = (score(labels[drawn], forecast[drawn], sample_weight=weights) for forecast in (one, other))
             found[metric].append(next(pair) - next(pair))
-    tail = (1 - confidence) / 2
     return {
         metric: Difference(
             float(WEIGHABLE[metric](labels, one) - WEIGHABLE[metric](labels, other)),
-            *(float(edge) for edge in np.quantile(found[metric], [tail, 1 - tail])),
+            *_between(found[metric], confidence),
         )
         for metric in metrics
         if found[metric]
     }
+
+
+def intervals(
+    labels: np.ndarray, forecast: np.ndarray, blocks: np.ndarray, metrics: Sequence[str],
+    resamples: int, confidence: float, seed: int,
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """The two-sided bootstrap interval of each metric, drawn as in `differences`; none where one is undefined."""
+    found: dict[str, list[float]] = {metric: [] for metric in metrics}
+    for drawn, weights in _draws(labels, blocks, resamples, seed):
+        for metric in metrics:
+            found[metric].append(float(WEIGHABLE[metric](labels[drawn], forecast[drawn], sample_weight=weights)))
+    return {metric: _between(values, confidence) for metric, values in found.items() if values}
+
+
+def _draws(
+    labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Which rows each draw of whole blocks has, and how often; draws with one outcome alone are left out."""
+    names, codes = np.unique(blocks, return_inverse=True)
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    for weights in (draw[codes] for draw in draws):
+        drawn = weights > 0
+        if len(np.unique(labels[drawn])) == 2:
+            yield drawn, weights[drawn]
+
+
+def _between(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def slice_scores(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = "make sh awk cat cksum dirname echo env find grep head ln ls mkdir mv rm sed sort tail".split()
 TARGETS = (
     "setup run pipeline features ingest validate publish apply materialize train evaluate promote rollback "
-    "serve batch monitor cycle mlflow-ui feast-ui bench lint format typecheck lock test clean help"
+    "serve batch monitor mlflow-ui feast-ui bench lint format typecheck lock test clean help"
 ).split()
 
 # Says it is the version asked for, makes virtual environments only if told to; otherwise it is the real interpreter.
@@ -119,14 +119,6 @@ def test_checkout_path_may_hold_spaces_and_quotes(tmp_path: Path) -> None:
     result = machine.make("setup")
     assert result.returncode == 0, result.stderr
     assert (machine.checkout / ".venv/.ready").exists()
-
-
-@pytest.mark.parametrize("target", ["monitor", "cycle"])
-def test_target_that_is_not_built_says_so_and_fails(machine: Machine, target: str) -> None:
-    """A target without code behind it never pretends."""
-    result = machine.make(target)
-    assert result.returncode != 0
-    assert f"make {target}: not built yet" in result.stderr
 
 
 def test_flags_are_passed_only_when_set(machine: Machine) -> None:

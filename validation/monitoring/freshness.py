@@ -1,0 +1,115 @@
+"""Freshness and volume: Feast and a moment in; how old views are, how many rows they gained, how many are held, out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from validation.monitoring.results import Result, Verdict, by_limits
+from validation.spine import source_of
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+FRESHNESS, VOLUME, QUARANTINE = "freshness", "volume", "quarantine"
+LOOKBACK = timedelta(days=28)
+DAY = timedelta(days=1)
+# Shares of the usual number of rows a day that are missing; shares of a table's rows that are held.
+FEWER_INVESTIGATE, FEWER_BREACH = 0.5, 0.9
+HELD_INVESTIGATE, HELD_BREACH = 0.01, 0.05
+HOUR = 3600.0
+
+
+def freshness(store: FeatureStore, as_of: datetime) -> list[Result]:
+    """The age, in hours, of the newest row of each view offline, and of the newest moment that was materialized.
+
+    What is older than the view's ttl is of no use to anybody: a breach; beyond half of it, to be looked at.
+    """
+    results = []
+    for view in _views(store):
+        newest = _moments(store, view.name, as_of - (view.ttl or LOOKBACK) - LOOKBACK, as_of).max()
+        ttl = view.ttl.total_seconds() / HOUR if view.ttl else None
+        offline = None if pd.isna(newest) else (as_of - newest) / timedelta(hours=1)
+        results.append(_aged(view.name, "offline_age_hours", offline, ttl, as_of))
+        if view.online:
+            until = view.most_recent_end_time
+            lag = None if until is None else max(0.0, (as_of - until) / timedelta(hours=1))
+            results.append(_aged(view.name, "materialization_lag_hours", lag, ttl, as_of))
+    return results
+
+
+def _aged(view: str, metric: str, hours: float | None, ttl: float | None, as_of: datetime) -> Result:
+    verdict: Verdict = "healthy" if hours is not None else "no_data"
+    if ttl is not None:
+        verdict = by_limits(hours, ttl / 2, ttl) if hours is not None else "breach"
+    found = "there is none" if hours is None else f"{hours:.1f} h"
+    told = f"{found}; the ttl is {ttl:.0f} h" if ttl is not None else f"{found}; without a ttl"
+    return Result(FRESHNESS, as_of, as_of, view, metric, hours, 1, verdict, details=told)
+
+
+def volume(store: FeatureStore, start: datetime, end: datetime) -> list[Result]:
+    """Rows a day of each view, as a share of the median of the four weeks before."""
+    results = []
+    for view in _views(store):
+        moments = _moments(store, view.name, start - LOOKBACK, end)
+        days = pd.Series(1, pd.DatetimeIndex(moments)).resample("D").sum()
+        index = pd.date_range(start - LOOKBACK, end, freq="D", inclusive="left")
+        counts = days.reindex(index, fill_value=0)
+        usual = float(counts[counts.index < start].median())
+        judged = counts[counts.index >= start]
+        for day, count in zip(pd.DatetimeIndex(judged.index).to_pydatetime(), judged, strict=True):
+            share = count / usual if usual else None
+            verdict = by_limits(None if share is None else 1 - share, FEWER_INVESTIGATE, FEWER_BREACH)
+            results.append(
+                Result(
+                    VOLUME, day, day + DAY, view.name, "rows_of_usual", share,
+                    int(count), verdict, details=f"{int(count):,} rows; usual are {usual:,.0f}",
+                )
+            )  # fmt: skip
+    return results
+
+
+def quarantine(data: Path, start: datetime, end: datetime) -> list[Result]:
+    """The share of each table's rows of `[start, end)` that are held back."""
+    import pyarrow.dataset as ds
+
+    results = []
+    for folder in sorted((data / "quarantine").glob("*")):
+        held = _stamped(folder, start, end, ds.field("released_at").is_null())
+        kept = next(_stamped(data / kind / folder.name, start, end) for kind in ("raw", "features")
+                    if (data / kind / folder.name).is_dir())  # fmt: skip
+        share = held / (held + kept) if held + kept else None
+        verdict = by_limits(share, HELD_INVESTIGATE, HELD_BREACH)
+        told = f"{held:,} of {held + kept:,} rows are held; `make quarantine` lists them"
+        results.append(
+            Result(QUARANTINE, start, end, folder.name, "held_share", share, held + kept, verdict, details=told)
+        )
+    return results
+
+
+def _views(store: FeatureStore) -> list[Any]:
+    return sorted(store.list_feature_views(), key=lambda view: view.name)
+
+
+def _moments(store: FeatureStore, view_name: str, start: datetime, end: datetime) -> pd.Series:
+    """The event timestamps of a view's rows in `[start, end]`."""
+    from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
+
+    source = source_of(store, view_name)
+    job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
+        config=store.config, data_source=source, join_key_columns=[], feature_name_columns=[],
+        timestamp_field=source.timestamp_field, start_date=start, end_date=end,
+    )  # fmt: skip
+    return job.to_arrow()[source.timestamp_field].to_pandas()
+
+
+def _stamped(table: Path, start: datetime, end: datetime, also: Any = True) -> int:
+    """How many rows of a Delta table are stamped in `[start, end)`, and fulfil another condition."""
+    import pyarrow.dataset as ds
+    from deltalake import DeltaTable
+
+    stamp = ds.field("event_timestamp")
+    return DeltaTable(str(table)).to_pyarrow_dataset().count_rows(filter=(stamp >= start) & (stamp < end) & also)

@@ -1,0 +1,104 @@
+"""What monitors find: measurements with a verdict in; rows of the SQL table `monitor_results`, or lines, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Literal, get_args
+
+from sqlalchemy import CheckConstraint, Column, Engine, Float, Integer, String, Table, delete, select
+
+from validation.predictions import METADATA, Utc
+
+Verdict = Literal["no_data", "healthy", "investigate", "breach"]
+SHOWN = 10  # metrics of a subject that the table names; all are in SQL
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the one that says least to the one that says most
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement over the predictions, or the moments, of `[start, end)`, and what to think of it.
+
+    `subject` is what was measured: a model version with its role, a feature view, a table. `low` and `high` bound the
+    value by chance, where that can be told. `rows` are those measured. A result that is only there to be looked at has
+    no verdict. `details` say in words what was found.
+    """
+
+    monitor: str
+    start: datetime
+    end: datetime
+    subject: str
+    metric: str
+    value: float | None
+    rows: int
+    verdict: Verdict | None
+    low: float | None = None
+    high: float | None = None
+    details: str = ""
+
+
+RESULTS = Table(
+    "monitor_results",
+    METADATA,
+    Column("as_of", Utc, primary_key=True),
+    Column("monitor", String, primary_key=True),
+    Column("start", Utc, primary_key=True),
+    Column("end", Utc, primary_key=True),
+    Column("subject", String, primary_key=True),
+    Column("metric", String, primary_key=True),
+    Column("value", Float),
+    Column("low", Float),
+    Column("high", Float),
+    Column("rows", Integer, nullable=False),
+    Column("verdict", String, CheckConstraint(f"verdict IN {VERDICTS}")),
+    Column("details", String, nullable=False),
+)
+
+
+def by_limits(value: float | None, investigate: float, breach: float) -> Verdict:
+    """The verdict on a value that is better the lower it is; None is no data."""
+    if value is None:
+        return "no_data"
+    return "breach" if value > breach else "investigate" if value > investigate else "healthy"
+
+
+def worst(results: Iterable[Result]) -> Verdict:
+    """The verdict that says most; without any result there are no data."""
+    return max((one.verdict for one in results if one.verdict), key=VERDICTS.index, default="no_data")
+
+
+def save(engine: Engine, as_of: datetime, results: Sequence[Result]) -> None:
+    """Put the results in the place of all that were found as of that moment, in one transaction."""
+    with engine.begin() as connection:
+        connection.execute(delete(RESULTS).where(RESULTS.c.as_of == as_of))
+        if results:
+            connection.execute(RESULTS.insert(), [asdict(result) | {"as_of": as_of} for result in results])
+
+
+def saved(engine: Engine, as_of: datetime) -> list[Result]:
+    """The results that were found as of a moment."""
+    columns = [RESULTS.c[field.name] for field in fields(Result)]
+    asked = select(*columns).where(RESULTS.c.as_of == as_of)
+    with engine.connect() as connection:
+        return [Result(**row) for row in connection.execute(asked.order_by(*RESULTS.primary_key)).mappings()]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line a monitor and subject; below it, those of its metrics that are not healthy."""
+    lines = [f"{'monitor':12} {'subject':38} {'rows':>8}  verdict"]
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        grouped.setdefault((result.monitor, result.subject), []).append(result)
+    for (monitor, subject), mine in grouped.items():
+        lines.append(f"{monitor:12} {subject:38} {max(result.rows for result in mine):>8,}  {worst(mine)}")
+        told = [result for result in mine if result.verdict in ("investigate", "breach")]
+        told.sort(key=lambda result: result.verdict == "investigate")
+        for result in told[:SHOWN]:
+            value = "-" if result.value is None else f"{result.value:.4g}"
+            bounds = "" if result.low is None else f" [{result.low:.4g}, {result.high:.4g}]"
+            when = f"{result.start:%m-%d} to {result.end:%m-%d}"
+            lines.append(f"    {result.verdict}: {result.metric} {value}{bounds}, {when}. {result.details}".rstrip())
+        if len(told) > SHOWN:
+            lines.append(f"    and {len(told) - SHOWN} more")
+    return "\n".join(lines)

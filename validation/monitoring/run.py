@@ -1,0 +1,144 @@
+"""Monitoring's command line: what was predicted before a moment in; verdicts as a table, and in SQL, out.
+
+    python -m validation.monitoring.run --as-of 2013-10-12 --days 7
+
+Consistency, drift and volume look at the predictions and rows of the days before; quality at as many days that ended
+`--label-delay-hours` earlier, for by then their outcomes are known. Exit codes: 0 nothing is in breach, 1 refused or
+failed, 2 wrong usage, 3 something is in breach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from validation.errors import Refusal
+from validation.monitoring.consistency import SAMPLE_ROWS, consistency
+from validation.monitoring.drift import drift, training_profile
+from validation.monitoring.freshness import freshness, quarantine, volume
+from validation.monitoring.logged import logged
+from validation.monitoring.quality import labels_of, quality
+from validation.monitoring.results import Result, save, table, worst
+from validation.predictions import LogUnusable, create, open_log
+from validation.steps import step
+from validation.times import utc
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+ROOT = Path(__file__).resolve().parents[2]
+BREACHED = 3
+LABEL_DELAY_HOURS = 48
+OFF = "off"
+
+
+class MonitorSettings(BaseSettings):
+    """Where the service that is monitored reads and writes: its own variables."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    model_name: str = "arrival-delay"
+    feast_repo: Path = ROOT / "feature_repo"
+    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"
+
+
+def monitor(
+    store: FeatureStore, engine: Engine, name: str, as_of: datetime, days: int,
+    label_delay: timedelta, sample_rows: int,
+) -> list[Result]:  # fmt: skip
+    """Run every monitor as of a moment, and put what they found into SQL."""
+    start, results = as_of - timedelta(days=days), []
+    with step("freshness and volume") as report:
+        results += freshness(store, as_of)
+        results += volume(store, start, as_of)
+        results += quarantine(Path(str(store.repo_path)).resolve().parent / "data", start, as_of)
+        report.update(results=len(results))
+    for served in logged(engine, name, start, as_of):
+        with step(f"consistency of {served.subject}") as report:
+            results += consistency(store, served, start, as_of, sample_rows)
+            report.update(rows=len(served.requests))
+        with step(f"drift of {served.subject}"):
+            results += drift(training_profile(served.run_id), served, start, as_of)
+    first, last = start - label_delay, as_of - label_delay
+    for served in logged(engine, name, first, last):
+        with step(f"quality of {served.subject}") as report:
+            labels = labels_of(store, served, as_of)
+            reference, slices = _training_of(served.run_id)
+            results += quality(served, labels, reference, slices, first, last)
+            report.update(rows=len(labels), labelled=int(labels.notna().sum()))
+    for which, bounds in {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}.items():
+        if not any(one.monitor == which for one in results):
+            lacking = f"{name} has logged no prediction of that time"
+            results.append(Result(which, *bounds, name, "predictions", None, 0, "no_data", details=lacking))
+    save(engine, as_of, results)
+    return results
+
+
+def _training_of(run_id: str) -> tuple[float | None, dict[str, Any]]:
+    """The AUC of a run's model on its validation rows, and the slices it was judged by."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import load_text
+
+    config = json.loads(load_text(f"runs:/{run_id}/training_config.json"))
+    return MlflowClient().get_run(run_id).data.metrics.get("validation_roc_auc"), config["slices"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = MonitorSettings()
+    parser = argparse.ArgumentParser(prog="validation.monitoring.run", description=__doc__.split("\n")[0])
+    parser.add_argument("--as-of", required=True, help="the moment to look back from, UTC: later labels do not exist")
+    parser.add_argument("--days", type=int, default=7, help="how many days to look at (7)")
+    parser.add_argument("--label-delay-hours", type=float, default=LABEL_DELAY_HOURS, help=f"({LABEL_DELAY_HOURS})")
+    parser.add_argument(
+        "--sample-rows", type=int, default=SAMPLE_ROWS, help=f"to replay for consistency ({SAMPLE_ROWS})"
+    )
+    parser.add_argument("--model", default=settings.model_name, help=f"the registered model ({settings.model_name})")
+    parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
+    parser.add_argument("--url", default=settings.prediction_log, help="the log to read (SERVING_PREDICTION_LOG)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("step").setLevel(logging.INFO)
+    # SQLAlchemy's plans for its own code, at every start.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        as_of = utc(options.as_of)
+        if options.days < 1 or options.sample_rows < 1 or options.label_delay_hours < 0:
+            raise ValueError("--days and --sample-rows are 1 or more, --label-delay-hours is not negative")
+    except ValueError as error:
+        parser.error(str(error))
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if options.url == OFF:
+            raise LogUnusable("SERVING_PREDICTION_LOG is off, so there is nothing to monitor. Give --url, or unset it.")
+        engine = open_log(options.url)
+        create(engine)
+        from feast import FeatureStore
+
+        store = FeatureStore(repo_path=str(options.repo))
+        delay = timedelta(hours=options.label_delay_hours)
+        results = monitor(store, engine, options.model, as_of, options.days, delay, options.sample_rows)
+    except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
+        said = str(error) if isinstance(error, Refusal) else " ".join(str(error).partition("\n")[0].split())
+        print(f"error: {said}", file=sys.stderr)
+        return 1
+    print(table(results))
+    verdict = worst(results)
+    print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")
+    return BREACHED if verdict == "breach" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
