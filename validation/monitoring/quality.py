@@ -35,9 +35,11 @@ def labels_of(store: FeatureStore, served: Logged, known_by: datetime) -> pd.Ser
     fields, and where two rows of the spine have them, neither is taken.
     """
     interface = served.contract.interface
-    row_key = row_key_of(store, interface)
-    keys = served.row_keys.where(served.row_keys.notna(), _row_keys(store, interface, served.requests, row_key))
-    known = view_rows(store, interface.label_view, known_by)
+    row_key, keys = row_key_of(store, interface), served.row_keys.astype(object)
+    if (unnamed := keys.isna()).any():
+        keys = keys.mask(unnamed, _row_keys(store, interface, served.requests[unnamed], row_key))
+    # What happened is not known before it was asked about.
+    known = view_rows(store, interface.label_view, known_by, since=served.requests[PREDICTION_TIME].min())
     known = known.sort_values(KNOWN_AT).drop_duplicates(row_key, keep="last").set_index(row_key)
     return keys.map(known[interface.label].astype("float64")).astype("float64")
 
