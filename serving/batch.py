@@ -24,10 +24,11 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.prediction_log import as_json, write
-from serving.settings import OFF, ServingSettings
+from serving.settings import ServingSettings
 from validation.contract import FeatureContract, fetch_version
-from validation.errors import Refusal
+from validation.errors import Refusal, one_line
 from validation.predictions import PREDICTIONS, LogUnusable, as_moment, create, open_log
+from validation.settings import OFF
 from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
 from validation.steps import step
 from validation.times import utc
@@ -247,8 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         create(engine)
         totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC))
     except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
-        said = str(error) if isinstance(error, Refusal) else " ".join(str(error).partition("\n")[0].split())
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{scorer.name} version {scorer.version}, {_name(start, start + options.days * DAY)}: {totals}")
     return 0

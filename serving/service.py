@@ -21,9 +21,10 @@ from opentelemetry import trace
 
 from serving.keys import require_keys
 from serving.prediction_log import PredictionLog
-from serving.settings import OFF, ServingSettings
+from serving.settings import ServingSettings
 from validation.errors import Refusal
 from validation.predictions import open_log
+from validation.settings import OFF
 
 SETTINGS = ServingSettings()
 

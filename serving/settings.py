@@ -6,27 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-ROOT = Path(__file__).resolve().parents[1]
-OFF = "off"
+from validation.settings import PredictionSettings
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(PredictionSettings):
     """Read once at start, from variables named `SERVING_*`. MLflow reads MLFLOW_TRACKING_URI by itself."""
-
-    # A variable that is set to nothing is as good as unset.
-    model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True, frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=3000, gt=0, lt=65536)
     workers: int = Field(default=1, gt=0)
-    model_name: str = "arrival-delay"
     model_alias: str = "champion"
     model_version: int | None = Field(default=None, gt=0)
     shadow_alias: str | None = None
     shadow_share: float = Field(default=0.1, ge=0, le=1)
-    feast_repo: Path = ROOT / "feature_repo"
     poll_seconds: float = Field(default=5.0, gt=0)
     max_body_bytes: int = Field(default=65_536, gt=0)
     max_batch_rows: int = Field(default=1000, gt=0)
@@ -37,7 +30,6 @@ class ServingSettings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0)
     access_log: bool = True
     api_keys: Path | None = None
-    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"  # or OFF
     log_retention_days: int | None = Field(default=None, gt=0)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)

@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from serving.keys import KeysNeeded, require_keys
-from serving.settings import ROOT, ServingSettings
+from serving.settings import ServingSettings
+from validation.settings import ROOT
 
 PATIENCE = 120
 NO_MODEL = "the service has no model to serve; its log above says why"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,15 @@ def trained(workspace: Workspace) -> Workspace:
     result = mlflow_run(workspace, "main", feature_service="arrival_delay_v2")
     assert result.returncode == 0, result.stderr[-4000:]
     return workspace
+
+
+@pytest.fixture(scope="module")
+def commands_see_workspace(trained: Workspace) -> Iterator[None]:
+    """What points command lines in this process to the workspace."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("SERVING_FEAST_REPO", str(trained.repo))
+        here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
+        yield
 
 
 def mlflow_run(workspace: Workspace, entry_point: str, **parameters: str) -> subprocess.CompletedProcess[str]:

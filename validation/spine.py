@@ -43,6 +43,12 @@ def view_rows(store: FeatureStore, view_name: str, until: datetime, since: datet
     return _frame(_pulled(store, view_name, until, since), source_of(store, view_name))
 
 
+def view_moments(store: FeatureStore, view_name: str, since: datetime, until: datetime) -> pd.Series:
+    """The event timestamps of a view's rows stamped from `since` up to `until`."""
+    rows = _pulled(store, view_name, until, since, only_moments=True)
+    return rows[source_of(store, view_name).timestamp_field].to_pandas()
+
+
 def due(interface: FeatureInterface, spine: pd.DataFrame) -> pd.Series:
     """When the prediction of each row of the spine is due."""
     return spine[interface.prediction_anchor] - timedelta(minutes=interface.prediction_lead_minutes)
@@ -67,17 +73,19 @@ def rows_due(store: FeatureStore, interface: FeatureInterface, start: datetime, 
     return rows[rows[PREDICTION_TIME].between(start, end, inclusive="left")]
 
 
-def _pulled(store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None) -> pa.Table:
+def _pulled(
+    store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None, only_moments: bool = False
+) -> pa.Table:
     from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
     view, source = store.get_feature_view(view_name), source_of(store, view_name)
     job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
         config=store.config,
         data_source=source,
-        join_key_columns=[column.name for column in view.entity_columns],
-        feature_name_columns=[feature.name for feature in view.features],
+        join_key_columns=[] if only_moments else [column.name for column in view.entity_columns],
+        feature_name_columns=[] if only_moments else [feature.name for feature in view.features],
         timestamp_field=source.timestamp_field,
-        created_timestamp_column=source.created_timestamp_column,
+        created_timestamp_column=None if only_moments else source.created_timestamp_column,
         start_date=since,
         end_date=until,
     )

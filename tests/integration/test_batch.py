@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -40,13 +39,7 @@ batch.main(sys.argv[2:])
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def environment(trained) -> Any:
-    """What points the command line to the workspace."""
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv("SERVING_FEAST_REPO", str(trained.repo))
-        here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
-        yield
+pytestmark = pytest.mark.usefixtures("commands_see_workspace")
 
 
 @pytest.fixture(scope="module")

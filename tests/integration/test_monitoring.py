@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,17 +27,11 @@ ONLINE = datetime(2013, 10, 1, tzinfo=UTC)  # what the workspace's online store 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def environment(trained) -> Any:
-    """What points the command lines to the workspace."""
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv("SERVING_FEAST_REPO", str(trained.repo))
-        here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
-        yield
+pytestmark = pytest.mark.usefixtures("commands_see_workspace")
 
 
 @pytest.fixture(scope="module")
-def scored(trained, tmp_path_factory) -> Engine:
+def scored(commands_see_workspace, tmp_path_factory) -> Engine:
     """A log with two days of batch predictions."""
     url = f"sqlite:///{tmp_path_factory.mktemp('monitored') / 'log.db'}"
     assert batch.main(["--as-of", START.isoformat(), "--days", str(DAYS), "--url", url]) == 0
@@ -56,7 +49,7 @@ def log(scored, tmp_path) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def answered(trained) -> Callable[[datetime], list[LoggedPrediction]]:
+def answered(trained, commands_see_workspace) -> Callable[[datetime], list[LoggedPrediction]]:
     """What the champion answers online about 40 flights, as of a moment, as the service logs it."""
     from serving.model import find_version, load
 
@@ -124,6 +117,7 @@ def test_a_late_materialization_is_found_and_named(answered, tmp_path):
     assert late.verdict == "breach"
     assert "origin_congestion: older rows were online (median age 0.7 h): it was materialized late" in late.details
     assert found["tail_seats"].verdict == "healthy"
+    assert not any("its inputs agree" in one.details for one in found.values())
 
 
 def test_a_feature_that_is_computed_otherwise_online_is_found_and_named(answered, tmp_path):
@@ -222,6 +216,14 @@ def test_views_are_as_old_as_their_tables_and_the_online_store_say(scored, train
     assert aged["origin_weather", "offline_age_hours"].value == (END - newest) / timedelta(hours=1)
     lag = aged["origin_weather", "materialization_lag_hours"]
     assert (lag.value, lag.verdict) == ((END - ONLINE) / timedelta(hours=1), "breach")
+
+
+def test_days_begin_when_the_interval_does(scored):
+    """In the middle of a day too, there are as many rows as on other days."""
+    _, results = monitored(scored, END + timedelta(hours=6, minutes=30))
+    found = [one for one in results if (one.monitor, one.subject) == ("volume", "origin_congestion")]
+    assert [one.start for one in found] == [START + timedelta(days=day, hours=6, minutes=30) for day in range(DAYS)]
+    assert {one.value for one in found} == {1}
 
 
 def test_volume_and_quarantine_are_counted(scored, trained):

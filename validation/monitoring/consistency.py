@@ -119,13 +119,16 @@ def _reasons(store: FeatureStore, served: Logged, wrong: dict[str, pd.Series]) -
             reason = _stale_or_changed(store, served.only(rows), view, names)
             reasons |= dict.fromkeys(names, f"{view.name}: {reason}")
     for computed in interface.on_demand_views:
-        stored = {name for view in interface.stored_views if set(view.features) & set(computed.inputs)
-                  for name in interface.taken_from(view)}  # fmt: skip
-        if not any(wrong[name].any() for name in stored if name in wrong):
-            names = [name for name in computed.features if name in wrong and wrong[name].any()]
-            reasons |= dict.fromkeys(
-                names, f"{computed.name}: its inputs agree, so it is computed by other code online than offline"
-            )
+        names = [name for name in computed.features if name in wrong and wrong[name].any()]
+        stored = {name: view.name for view in interface.stored_views for name in view.features}
+        read = {name: stored[name] for name in computed.inputs if name in stored}
+        if any(wrong[name].any() for name in read if name in wrong):
+            reason = "so do features that it is computed from"
+        elif unseen := sorted({view for name, view in read.items() if name not in wrong}):
+            reason = f"{', '.join(unseen)} was materialized late, or the code differs: its inputs are not logged"
+        else:
+            reason = "its inputs agree, so it is computed by other code online than offline"
+        reasons |= dict.fromkeys(names, f"{computed.name}: {reason}")
     return reasons
 
 

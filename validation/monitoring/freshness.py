@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from validation.monitoring.results import Result, Verdict, by_limits
-from validation.spine import source_of
+from validation.spine import view_moments
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -30,7 +30,7 @@ def freshness(store: FeatureStore, as_of: datetime) -> list[Result]:
     """
     results = []
     for view in _views(store):
-        newest = _moments(store, view.name, as_of - (view.ttl or LOOKBACK) - LOOKBACK, as_of).max()
+        newest = view_moments(store, view.name, as_of - (view.ttl or LOOKBACK) - LOOKBACK, as_of).max()
         ttl = view.ttl.total_seconds() / HOUR if view.ttl else None
         offline = None if pd.isna(newest) else (as_of - newest) / timedelta(hours=1)
         results.append(_aged(view.name, "offline_age_hours", offline, ttl, as_of))
@@ -51,16 +51,14 @@ def _aged(view: str, metric: str, hours: float | None, ttl: float | None, as_of:
 
 
 def volume(store: FeatureStore, start: datetime, end: datetime) -> list[Result]:
-    """Rows a day of each view, as a share of the median of the four weeks before."""
-    results = []
+    """Rows a day of each view, as a share of the median of the four weeks before. Days begin when the interval does."""
+    results, first = [], start - LOOKBACK
     for view in _views(store):
-        moments = _moments(store, view.name, start - LOOKBACK, end)
-        days = pd.Series(1, pd.DatetimeIndex(moments)).resample("D").sum()
-        index = pd.date_range(start - LOOKBACK, end, freq="D", inclusive="left")
-        counts = days.reindex(index, fill_value=0)
-        usual = float(counts[counts.index < start].median())
-        judged = counts[counts.index >= start]
-        for day, count in zip(pd.DatetimeIndex(judged.index).to_pydatetime(), judged, strict=True):
+        numbers = (view_moments(store, view.name, first, end) - first) // DAY  # which day each row is of
+        counts = numbers.value_counts().reindex(range((end - first) // DAY), fill_value=0)
+        usual = float(counts[: LOOKBACK // DAY].median())
+        for number, count in enumerate(counts[LOOKBACK // DAY :]):
+            day = start + DAY * number
             share = count / usual if usual else None
             verdict = by_limits(None if share is None else 1 - share, FEWER_INVESTIGATE, FEWER_BREACH)
             results.append(
@@ -92,18 +90,6 @@ def quarantine(data: Path, start: datetime, end: datetime) -> list[Result]:
 
 def _views(store: FeatureStore) -> list[Any]:
     return sorted(store.list_feature_views(), key=lambda view: view.name)
-
-
-def _moments(store: FeatureStore, view_name: str, start: datetime, end: datetime) -> pd.Series:
-    """The event timestamps of a view's rows in `[start, end]`."""
-    from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
-
-    source = source_of(store, view_name)
-    job = get_offline_store_from_config(store.config.offline_store).pull_all_from_table_or_query(
-        config=store.config, data_source=source, join_key_columns=[], feature_name_columns=[],
-        timestamp_field=source.timestamp_field, start_date=start, end_date=end,
-    )  # fmt: skip
-    return job.to_arrow()[source.timestamp_field].to_pandas()
 
 
 def _stamped(table: Path, start: datetime, end: datetime, also: Any = True) -> int:

@@ -18,38 +18,27 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from validation.errors import Refusal
+from validation.errors import Refusal, one_line
 from validation.monitoring.consistency import SAMPLE_ROWS, consistency
 from validation.monitoring.drift import drift, training_profile
 from validation.monitoring.freshness import freshness, quarantine, volume
-from validation.monitoring.logged import logged
+from validation.monitoring.logged import Logged, logged
 from validation.monitoring.quality import labels_of, quality
 from validation.monitoring.results import Result, save, table, worst
 from validation.predictions import LogUnusable, create, open_log
+from validation.settings import OFF, PredictionSettings
+from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.times import utc
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-ROOT = Path(__file__).resolve().parents[2]
 BREACHED = 3
 LABEL_DELAY_HOURS = 48
-OFF = "off"
-
-
-class MonitorSettings(BaseSettings):
-    """Where the service that is monitored reads and writes: its own variables."""
-
-    model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True, frozen=True, extra="ignore")
-
-    model_name: str = "arrival-delay"
-    feast_repo: Path = ROOT / "feature_repo"
-    prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"
 
 
 def monitor(
@@ -63,25 +52,38 @@ def monitor(
         results += volume(store, start, as_of)
         results += quarantine(Path(str(store.repo_path)).resolve().parent / "data", start, as_of)
         report.update(results=len(results))
-    for served in logged(engine, name, start, as_of):
-        with step(f"consistency of {served.subject}") as report:
-            results += consistency(store, served, start, as_of, sample_rows)
-            report.update(rows=len(served.requests))
-        with step(f"drift of {served.subject}"):
-            results += drift(training_profile(served.run_id), served, start, as_of)
     first, last = start - label_delay, as_of - label_delay
-    for served in logged(engine, name, first, last):
-        with step(f"quality of {served.subject}") as report:
-            labels = labels_of(store, served, as_of)
-            reference, slices = _training_of(served.run_id)
-            results += quality(served, labels, reference, slices, first, last)
-            report.update(rows=len(labels), labelled=int(labels.notna().sum()))
+    for served in logged(engine, name, first, as_of):
+        moments = served.requests[PREDICTION_TIME]
+        if (recent := moments >= start).any():
+            results += _of_what_was_served(store, served.only(recent), start, as_of, sample_rows)
+        if (mature := moments < last).any():
+            results += _of_what_became(store, served.only(mature), first, last, as_of)
     for which, bounds in {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}.items():
         if not any(one.monitor == which for one in results):
             lacking = f"{name} has logged no prediction of that time"
             results.append(Result(which, *bounds, name, "predictions", None, 0, "no_data", details=lacking))
     save(engine, as_of, results)
     return results
+
+
+def _of_what_was_served(
+    store: FeatureStore, served: Logged, start: datetime, end: datetime, sample_rows: int
+) -> list[Result]:
+    with step(f"consistency of {served.subject}") as report:
+        results = consistency(store, served, start, end, sample_rows)
+        report.update(rows=len(served.requests))
+    with step(f"drift of {served.subject}"):
+        return results + drift(training_profile(served.run_id), served, start, end)
+
+
+def _of_what_became(
+    store: FeatureStore, served: Logged, start: datetime, end: datetime, known_by: datetime
+) -> list[Result]:
+    with step(f"quality of {served.subject}") as report:
+        labels = labels_of(store, served, known_by)
+        report.update(rows=len(labels), labelled=int(labels.notna().sum()))
+        return quality(served, labels, *_training_of(served.run_id), start, end)
 
 
 def _training_of(run_id: str) -> tuple[float | None, dict[str, Any]]:
@@ -94,7 +96,7 @@ def _training_of(run_id: str) -> tuple[float | None, dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = MonitorSettings()
+    settings = PredictionSettings()
     parser = argparse.ArgumentParser(prog="validation.monitoring.run", description=__doc__.split("\n")[0])
     parser.add_argument("--as-of", required=True, help="the moment to look back from, UTC: later labels do not exist")
     parser.add_argument("--days", type=int, default=7, help="how many days to look at (7)")
@@ -131,8 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         delay = timedelta(hours=options.label_delay_hours)
         results = monitor(store, engine, options.model, as_of, options.days, delay, options.sample_rows)
     except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
-        said = str(error) if isinstance(error, Refusal) else " ".join(str(error).partition("\n")[0].split())
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(table(results))
     verdict = worst(results)
