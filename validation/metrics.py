@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,19 +14,19 @@ CALIBRATION_BINS = 20
 MISSING = "missing"
 
 
-def bias(labels: np.ndarray, probabilities: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
-    """The mean probability less the share of positive labels: above 0, the forecast is too high."""
-    return float(np.average(np.asarray(probabilities) - np.asarray(labels), weights=sample_weight))
+def _log_loss(labels: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+    tiny = np.finfo(forecast.dtype).eps  # as scikit-learn clips
+    return -np.log(np.clip(np.where(labels == 1, forecast, 1 - forecast), tiny, 1 - tiny))
 
 
-# Those that can be told of rows with weights, as the bootstrap needs.
-WEIGHABLE = {
-    "roc_auc": roc_auc_score,
-    "average_precision": average_precision_score,
-    "brier": brier_score_loss,
-    "log_loss": log_loss,
-    "bias": bias,
+# What a row contributes to a score that is a mean over rows. Of `bias`, above 0 the forecast is too high.
+MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "brier": lambda labels, forecast: (forecast - labels) ** 2,
+    "log_loss": _log_loss,
+    "bias": lambda labels, forecast: forecast - labels,
 }
+# Those that can be told of rows drawn several times, as the bootstrap needs.
+WEIGHABLE = ("roc_auc", "average_precision", *MEANS)
 
 
 def scores(labels: pd.Series, probabilities: np.ndarray) -> dict[str, float]:
@@ -81,20 +81,16 @@ def differences(
     Paired: both are scored on the same draw. Drawn are whole `blocks`, days here, because the flights of a day share
     its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
     """
-    found: dict[str, list[float]] = {metric: [] for metric in metrics}
-    for drawn, weights in _draws(labels, blocks, resamples, seed):
-        for metric in metrics:
-            score = WEIGHABLE[metric]
-            pair = (score(labels[drawn], forecast[drawn], sample_weight=weights) for forecast in (one, other))
-            found[metric].append(next(pair) - next(pair))
-    return {
-        metric: Difference(
-            float(WEIGHABLE[metric](labels, one) - WEIGHABLE[metric](labels, other)),
-            *_between(found[metric], confidence),
+    codes, draws = _draws(labels, blocks, resamples, seed)
+    once = np.ones((1, draws.shape[1]))
+    found = {}
+    for metric in metrics if len(draws) else ():
+        drawn, whole = (
+            _drawn(metric, labels, one, codes, times) - _drawn(metric, labels, other, codes, times)
+            for times in (draws, once)
         )
-        for metric in metrics
-        if found[metric]
-    }
+        found[metric] = Difference(float(whole[0]), *_between(drawn, confidence))
+    return found
 
 
 def intervals(
@@ -102,26 +98,46 @@ def intervals(
     resamples: int, confidence: float, seed: int,
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """The two-sided bootstrap interval of each metric, drawn as in `differences`; none where one is undefined."""
-    found: dict[str, list[float]] = {metric: [] for metric in metrics}
-    for drawn, weights in _draws(labels, blocks, resamples, seed):
-        for metric in metrics:
-            found[metric].append(float(WEIGHABLE[metric](labels[drawn], forecast[drawn], sample_weight=weights)))
-    return {metric: _between(values, confidence) for metric, values in found.items() if values}
+    codes, draws = _draws(labels, blocks, resamples, seed)
+    if not len(draws):
+        return {}
+    return {metric: _between(_drawn(metric, labels, forecast, codes, draws), confidence) for metric in metrics}
 
 
-def _draws(
-    labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Which rows each draw of whole blocks has, and how often; draws with one outcome alone are left out."""
+def _draws(labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The block of each row, and how often each draw has each block; draws with one outcome alone are left out."""
     names, codes = np.unique(blocks, return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    for weights in (draw[codes] for draw in draws):
-        drawn = weights > 0
-        if len(np.unique(labels[drawn])) == 2:
-            yield drawn, weights[drawn]
+    late = draws @ np.bincount(codes, labels, len(names))
+    return codes, draws[(late > 0) & (late < draws @ np.bincount(codes, minlength=len(names)))]
 
 
-def _between(values: Sequence[float], confidence: float) -> tuple[float, float]:
+def _drawn(metric: str, labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """A score of each draw. What blocks contribute is summed once, so a draw costs as much as there are blocks."""
+    blocks = draws.shape[1]
+    if metric in MEANS:
+        sums = np.bincount(codes, MEANS[metric](labels, forecast), blocks)
+        return (draws @ sums) / (draws @ np.bincount(codes, minlength=blocks))
+    if metric == "roc_auc":
+        late, other = (np.bincount(codes[labels == outcome], minlength=blocks) for outcome in (1, 0))
+        ranked = np.einsum("di,ij,dj->d", draws, _ranked_right(labels, forecast, codes, blocks), draws)
+        return ranked / ((draws @ late) * (draws @ other))
+    weights = draws[:, codes]
+    return np.array([average_precision_score(labels, forecast, sample_weight=one) for one in weights])
+
+
+def _ranked_right(labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, blocks: int) -> np.ndarray:
+    """Of block i's positives and block j's negatives, how many pairs are in the right order; a tie is half a one."""
+    positive = labels == 1
+    pairs = np.zeros((blocks, blocks))
+    for block in range(blocks):
+        negatives = np.sort(forecast[~positive & (codes == block)])
+        below, upto = (np.searchsorted(negatives, forecast[positive], side) for side in ("left", "right"))  # type: ignore[call-overload]
+        pairs[:, block] = np.bincount(codes[positive], (below + upto) / 2, blocks)
+    return pairs
+
+
+def _between(values: np.ndarray, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
