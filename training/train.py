@@ -45,6 +45,7 @@ from training.promote import CHALLENGER, EXISTS
 from training.references import Forecaster, references
 from training.search import search
 from validation.contract import (
+    CAUSE_TAG,
     DIGEST_TAG,
     FILE_NAME,
     GOLDEN_NAME,
@@ -72,7 +73,9 @@ class UnknownFeatureService(Refusal):
     """The Feast registry has no feature service of that name."""
 
 
-def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run_id: str) -> ModelVersion:
+def train(
+    store: FeatureStore, client: MlflowClient, config: TrainingConfig, run_id: str, cause: str = ""
+) -> ModelVersion:
     """Build the rows, fit, log everything to the active run, register a version and make it the challenger.
 
     Raises UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
@@ -126,7 +129,8 @@ def train(store: FeatureStore, client: MlflowClient, config: TrainingConfig, run
             source=model_uri,
             run_id=run_id,
             model_id=model_uri.rsplit("/", 1)[-1],
-            tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest},
+            tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
+            | ({CAUSE_TAG: cause} if cause else {}),
         )
         client.set_registered_model_alias(config.model_name, CHALLENGER, version.version)
         report.update(model=config.model_name, version=version.version)
@@ -221,8 +225,11 @@ def log_run(
     mlflow.log_dict(config.model_dump(mode="json"), CONFIG_ARTIFACT)
     mlflow.log_dict(json.loads(contract.canonical()), FILE_NAME)
     forecasts = {name: predict(judge) for name, predict in forecasters.items()}
-    said = pd.DataFrame({PREDICTION: forecasts["model"]})
-    columns = profile(learn.inputs) | profile(learn.labels.to_frame()) | profile(said)
+    moments = learn.frame[PREDICTION_TIME]
+    columns = profile(learn.inputs, moments) | profile(learn.labels.to_frame())
+    # What the model says of rows it was not fitted to; how much that changes in a year, the others tell too.
+    said = profile(pd.DataFrame({PREDICTION: forecasts["model"]}))[PREDICTION]
+    columns[PREDICTION] = said.with_usual(pd.Series(forecasters["model"](learn)), moments)
     mlflow.log_dict({name: found.model_dump(mode="json") for name, found in columns.items()}, PROFILE_ARTIFACT)
     mlflow.log_metrics(compared(judge.labels, forecasts, "validation"))
     slices = slice_scores(judge.inputs, config.slices, judge.labels, forecasts["model"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +29,7 @@ CONFIDENCE = 0.999  # a window has fifty features: at 95 % some would always see
 MIN_ROWS = 200
 EMPTY = 0.5  # rows that a bin without any is taken to have, for a logarithm needs some
 BINS = 10
+WEEK = timedelta(days=7)
 TEXTS = 50  # the most frequent texts have a bin each, all others share one
 MISSING, OTHER = "missing", "other"
 
@@ -38,12 +39,16 @@ class ColumnProfile(BaseModel):
 
     A number column has `edges`: bin i holds edges[i] <= value < edges[i + 1], the outer edges are infinite and left
     out. A text column has a bin for each frequent text and one for all OTHER. Both have one for what is MISSING.
+
+    `usual` is how far the furthest week that the model was fitted to is from the profile, by PSI: temperatures and
+    rates of a month are always far from those of a year, and that alone is no drift. None: it was not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     edges: list[float] | None
     counts: dict[str, int]
+    usual: float | None = None
 
     @property
     def rows(self) -> int:
@@ -51,21 +56,39 @@ class ColumnProfile(BaseModel):
 
     def of(self, values: pd.Series) -> ColumnProfile:
         """Other values of the column in the same bins."""
+        return self._with(np.bincount(self._bins(values), minlength=len(self.counts)))
+
+    def with_usual(self, values: pd.Series, moments: pd.Series) -> ColumnProfile:
+        """The same with `usual`, of those weeks of the values that have MIN_ROWS."""
+        weeks = ((moments - moments.min()) // WEEK).to_numpy()
+        size = len(self.counts)
+        counts = np.bincount(weeks * size + self._bins(values), minlength=(weeks.max() + 1) * size).reshape(-1, size)
+        far = [psi(self, self._with(week)) for week in counts if week.sum() >= MIN_ROWS]
+        return self.model_copy(update={"usual": max(far, default=None)})
+
+    def _with(self, counts: np.ndarray) -> ColumnProfile:
+        return ColumnProfile(edges=self.edges, counts=dict(zip(self.counts, counts.tolist(), strict=True)))
+
+    def _bins(self, values: pd.Series) -> np.ndarray:
+        """The number of each value's bin, in the order of `counts`, whose last are OTHER, of texts, and MISSING."""
+        missing = len(self.counts) - 1
         if self.edges is None:
-            texts = values.fillna(MISSING).astype(str)
-            binned = texts.where(texts.isin(list(self.counts)), OTHER)
+            known = pd.Categorical(values.astype(str), categories=[*self.counts][:-2]).codes.astype("int64")
+            found = np.where(known < 0, missing - 1, known)
         else:
-            binned = _binned(values, self.edges)
-        found = binned.value_counts()
-        return ColumnProfile(edges=self.edges, counts={name: int(found.get(name, 0)) for name in self.counts})
+            found = np.searchsorted(self.edges, values.astype("float64"), side="right")
+        return np.where(values.isna(), missing, found)
 
 
-Profile = Mapping[str, ColumnProfile]
+def profile(frame: pd.DataFrame, moments: pd.Series | None = None) -> dict[str, ColumnProfile]:
+    """The profile of each column: numbers in bins of equally many rows, as far as ties allow, texts by frequency.
 
-
-def profile(frame: pd.DataFrame) -> dict[str, ColumnProfile]:
-    """The profile of each column: numbers in bins of equally many rows, as far as ties allow, texts by frequency."""
-    return {str(name): _profile(frame[name]) for name in frame}
+    With the `moments` of the rows, it says how far their weeks are from the whole.
+    """
+    found = {str(name): _profile(frame[name]) for name in frame}
+    if moments is None:
+        return found
+    return {name: one.with_usual(frame[name], moments) for name, one in found.items()}
 
 
 def _profile(values: pd.Series) -> ColumnProfile:
@@ -77,19 +100,13 @@ def _profile(values: pd.Series) -> ColumnProfile:
     else:
         edges = None
         frequent = values.dropna().astype(str).value_counts().head(TEXTS).index
-        counts = dict.fromkeys([*frequent, OTHER, MISSING], 0)
+        counts = dict.fromkeys([*frequent.difference([OTHER, MISSING], sort=False), OTHER, MISSING], 0)
     return ColumnProfile(edges=edges, counts=counts).of(values)
 
 
 def _names(edges: list[float]) -> list[str]:
     whole = ["-inf", *(f"{edge:g}" for edge in edges), "inf"]
     return [f"{number}: {low} to {high}" for number, (low, high) in enumerate(pairwise(whole))]
-
-
-def _binned(values: pd.Series, edges: list[float]) -> pd.Series:
-    names = np.array(_names(edges), dtype=object)
-    found = names[np.searchsorted(edges, values.astype("float64"), side="right")]
-    return pd.Series(found, index=values.index).where(values.notna(), MISSING)
 
 
 def psi(expected: ColumnProfile, found: ColumnProfile) -> float:
@@ -116,7 +133,8 @@ def _shares(one: ColumnProfile, like: ColumnProfile) -> np.ndarray:
 def drift(expected: Mapping[str, ColumnProfile], served: Logged, start: datetime, end: datetime) -> list[Result]:
     """Hold what was served against the version's training profile: a result a feature, and one for them together.
 
-    One feature that moved is to be looked at: with the season, some always do. Most of them, or the answers, breach.
+    Whatever is no further from it than some week of training was is healthy. One feature that moved further is to be
+    looked at; most of them, or the answers, breach.
     """
     columns = served.features.assign(**{PREDICTION: served.probabilities})
     results = [
@@ -142,11 +160,13 @@ def _drifted(
         return Result(MONITOR, start, end, subject, name, None, len(values), "no_data", details=lacking)
     found = expected.of(values)
     index, chance = psi(expected, found), psi_by_chance(expected, found)
-    verdict: Verdict = by_limits(index, INVESTIGATE, BREACH) if index > chance else "healthy"
+    usual = expected.usual or 0.0
+    verdict: Verdict = by_limits(index, INVESTIGATE, BREACH) if index > max(chance, usual) else "healthy"
     if verdict == "breach" and name != PREDICTION:
         verdict = "investigate"
     moved = {key: found.counts[key] / found.rows - expected.counts[key] / expected.rows for key in expected.counts}
     told = [f"{key} {share:+.0%}" for key, share in sorted(moved.items(), key=lambda item: -abs(item[1]))[:2]]
+    told += [f"no week of training was further than {usual:.2f}"] if expected.usual is not None else []
     return Result(MONITOR, start, end, subject, name, index, len(values), verdict, 0.0, chance, "; ".join(told))
 
 
