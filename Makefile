@@ -116,6 +116,13 @@ batch: setup ## Score in bulk what is due from AS_OF on, into the log of predict
 monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
 	$(PYTHON) -m validation.monitoring.run --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)")
 
+##@ The loop
+.PHONY: cycle replay
+cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, perhaps retrain  (AGAIN=1)
+	$(PYTHON) -m orchestration.cycle --as-of "$(AS_OF)" $(accept) $(if $(DAYS),--days "$(DAYS)") $(if $(AGAIN),--again)
+replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
+	$(PYTHON) -m orchestration.replay --from "$(FROM)" --to "$(TO)" $(if $(REFRESH),--refresh-minutes "$(REFRESH)") $(foreach fault,$(FAULT),--fault "$(fault)")
+
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
 mlflow-ui: setup ## Runs, models and aliases, at http://127.0.0.1:5000
@@ -151,6 +158,8 @@ clean: ## Remove the environment and everything the project made
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
+##? FROM, TO, REFRESH  a replay's first day, the day after its last, and how many minutes the online store waits (15)
+##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000

@@ -29,6 +29,7 @@ from serving.predictor import NoModel
 from serving.schemas import RequestInvalid, parse_lookup, rows_of
 from serving.scorer import Overloaded
 from serving.settings import ServingSettings
+from validation.predictions import CHAMPION
 
 logger = logging.getLogger("bentoml.serving")
 tracer = trace.get_tracer("serving")
@@ -112,7 +113,7 @@ def _keep(
     latency_ms = (time.perf_counter() - began) * 1000
     service.log.put(
         [
-            served.entry(one, request.state.request_id, row, "champion", now, latency_ms)
+            served.entry(one, request.state.request_id, row, CHAMPION, now, latency_ms)
             for row, one in outcomes.items()
             if isinstance(one, Prediction)
         ]

@@ -2,8 +2,9 @@
 
     python -m serving.batch --as-of 2013-10-02T00:00Z --days 7 --alias champion
 
-Each row is predicted as of its own prediction time, from what was known then. What is logged already is left alone, so
-that a run may be repeated, and one that was killed goes on where it ended: each day is one transaction.
+Each row is predicted as of its own prediction time, from what was known then; with `--known-by`, for a time that is yet
+to come, as of that moment at the latest. What is logged already is left alone, so that a run may be repeated, and one
+that was killed goes on where it ended: each day is one transaction.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
@@ -27,9 +28,9 @@ from serving.prediction_log import as_json, write
 from serving.settings import ServingSettings
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal, one_line
-from validation.predictions import PREDICTIONS, LogUnusable, as_moment, create, open_log
+from validation.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
 from validation.settings import OFF
-from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
+from validation.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, rows_due, with_features
 from validation.steps import step
 from validation.times import utc
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from serving.compiled import Compiled, Native
 
-BATCH = "batch"
 DAY = timedelta(days=1)
 # Joined at once: a join costs about a second before its first row, and holds what it joins in memory.
 JOINED_DAYS = 31
@@ -78,8 +78,13 @@ class BatchScorer:
     store: FeatureStore
     engine: Engine
 
-    def run(self, start: datetime, end: datetime, request_id: str, now: datetime) -> Totals:
-        """Predict what is due in `[start, end)`, and log it as of `now`. Raises NothingDue."""
+    def run(
+        self, start: datetime, end: datetime, request_id: str, now: datetime, known_by: datetime | None = None
+    ) -> Totals:
+        """Predict what is due in `[start, end)`, from what is known then or, if that is earlier, by `known_by`.
+
+        Logs it as predicted at `now`. Raises NothingDue.
+        """
         from tqdm import tqdm
 
         totals, row_key = Totals(), row_key_of(self.store, self.contract.interface)
@@ -92,6 +97,9 @@ class BatchScorer:
                     "Choose another --as-of, or run `make features` for that time."
                 )
             rows, totals.skipped = answerable(self.contract, rows)
+            if known_by is not None:
+                rows = rows[rows[KNOWN_AT] <= known_by]
+                rows = rows.assign(**{PREDICTION_TIME: rows[PREDICTION_TIME].clip(upper=pd.Timestamp(known_by))})
             rows, totals.there = self._without_logged(rows, row_key, start, end)
             report.update(rows_in=totals.due, skipped=sum(totals.skipped.values()), rows_out=len(rows))
         rows = rows.sort_values([PREDICTION_TIME, row_key], ignore_index=True)
@@ -222,6 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="serving.batch", description=__doc__.split("\n")[0])
     parser.add_argument("--as-of", required=True, help="the start of the interval of prediction times, UTC")
     parser.add_argument("--days", type=int, default=1, help="its length (1)")
+    parser.add_argument("--known-by", help="predict as of this moment, UTC, what is due later")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--alias", default=settings.model_alias, help=f"of the version ({settings.model_alias})")
     which.add_argument("--version", help="its number, instead")
@@ -233,7 +242,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        start = utc(options.as_of)
+        start, known_by = utc(options.as_of), utc(options.known_by) if options.known_by else None
+        if known_by is not None and known_by < start:
+            raise ValueError(f"--known-by {options.known_by} is before --as-of {options.as_of}")
         if options.days < 1:
             raise ValueError(f"--days is {options.days}; expected 1 or more")
     except ValueError as error:
@@ -246,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
         engine = open_log(options.url)
         scorer = scorer_of(settings, engine, options.alias, options.version)
         create(engine)
-        totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC))
+        totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC), known_by)
     except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1

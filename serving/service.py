@@ -23,7 +23,7 @@ from serving.keys import require_keys
 from serving.prediction_log import PredictionLog
 from serving.settings import ServingSettings
 from validation.errors import Refusal
-from validation.predictions import open_log
+from validation.predictions import CHAMPION, SHADOW, open_log
 from validation.settings import OFF
 
 SETTINGS = ServingSettings()
@@ -64,7 +64,7 @@ class PredictionService:
         # Importing Feast 0.67 turns warnings on that SQLAlchemy and tornado have of their own code's future.
         warnings.simplefilter("ignore", DeprecationWarning)
         self.entrance = ENTRANCE
-        self.predictor = Predictor(SETTINGS, "champion", SETTINGS.model_alias, SETTINGS.model_version)
+        self.predictor = Predictor(SETTINGS, CHAMPION, SETTINGS.model_alias, SETTINGS.model_version)
         self.scorer = Scorer(SETTINGS.max_concurrency)
         self.predictors = [self.predictor]
         self.log = None
@@ -72,7 +72,7 @@ class PredictionService:
             self.log = PredictionLog(SETTINGS.prediction_log, retention_days=SETTINGS.log_retention_days)
         self.shadow: Shadow | None = None
         if SETTINGS.shadow_alias:
-            self.predictors.append(Predictor(SETTINGS, "shadow", SETTINGS.shadow_alias))
+            self.predictors.append(Predictor(SETTINGS, SHADOW, SETTINGS.shadow_alias))
             self.shadow = Shadow(self.predictors[1], self.scorer, self.log, SETTINGS.shadow_share)
         self.leaving = False
 

@@ -15,6 +15,7 @@ from serving.prediction_log import PredictionLog
 from serving.predictor import NoModel, Predictor
 from serving.schemas import RequestInvalid
 from serving.scorer import Overloaded, Scorer
+from validation.predictions import SHADOW
 
 logger = logging.getLogger("bentoml.serving")
 
@@ -56,4 +57,4 @@ class Shadow:
             metrics.SHADOWED.labels("scored").inc()
             if self._log:
                 latency_ms = (time.perf_counter() - began) * 1000
-                self._log.put([served.entry(outcome, request_id, 0, "shadow", now, latency_ms)])
+                self._log.put([served.entry(outcome, request_id, 0, SHADOW, now, latency_ms)])

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
 from training.promote import CHAMPION, PromotionRefused, challenger_of, promote, rollback, version_at
+from validation.contract import CAUSE_TAG
 from validation.errors import Refusal
 
 COMMANDS = {
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--feature-service", default="", help="what the model reads (default: config.yaml)")
     parser.add_argument("--as-of", default="", help="the moment to train as of, UTC (default: config.yaml)")
     parser.add_argument("--trials", default="", help="Optuna trials before the fit; 0 for none (default: config.yaml)")
+    parser.add_argument("--cause", default="", help="why this run: a tag of the run and of its version")
     parser.add_argument("--mode", default="", help="promote: enabled, dry_run or disabled (default: config.yaml)")
     parser.add_argument("--version", default=CHAMPION, help="reproduce: a version's number or alias (champion)")
     parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
@@ -97,9 +99,9 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
             raise NotReproduced(f"{name} version {version.version} did not come out the same: {found.differs[0]}.")
         return 0
     if command in ("main", "train"):
-        with mlflow.start_run() as active:
+        with mlflow.start_run(tags={CAUSE_TAG: options.cause} if options.cause else None) as active:
             claim(client, active.info.run_id)
-            train(store, client, config, active.info.run_id)
+            train(store, client, config, active.info.run_id, options.cause)
     if command in ("main", "evaluate"):
         decision = evaluate(store, client, config, challenger_of(client, name), version_at(client, name, CHAMPION))
         print(table(decision))

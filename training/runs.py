@@ -6,7 +6,7 @@ import os
 import socket
 
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
+from mlflow.entities import Run, RunStatus
 
 PROCESS_TAG = "process"
 HERE = socket.gethostname()
@@ -23,14 +23,18 @@ def claim(client: MlflowClient, run_id: str) -> None:
         [run.info.experiment_id], f"attributes.status = 'RUNNING' AND tags.{PROCESS_TAG} != ''"
     )
     for other in running:
-        host, _, pid = other.data.tags[PROCESS_TAG].rpartition(":")
-        if other.info.run_id != run_id and host == HERE and not _alive(int(pid)):
+        host = other.data.tags[PROCESS_TAG].rpartition(":")[0]
+        if other.info.run_id != run_id and host == HERE and not is_carried_out(other):
             client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.FAILED))
 
 
-def _alive(pid: int) -> bool:
+def is_carried_out(run: Run) -> bool:
+    """Whether the process of a run is on this machine and alive: it may still judge and promote what it trained."""
+    host, _, pid = run.data.tags.get(PROCESS_TAG, "").rpartition(":")
+    if host != HERE:
+        return False
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -28,6 +28,7 @@ GOLDEN_NAME = "golden.json"  # model inputs and what the model said of them in t
 SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
 MODEL_DIGEST_TAG = "model.sha256"
+CAUSE_TAG = "training.cause"
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 EPOCH = pd.Timestamp("1970-01-01", tz="UTC")

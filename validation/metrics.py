@@ -132,7 +132,7 @@ def _ranked_right(labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, b
     pairs = np.zeros((blocks, blocks))
     for block in range(blocks):
         negatives = np.sort(forecast[~positive & (codes == block)])
-        below, upto = (np.searchsorted(negatives, forecast[positive], side) for side in ("left", "right"))  # type: ignore[call-overload]
+        below, upto = (np.searchsorted(negatives, forecast[positive], side) for side in ("left", "right"))
         pairs[:, block] = np.bincount(codes[positive], (below + upto) / 2, blocks)
     return pairs
 

@@ -44,6 +44,8 @@ PARAMSTYLES: dict[str, Any] = {"sqlite": "qmark", "postgresql": "format"}
 # How long to wait for another's lock, and for a server that does not answer, where the URL does not say.
 PATIENCE = {"sqlite": {"timeout": 5}, "postgresql": {"connect_timeout": 5, "tcp_user_timeout": 10_000}}
 PAGE_BYTES = 16_384
+# In which role a version predicts: it answers, or it is only watched, or it scores in bulk.
+ROLES = CHAMPION, SHADOW, BATCH = "champion", "shadow", "batch"
 
 
 class LogUnusable(Refusal):
@@ -76,7 +78,7 @@ PREDICTIONS = Table(
     # two requests the same.
     Column("request_id", String, primary_key=True),
     Column("row", Integer, primary_key=True),
-    Column("role", String, CheckConstraint("role IN ('champion', 'shadow', 'batch')"), primary_key=True),
+    Column("role", String, CheckConstraint(f"role IN {ROLES}"), primary_key=True),
     Column("predicted_at", Utc, primary_key=True),
     Column("as_of", Utc, nullable=False),
     Column("model_name", String, nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,8 @@ from sqlalchemy import Engine, select
 from validation.contract import FeatureContract, FeatureInterface, fetch_version
 from validation.predictions import PREDICTIONS
 from validation.spine import PREDICTION_TIME
+
+AHEAD = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class Logged:
     ages: pd.DataFrame
     probabilities: pd.Series
     row_keys: pd.Series
+
+    @property
+    def ahead(self) -> pd.Series:
+        """Which were asked more than AHEAD earlier than the rows that the model was fitted to."""
+        interface = self.contract.interface
+        lead = timedelta(minutes=interface.prediction_lead_minutes)
+        return self.requests[interface.prediction_anchor] - self.requests[PREDICTION_TIME] > lead + AHEAD
 
     @property
     def subject(self) -> str:

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Literal, get_args
 
-from sqlalchemy import CheckConstraint, Column, Engine, Float, Integer, String, Table, delete, select
+from sqlalchemy import CheckConstraint, Column, Engine, Float, Integer, String, Table, delete, func, select
 
 from validation.predictions import METADATA, Utc
 
 Verdict = Literal["no_data", "healthy", "investigate", "breach"]
+MONITORS = ("consistency", "drift", "quality", "freshness", "volume", "quarantine")
 SHOWN = 10  # metrics of a subject that the table names; all are in SQL
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the one that says least to the one that says most
 
@@ -82,6 +83,12 @@ def saved(engine: Engine, as_of: datetime) -> list[Result]:
     asked = select(*columns).where(RESULTS.c.as_of == as_of)
     with engine.connect() as connection:
         return [Result(**row) for row in connection.execute(asked.order_by(*RESULTS.primary_key)).mappings()]
+
+
+def latest(engine: Engine) -> datetime | None:
+    """The newest moment that anything was monitored as of."""
+    with engine.connect() as connection:
+        return connection.scalar(select(func.max(RESULTS.c.as_of)))
 
 
 def table(results: Sequence[Result]) -> str:

