@@ -99,7 +99,8 @@ class BatchScorer:
             rows, totals.skipped = answerable(self.contract, rows)
             if known_by is not None:
                 rows = rows[rows[KNOWN_AT] <= known_by]
-                rows = rows.assign(**{PREDICTION_TIME: rows[PREDICTION_TIME].clip(upper=pd.Timestamp(known_by))})
+                moments = rows[PREDICTION_TIME]
+                rows = rows.assign(**{PREDICTION_TIME: moments.where(moments <= known_by, pd.Timestamp(known_by))})
             rows, totals.there = self._without_logged(rows, row_key, start, end)
             report.update(rows_in=totals.due, skipped=sum(totals.skipped.values()), rows_out=len(rows))
         rows = rows.sort_values([PREDICTION_TIME, row_key], ignore_index=True)

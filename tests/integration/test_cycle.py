@@ -169,8 +169,8 @@ def breach(as_of: datetime) -> Result:
 
 
 def test_two_breaches_train_a_version_that_the_gate_judges(lived, opened, tmp_path):
-    """The real training pipeline, by `mlflow run`. The cycle is killed behind the training, which goes on by itself: the
-    next one waits for that, and trains nothing a second time."""
+    """The real training pipeline, by `mlflow run`. The cycle is killed behind the training, which goes on by itself:
+    the next one waits for that, and trains nothing a second time."""
     for as_of in (AS_OF - DAY, AS_OF):
         save(opened.engine, as_of, [breach(as_of)])
     process = start(lived, tmp_path / "log.db", "--steps", "retrain")

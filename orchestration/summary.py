@@ -1,0 +1,97 @@
+"""What a stretch of cycles came to: the tables beside the log of predictions in; weeks, events and costs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pandas as pd
+from sqlalchemy import Engine, select
+
+from orchestration.cycle import CYCLE_STEPS
+from validation.monitoring.results import RESULTS
+from validation.monitoring.run import LABEL_DELAY_HOURS
+from validation.monitoring.trigger import RETRAININGS
+from validation.predictions import CHAMPION
+
+WEEK = timedelta(days=7)
+LABEL_DELAY = timedelta(hours=LABEL_DELAY_HOURS)
+
+
+def events(engine: Engine, first: datetime, last: datetime) -> list[tuple[datetime, str]]:
+    """What happened as of `[first, last]`: steps that were refused or failed, and retrainings with what became of them."""
+    steps, trained = CYCLE_STEPS.c, RETRAININGS.c
+    unwell = select(steps.as_of, steps.step, steps.status, steps.said).where(
+        steps.as_of >= first, steps.as_of <= last, steps.status.in_(["refused", "failed"])
+    )
+    retrained = select(RETRAININGS).where(trained.as_of >= first, trained.as_of <= last)
+    with engine.connect() as connection:
+        found = [(one.as_of, f"{one.step} {one.status}: {one.said}") for one in connection.execute(unwell)]
+        for one in connection.execute(retrained):
+            became = "champion" if one.champion_after == one.version else f"left, {one.champion_after} stays"
+            found.append((one.as_of, f"version {one.version} trained, gate {one.decision}, {became}: {one.reasons}"))
+    return sorted(found)
+
+
+def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
+    """A row a whole week and version that answered in it: columns week, version, rows, consistency, auc, auc_low,
+    auc_high, bias, drifted_share, prediction_psi. Unknown is NaN; outcomes are known LABEL_DELAY later."""
+    columns = RESULTS.c
+    metrics = {
+        ("consistency", "consistency"): "consistency",
+        ("quality", "roc_auc"): "auc",
+        ("quality", "bias"): "bias",
+        ("drift", "drifted_share"): "drifted_share",
+        ("drift", "prediction"): "prediction_psi",
+    }
+    asked = select(
+        columns.as_of, columns.monitor, columns.metric, columns.subject, columns.value, columns.low, columns.high,
+        columns.rows,
+    ).where(
+        columns.as_of >= first, columns.as_of <= last + LABEL_DELAY, columns.end - columns.start == WEEK,
+        columns.subject.endswith(f", {CHAMPION}"), columns.metric.in_({metric for _, metric in metrics}),
+    )  # fmt: skip
+    with engine.connect() as connection:
+        found = [row for row in connection.execute(asked) if (row.monitor, row.metric) in metrics]
+    rows: dict[tuple[datetime, str], dict[str, object]] = {}
+    for one in found:
+        end = one.as_of - (LABEL_DELAY if one.monitor == "quality" else timedelta(0))
+        if (end - first) % WEEK or not first < end <= last:
+            continue
+        mine = rows.setdefault((end - WEEK, one.subject.partition(" version ")[2].partition(",")[0]), {})
+        name = metrics[one.monitor, one.metric]
+        mine[name] = one.value
+        if name == "auc":
+            mine |= {"auc_low": one.low, "auc_high": one.high}
+        if name == "consistency":
+            mine["rows"] = one.rows
+    names = ["rows", "consistency", "auc", "auc_low", "auc_high", "bias", "drifted_share", "prediction_psi"]
+    table = pd.DataFrame([{"week": week, "version": version} | row for (week, version), row in sorted(rows.items())])
+    return table.reindex(columns=["week", "version", *names])
+
+
+def costs(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
+    """Seconds of each step, one row an as_of in `[first, last]`."""
+    columns = CYCLE_STEPS.c
+    asked = select(columns.as_of, columns.step, columns.seconds).where(columns.as_of >= first, columns.as_of <= last)
+    with engine.connect() as connection:
+        rows = connection.execute(asked).all()
+    return pd.DataFrame(rows, columns=["as_of", "step", "seconds"]).pivot(index="as_of", columns="step", values="seconds")
+
+
+def as_text(table: pd.DataFrame, happened: Sequence[tuple[datetime, str]]) -> str:
+    """The weeks, a line each, and what happened in them."""
+    lines = ["week of     version   rows  consistency  AUC [95 %]              bias    drifted  prediction PSI"]
+    for one in table.itertuples():
+        auc = "-" if pd.isna(one.auc) else f"{one.auc:.3f} [{one.auc_low:.3f}, {one.auc_high:.3f}]"
+        rows = "-" if pd.isna(one.rows) else f"{int(one.rows):,}"
+        lines.append(
+            f"{one.week:%Y-%m-%d}  {one.version:>7} {rows:>6}  {_number(one.consistency, '.4%'):>11}  {auc:<22} "
+            f"{_number(one.bias, '+.3f'):>7}  {_number(one.drifted_share, '.0%'):>7}  {_number(one.prediction_psi, '.2f'):>6}"
+        )
+    lines += [f"{moment:%Y-%m-%d}  {said}" for moment, said in happened]
+    return "\n".join(lines)
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)
