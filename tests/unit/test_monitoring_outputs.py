@@ -6,9 +6,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr, ValidationError
+from sqlalchemy import Engine
 
+from validation.monitoring import run
 from validation.monitoring.alert import SHOWN, AlertFailed, AlertSettings, alert, message
+from validation.monitoring.conclusion import conclude
 from validation.monitoring.exposition import LABELS, MOST_SERIES, write_metrics
-from validation.monitoring.results import Result
+from validation.monitoring.report import MOST_MOMENTS, write_report
+from validation.monitoring.results import Result, history, save, saved
+from validation.predictions import create, open_log
 
 START = datetime(2013, 10, 5, tzinfo=UTC)
 END = START + timedelta(days=7)
@@ -247,3 +253,214 @@ def test_a_message_is_bounded_and_commands_nobody() -> None:
     assert "<!channel>" not in body["text"]
     assert body["results"][0]["value"] is None
     assert len(json.dumps(body, allow_nan=False)) < 20_000
+
+
+# The report
+
+
+class Page(HTMLParser):
+    """What a page holds: its text, headings, elements that fetch or run something, and its pictures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.elements: list[str] = []
+        self.identifiers: list[str] = []
+        self.pictures: list[dict[str, Any]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.elements.append(tag)
+        self.fetched += [str(given[name]) for name in ("src", "href", "xlink:href", "action", "data") if name in given]
+        self.identifiers += [str(given["id"])] if "id" in given else []
+        self.headings += [""] if tag == "h2" else []
+        if tag == "svg":
+            self.pictures.append({"alt": given["aria-label"], "role": given["role"], "marks": 0})
+        if tag in ("path", "use") and self.pictures:
+            self.pictures[-1]["marks"] += len(given.get("d") or "x")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.headings and not self.headings[-1]:
+            self.headings[-1] = data
+
+
+SECTIONS = [
+    "What needs a look", "Events", "Consistency", "Quality", "Label coverage", "Drift", "Freshness", "Volume",
+    "Quarantine", "All measurements",
+]  # fmt: skip
+HOSTILE = "<script>alert('$x^2$')</script> & \"v\""
+
+
+def found_as_of(as_of: datetime, subject: str = SERVED, differing: float = 0.0) -> list[Result]:
+    """Some results of each monitor."""
+    start, whole = as_of - timedelta(days=7), ("healthy", 0.7, 0.8, "in training's validation it was 0.768")
+    scores = [Result("quality", start, as_of, subject, "roc_auc", 0.75, 900, *whole)]  # type: ignore[arg-type]
+    scores += [replace(scores[0], metric=name, details="") for name in ("log_loss", "bias", "label_coverage")]
+    scores += [replace(scores[0], metric="calibration_error", low=None, high=None)]
+    days = [replace(one, verdict=None, end=start + timedelta(days=1)) for one in scores]
+    spent = Result("freshness", as_of, as_of, "origin_weather", "offline_age_hours", 2.0, 1, "investigate",
+                   details="2.0 h; the ttl is 3 h")  # fmt: skip
+    wrong = Result("consistency", start, as_of, subject, "wind", differing, 900, "healthy")
+    psi = Result("drift", start, as_of, subject, "wind", 0.3, 900, "investigate", 0.0, 0.01, "more wind")
+    return [
+        *scores, *days, spent, replace(spent, metric="materialization_lag_hours", value=4.0, verdict="breach"),
+        replace(wrong, metric="consistency", value=1 - differing), wrong,
+        psi, replace(psi, metric="prediction", value=0.05, verdict="healthy"),
+        replace(psi, metric="drifted_share", value=1.0, low=None, high=None),
+        Result("volume", start, start + timedelta(days=1), "origin_weather", "rows_of_usual", 0.9, 70, "healthy"),
+        Result("quarantine", start, as_of, "flights", "held_share", 0.0, 6000, "healthy"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """A database with an empty table of results."""
+    engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
+    create(engine)
+    return engine
+
+
+def reported(engine: Engine, folder: Path, events: Sequence[tuple[datetime, str]] = ()) -> tuple[str, Page]:
+    """The report as of END, as text and parsed."""
+    write_report(engine, END, folder / "new" / "report.html", events)
+    assert [one.name for one in (folder / "new").iterdir()] == ["report.html"]
+    text = (folder / "new" / "report.html").read_text()
+    return text, Page(text)
+
+
+def test_a_report_has_every_section_and_needs_nothing_else(engine: Engine, tmp_path: Path) -> None:
+    """Each monitor has its plots, each plot is drawn and told in words; nothing is fetched, nothing runs."""
+    for day in range(10):
+        as_of = END - timedelta(days=day)
+        save(engine, as_of, found_as_of(as_of, differing=0.02 if day == 4 else 0.0))
+    text, page = reported(engine, tmp_path, [(END - timedelta(days=3), "trained version 2")])
+    assert page.headings == SECTIONS
+    assert "no data" not in page.text.replace("no data below", "")
+    assert len(page.pictures) == 14
+    assert all(one["role"] == "img" and one["marks"] > 500 for one in page.pictures)
+    alts = {one["alt"].partition(".")[0]: one["alt"] for one in page.pictures}
+    assert f"{SERVED}: 0.75 [0.7 to 0.8] at 2013-10-12 00:00" in alts["ROC AUC: how well the outcomes are told apart"]
+    assert "in training 0.768" in alts["ROC AUC: how well the outcomes are told apart"]
+    assert "events: 2013-10-09 00:00 trained version 2" in alts["Served values that agree"]
+    assert "from 0 to 0.02 over 10 moments" in alts["Features that differ most"]
+    assert page.text.count("1 trained version 2") == 11  # plots over time
+    assert all(reference.startswith("#") for reference in page.fetched)
+    assert not {"script", "link", "img", "iframe", "object", "image"} & set(page.elements)
+    assert "@import" not in text
+    assert len(page.identifiers) == len(set(page.identifiers))
+    assert len(text) < 1_000_000
+
+
+def test_a_report_says_first_what_needs_a_look(engine: Engine, tmp_path: Path) -> None:
+    """The newest verdict with its moment, and the breach before what is to be investigated."""
+    save(engine, END - timedelta(days=1), [replace(BREACH, metric="of yesterday")])
+    save(engine, END, found_as_of(END))
+    save(engine, END + timedelta(days=1), [replace(BREACH, metric="of tomorrow")])
+    _, page = reported(engine, tmp_path)
+    headline, _, rest = page.text.partition("What needs a look")
+    look = rest.partition("Consistency")[0]
+    assert "Monitoring: breach" in headline
+    assert "As of 2013-10-12 UTC, over 2013-10-05 to 2013-10-12" in " ".join(headline.split())
+    assert look.index("materialization_lag_hours") < look.index("drifted_share") < look.index("offline_age_hours")
+    assert "of yesterday" not in page.text
+    assert "of tomorrow" not in page.text
+
+
+def test_one_moment_is_drawn_as_points(engine: Engine, tmp_path: Path) -> None:
+    """There is no history yet, and the plots over time show what there is."""
+    save(engine, END, found_as_of(END))
+    _, page = reported(engine, tmp_path)
+    assert "show 1 moment from 2013-10-12 on" in " ".join(page.text.split())
+    assert len(page.pictures) == 13  # none differs
+    assert "none differs" in page.text
+
+
+def test_what_is_lacking_is_said_in_words(engine: Engine, tmp_path: Path) -> None:
+    """An empty table makes a page, and so do results without a value: it says why there are none."""
+    _, page = reported(engine, tmp_path)
+    assert "There are no measurements up to 2013-10-12" in page.text
+    assert page.headings == [name for name in SECTIONS if name != "Events"]
+    assert page.pictures == []
+    lacking = [
+        Result(which, START, END, "arrival-delay", "predictions", None, 0, "no_data", details="has logged none")
+        for which in ("consistency", "drift", "quality")
+    ]
+    save(engine, END, lacking)
+    _, page = reported(engine, tmp_path)
+    assert "Monitoring: no data" in page.text
+    assert "There are no data (has logged none)." in page.text
+    assert page.pictures == []
+
+
+def test_names_and_details_are_text(engine: Engine, tmp_path: Path) -> None:
+    """Markup in a subject, a metric, details or an event is shown, not obeyed; dollars are no formula."""
+    bad = [replace(one, metric=HOSTILE if one.metric == "wind" else one.metric, details=HOSTILE)
+           for one in found_as_of(END, HOSTILE, 0.02)]  # fmt: skip
+    save(engine, END, bad)
+    text, page = reported(engine, tmp_path, [(START, HOSTILE)])
+    assert "script" not in page.elements
+    assert "<script" not in text
+    assert HOSTILE in page.text
+    assert any(HOSTILE in one["alt"] for one in page.pictures)
+
+
+def test_a_long_history_stays_small(engine: Engine, tmp_path: Path) -> None:
+    """Of hourly results some moments are drawn; the newest is among them."""
+    moments = [END - timedelta(hours=hour) for hour in range(300)]
+    for as_of in moments:
+        save(engine, as_of, found_as_of(as_of))
+    found = history(engine, END, timedelta(days=90), MOST_MOMENTS)
+    assert found["as_of"].nunique() == 100
+    assert found["as_of"].max() == END
+    text, _ = reported(engine, tmp_path)
+    assert len(text) < 1_000_000
+
+
+def test_a_report_that_fails_leaves_the_one_before(engine: Engine, tmp_path: Path) -> None:
+    """A file is replaced whole, or not at all, and nothing half-written stays beside it."""
+    reported(engine, tmp_path)
+    before = (tmp_path / "new" / "report.html").read_text()
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_report(engine, END, tmp_path / "taken")
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+    assert (tmp_path / "new" / "report.html").read_text() == before
+
+
+# All of them
+
+
+def test_a_breach_is_reported_and_heard(engine: Engine, tmp_path: Path, receive: Callable[..., Receiver]) -> None:
+    """Both files are written before the alert, which may fail; and a file that fails does not silence it."""
+    receiver = receive((400, {}), OK)
+    results = found_as_of(END)
+    save(engine, END, results)
+    report, metrics = tmp_path / "report.html", tmp_path / "m.prom"
+    with pytest.raises(AlertFailed):
+        conclude(engine, END, results, report, metrics, receiver.settings())
+    assert "Monitoring: breach" in report.read_text()
+    assert samples(metrics)["fti_monitor_as_of_timestamp_seconds",] == END.timestamp()
+    (tmp_path / "not-a-folder").touch()
+    with pytest.raises(OSError, match="not-a-folder"):
+        conclude(engine, END, results, tmp_path / "not-a-folder" / "report.html", metrics, receiver.settings())
+    assert len(receiver.seen) == 2
+    conclude(engine, END, results, report, metrics, None)
+    assert len(receiver.seen) == 2
+    assert saved(engine, END) != []
+
+
+def test_a_wrong_setting_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In one line that names the variable and not what it holds."""
+    monkeypatch.setenv("MONITORING_WEBHOOK_URL", f"ftp://host/{SECRET}")
+    assert run.main(["--as-of", "2013-10-12", "--url", f"sqlite:///{tmp_path / 'log.db'}"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: MONITORING_WEBHOOK_URL: Value error, expected http://HOST")
+    assert told.count("\n") == 1
+    assert SECRET not in told
+    assert not (tmp_path / "log.db").exists()

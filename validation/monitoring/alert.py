@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from validation.errors import Refusal
@@ -59,6 +59,18 @@ def _is_web_address(url: str) -> bool:
         return known and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
     except ValueError:  # of the port
         return False
+
+
+def alert_settings() -> AlertSettings:
+    """What the environment says. Raises Refusal."""
+    try:
+        return AlertSettings()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = f"MONITORING_{str(first['loc'][0]).upper()}"
+        raise Refusal(
+            f"{name}: {first['msg']}. See .env.example; unset it, or give --no-alert, for no alerts."
+        ) from None
 
 
 class _NoRedirect(HTTPRedirectHandler):

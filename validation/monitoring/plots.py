@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
 import re
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from textwrap import shorten
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,7 +26,7 @@ QUIET = "#808890"
 COLOURS = ("#3584c8", "#d9780f", "#1f9e77", "#a06cd5", "#c2508d", "#8d6e3f", "#2aa5b5", "#7f8c2b")
 MARKERS = "os^DvPX*"
 BY_VERDICT = {"healthy": "#3584c8", "investigate": "#d9780f", "breach": "#cf3f4f", "no_data": QUIET}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text that can be found and read aloud
     "text.parse_math": False,  # a name may hold a $
     "font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -34,7 +36,8 @@ STYLE = {
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
 }  # fmt: skip
 WIDTH, HEIGHT = 6.6, 3.0
-MOST_LABELS = 8  # events beyond so many have only their number in a plot
+LONG_NAME = 40  # characters: two such do not stand side by side in a legend
+MOST_LABELS, MOST_MARKERS = 8, 40  # beyond so many, events have a number only, and a line's points no markers
 TOLD = 8  # lines and bars that the words name
 
 Events = Sequence[tuple[datetime, str]]
@@ -74,20 +77,23 @@ def over_time(
         axes.set(title=title, xlabel=when, ylabel=label)
         shown = pd.concat([frame["at"] for line in lines.values() for frame in (line.points, line.dots) if len(frame)])
         _time_axis(axes, shown, events)
+        _value_axis(axes, lines, limits)
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        if len(lines) > 1 or any(line.reference is not None or len(line.dots) for line in lines.values()):
-            figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=1 if max(map(len, lines)) > LONG_NAME else 2)
         words = [_line_in_words(name, line) for name, line in lines.items()]
         marks = [f"{at:%Y-%m-%d %H:%M} {text}" for at, text in events]
-        return _plot(figure, title, _in_words(title, words, limits, marks))
+        return _plot(figure, _in_words(title, words, limits, marks))
 
 
 def bars(
     title: str, label: str, values: pd.Series, verdicts: Sequence[str], limits: Mapping[str, float],
-    ticks: pd.Series | None = None, tick_name: str = "", hours: bool = False,
+    ticks: pd.Series | None = None, tick_name: str = "", linear_to: float | None = None,
 ) -> Plot:  # fmt: skip
-    """A horizontal bar a name, in the order given, coloured by verdict; `ticks` mark another value of each name."""
+    """A horizontal bar a name, in the order given, coloured by verdict; `ticks` mark another value of each name.
+
+    From `linear_to` on the axis is logarithmic.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.19 * len(values)), layout="constrained")
         axes = figure.subplots()
@@ -105,24 +111,25 @@ def bars(
         axes.grid(False, axis="y")
         for name, limit in limits.items():
             axes.axvline(limit, color=BY_VERDICT[name], linestyle="--", linewidth=1, label=f"{limit:g}: {name}")
-        if hours:
-            axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+        if linear_to is not None:
+            axes.set_xscale("symlog", linthresh=linear_to, linscale=0.4)
             axes.set_xlim(0, None)
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         figure.legend(loc="outside lower center", ncols=5)
         words = [f"{name} {value:.3g}" for name, value in values.dropna().items()]
-        return _plot(figure, title, _in_words(title, words, limits, []))
+        return _plot(figure, _in_words(f"{title} ({label})", words, limits, []))
 
 
-def _plot(figure: Figure, title: str, alt: str) -> Plot:
+def _plot(figure: Figure, alt: str) -> Plot:
     """The figure as an element of a page: no outside reference, identifiers of its own, the page's ink."""
     written = io.StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None})
     text = written.getvalue()
-    # The metadata have addresses, and the style would hold for the whole page.
-    text = re.sub(r"<(metadata|style).*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # The metadata have addresses, the style would hold for the whole page, comments repeat the texts.
+    text = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r">\s+<", "><", text)
     # matplotlib names its elements alike in every figure.
-    own = re.sub(r"[^a-z0-9]+", "-", title.lower())
+    own = hashlib.sha256(alt.encode()).hexdigest()[:6]
     text = re.sub(r'(\sid="|xlink:href="#|url\(#)', rf"\g<1>{own}-", text)
     text = re.sub(r"(?<=[\s(\"-])\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
     named = f'<svg role="img" aria-label="{html.escape(alt)}" '
@@ -134,13 +141,22 @@ def _line(axes: Axes, name: str, line: Line, colour: str, marker: str) -> None:
     points = line.points.sort_values("at")
     at = _naive(points["at"])
     if len(line.dots):
-        axes.plot(_naive(line.dots["at"]), line.dots["value"], ".", color=colour, alpha=0.35, markersize=4)
+        axes.plot(_naive(line.dots["at"]), line.dots["value"], ".", color=colour, alpha=0.55, markersize=5)
     if "low" in points and points["low"].notna().any():
         low, high = (points[side].astype("float64") for side in ("low", "high"))
         axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
         if len(points) == 1:
             axes.vlines(at, low, high, color=colour, linewidth=1.5)
-    axes.plot(at, points["value"], marker=marker, markersize=3.5, linewidth=1.3, color=colour, label=shown)
+    axes.plot(
+        at,
+        points["value"],
+        marker=marker,
+        markevery=max(1, len(at) // MOST_MARKERS),
+        markersize=3.5,
+        linewidth=1.3,
+        color=colour,
+        label=shown,
+    )
     if line.reference is not None:
         axes.axhline(
             line.reference, color=colour, linestyle=":", linewidth=1.2, label=f"{line.reference:.3f} in training"
@@ -149,11 +165,11 @@ def _line(axes: Axes, name: str, line: Line, colour: str, marker: str) -> None:
 
 def _limits(axes: Axes, limits: Mapping[str, float]) -> None:
     for name, limit in limits.items():
-        verdict = name.partition(" ")[0]
-        axes.axhline(limit, color=BY_VERDICT[verdict], linestyle="--", linewidth=1)
+        colour = BY_VERDICT.get(name, QUIET)
+        axes.axhline(limit, color=colour, linestyle="--", linewidth=1)
         axes.annotate(
             name, (1, limit), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
-            ha="right", color=BY_VERDICT[verdict], fontsize=7.5,
+            ha="right", color=colour, fontsize=7.5,
         )  # fmt: skip
 
 
@@ -174,6 +190,17 @@ def _time_axis(axes: Axes, moments: pd.Series, events: Events) -> None:
             marked, (there, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
             ha="right", va="top", rotation=90, fontsize=7,
         )  # fmt: skip
+
+
+def _value_axis(axes: Axes, lines: Mapping[str, Line], limits: Mapping[str, float]) -> None:
+    """All that is drawn, no more: matplotlib widens an axis around a single value as if it might be any."""
+    drawn = [frame[name] for line in lines.values() for frame in (line.points, line.dots)
+             for name in ("value", "low", "high") if name in frame]  # fmt: skip
+    drawn += [pd.Series([*limits.values(), *(line.reference for line in lines.values() if line.reference is not None)])]
+    known = np.concatenate([values.to_numpy("float64") for values in drawn])
+    low, high = np.nanmin(known), np.nanmax(known)
+    pad = 0.06 * (high - low) or 0.01
+    axes.set_ylim(low - pad, high + pad)
 
 
 def _naive(moments: pd.Series) -> np.ndarray:

@@ -18,10 +18,11 @@ from validation.monitoring.sections import sections
 TEMPLATE = "report.html.jinja"
 HISTORY = timedelta(days=90)
 MOST_MOMENTS, MOST_ROWS = 120, 1500
+SHOWN = 20  # rows to look at that are not folded
 
 
 def write_report(engine: Engine, as_of: datetime, path: Path, events: Events = (), since: timedelta = HISTORY) -> None:
-    """Replace the file, at once. The verdict is that of the newest results up to `as_of`, its history goes `since` back.
+    """Replace the file, at once. The verdict is of the newest results up to `as_of`; the history goes `since` back.
 
     `events` are moments with a text each, such as of trainings, marked in the plots over time.
     """
@@ -60,6 +61,7 @@ def render(engine: Engine, as_of: datetime, events: Events, since: timedelta) ->
         events=shown,
         sections=sections(found, shown),
         most_rows=MOST_ROWS,
+        most_shown=SHOWN,
     )
 
 
@@ -83,7 +85,7 @@ def _window(result: Result) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _spaced(verdict: str | None) -> str:

@@ -95,9 +95,7 @@ def history(engine: Engine, as_of: datetime, since: timedelta, moments: int) -> 
     with engine.connect() as connection:
         found = connection.execute(asked).scalars().all()
         chosen = found[:: -(-len(found) // moments) or 1]
-        rows = connection.execute(
-            select(RESULTS).where(column.in_(chosen)).order_by(*RESULTS.primary_key)
-        ).all()
+        rows = connection.execute(select(RESULTS).where(column.in_(chosen)).order_by(*RESULTS.primary_key)).all()
     frame = pd.DataFrame(rows, columns=[column.name for column in RESULTS.columns])
     moment, number = "datetime64[us, UTC]", "float64"
     return frame.astype(

@@ -13,7 +13,7 @@ from validation.monitoring.plots import Events, Line, Plot, bars, over_time
 
 MOST_LINES, MOST_BARS, MOST_SUBJECTS = 8, 30, 4
 SCORES = {
-    "roc_auc": "ROC AUC: how well late is told from punctual",
+    "roc_auc": "ROC AUC: how well the outcomes are told apart",
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
     "bias": "Bias: mean forecast less base rate",
@@ -56,7 +56,7 @@ def _consistency(history: pd.DataFrame, events: Events) -> Section:
     most = features.groupby(["subject", "metric"])["value"].max()
     worst = most[most > 0].nlargest(MOST_LINES).index
     if len(worst):
-        several = features["subject"].nunique() > 1
+        several = worst.get_level_values("subject").nunique() > 1
         named = features.assign(
             subject=features["metric"] + (" of " + features["subject"] if several else ""),
             worst=pd.MultiIndex.from_frame(features[["subject", "metric"]]).isin(worst),
@@ -77,6 +77,9 @@ def _quality(history: pd.DataFrame, events: Events) -> Section:
     )
     mine = _of(history, quality.MONITOR)
     whole = mine[mine["verdict"].notna() & mine["verdict"].ne("no_data")]
+    if whole.empty:
+        section.lacking.append(f"There are no data{_why(mine[mine['verdict'].notna()])}.")
+        return section
     days = mine[mine["verdict"].isna()].sort_values("as_of")
     days = days.drop_duplicates(["subject", "metric", "start"], keep="last").assign(at=lambda frame: frame["start"])
     for metric, title in SCORES.items():
@@ -90,7 +93,7 @@ def _coverage(history: pd.DataFrame, events: Events) -> Section:
     section = Section("Label coverage", "The share of predictions whose outcomes are known by now.")
     mine = _of(history, quality.MONITOR)
     whole = mine[(mine["metric"] == "label_coverage") & mine["verdict"].notna()]
-    limits = {"no_data below": quality.MIN_COVERAGE}
+    limits = {"no data below": quality.MIN_COVERAGE}
     _add_lines(section, "Predictions with a label", "share of predictions", whole, limits, events, percent=True)
     return section
 
@@ -99,30 +102,31 @@ def _drift(history: pd.DataFrame, events: Events) -> Section:
     section = Section(
         "Drift",
         "How far what was served lies from the version's training set: the population stability index (PSI). "
-        "Black marks, white in the dark, are what chance alone may reach.",
+        "Upright marks and bands are what chance alone may reach.",
     )
     mine = _of(history, drift.MONITOR)
     limits = {"investigate": drift.INVESTIGATE, "breach": drift.BREACH}
     no_feature = ["drifted_share", "predictions", drift.PREDICTION]
+    moved, share = (mine[mine["metric"] == metric] for metric in (drift.PREDICTION, "drifted_share"))
+    _add_lines(section, "PSI of the predictions", "population stability index", moved, limits, events)
+    shares = {"investigate": drift.DRIFTED_INVESTIGATE, "breach": drift.DRIFTED_BREACH}
+    title = f"Features with a PSI above {drift.BREACH}"
+    _add_lines(section, title, "share of features", share, shares, events, percent=True)
     now = newest(mine)
     now = now[~now["metric"].isin(no_feature) & now["value"].notna()]
     for subject in _subjects(now)[:MOST_SUBJECTS]:
         sorted_ = now[now["subject"] == subject].set_index("metric").sort_values("value", ascending=False)
         shown = sorted_.head(MOST_BARS)
-        count = f"the {MOST_BARS} furthest of {len(sorted_)}" if len(sorted_) > MOST_BARS else f"{len(sorted_)} features"
+        count = f", the {MOST_BARS} furthest of {len(sorted_)}" if len(sorted_) > MOST_BARS else ""
         section.plots.append(
             bars(
-                f"PSI by feature, {subject}: {count}", "population stability index", shown["value"],
+                f"PSI by feature{count}", f"population stability index, {subject}", shown["value"],
                 shown["verdict"].fillna("no_data").tolist(), limits, shown["high"], "by chance",
+                linear_to=drift.BREACH if shown["value"].max() > 4 * drift.BREACH else None,
             )
         )  # fmt: skip
     if now.empty:
         section.lacking.append("PSI by feature: there are no data in the newest window.")
-    moved, share = (mine[mine["metric"] == metric] for metric in (drift.PREDICTION, "drifted_share"))
-    _add_lines(section, "PSI of the predictions", "population stability index", moved, limits, events)
-    limits = {"investigate": drift.DRIFTED_INVESTIGATE, "breach": drift.DRIFTED_BREACH}
-    title = f"Features with a PSI above {drift.BREACH}"
-    _add_lines(section, title, "share of features", share, limits, events, percent=True)
     return section
 
 
@@ -140,7 +144,7 @@ def _freshness(history: pd.DataFrame, _: Events) -> Section:
             continue
         ttl = pd.to_numeric(mine["details"].str.extract(r"the ttl is (\d+) h", expand=False))
         verdicts = mine["verdict"].fillna("no_data").tolist()
-        section.plots.append(bars(title, "hours", mine["value"], verdicts, {}, ttl, "ttl", hours=True))
+        section.plots.append(bars(title, "hours", mine["value"], verdicts, {}, ttl, "ttl", linear_to=1))
     return section
 
 
