@@ -24,7 +24,7 @@ from pathlib import Path
 import duckdb
 from deltalake.exceptions import DeltaError
 from mlflow.exceptions import MlflowException
-from sqlalchemy import Column, Engine, Float, Integer, String, Table, delete, func, select, update
+from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.pipeline.feast_steps import materialize
@@ -32,15 +32,19 @@ from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
+from orchestration.records import CYCLE_STEPS, events
 from orchestration.retrain import retrain
 from serving.batch import NothingDue, scorer_of
 from serving.settings import ServingSettings
 from validation.errors import Refusal, one_line
 from validation.gate import Gate
+from validation.monitoring.alert import alert_settings
+from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS
-from validation.monitoring.results import Verdict, saved, worst
+from validation.monitoring.report import HISTORY
+from validation.monitoring.results import Result, Verdict, saved, worst
 from validation.monitoring.run import LABEL_DELAY_HOURS, monitor
-from validation.predictions import METADATA, LogUnusable, Utc, create, open_log
+from validation.predictions import LogUnusable, create, open_log
 from validation.settings import OFF
 from validation.times import utc
 
@@ -51,18 +55,6 @@ MONITORED_DAYS = 7
 # What a step may end with that a person can mend; anything else is a bug, and is raised.
 FAILURES = (Refusal, MlflowException, SQLAlchemyError, DeltaError, duckdb.Error, OSError)
 logger = logging.getLogger("cycle")
-
-CYCLE_STEPS = Table(
-    "cycle_steps",
-    METADATA,
-    Column("as_of", Utc, primary_key=True),
-    Column("step", String, primary_key=True),
-    Column("status", String, nullable=False),  # running, done, refused, failed
-    Column("attempts", Integer, nullable=False),
-    Column("began", Utc, nullable=False),
-    Column("seconds", Float),
-    Column("said", String, nullable=False),
-)
 
 
 @dataclass(frozen=True)
@@ -182,10 +174,26 @@ class Cycle:
 
         store = FeatureStore(repo_path=str(self.pipeline.repo))
         delay = timedelta(hours=LABEL_DELAY_HOURS)
-        results = monitor(store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS)
-        breaches = [one for one in results if one.verdict == "breach"]
-        told = "; ".join(f"{one.monitor} {one.metric} of {one.subject}" for one in breaches[:5])
-        return f"{worst(results)}{': ' if told else ''}{told}"
+        alerts, outputs = alert_settings(), self.pipeline.data / "monitoring"
+        results = monitor(store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS, self._own_results(as_of))
+        told = events(self.engine, as_of - HISTORY, as_of)
+        conclude(self.engine, as_of, results, outputs / "report.html", outputs / "monitor.prom", alerts, told)
+        breaches = [f"{one.monitor} {one.metric} of {one.subject}" for one in results if one.verdict == "breach"]
+        return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])])
+
+    def _own_results(self, as_of: datetime) -> list[Result]:
+        """What became of the steps before: one that was refused or failed is a breach like another."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                select(CYCLE_STEPS).where(CYCLE_STEPS.c.as_of == as_of, CYCLE_STEPS.c.status != "running")
+            ).all()
+        return [
+            Result(
+                "cycle", as_of, as_of, one.step, "seconds", one.seconds, one.attempts,
+                "healthy" if one.status == "done" else "breach", details=f"{one.status}: {one.said}",
+            )
+            for one in rows if one.step in STEPS[: STEPS.index("monitor")]
+        ]  # fmt: skip
 
 
 def open_cycle(

@@ -40,6 +40,7 @@ from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
 from orchestration.cycle import DAY, FAILURES, INSTANT, Cycle, StepRun, open_cycle, quiet_libraries
 from orchestration.faults import FAULTS, Fault, FaultySource, fault_of
+from orchestration.records import CYCLE_STEPS, as_text, costs, events, weeks
 from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
 from serving.start import wait_until_ready
@@ -328,6 +329,27 @@ def run(
             progress.set_description(f"{day:%Y-%m-%d}")
             replay.day(day.to_pydatetime())
     cycle.run(last)
+    print(as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last)))
+    print(f"\nSeconds a cycle:\n{costs(cycle.engine, first, last).describe().loc[['50%', 'max']].round(1).to_string()}")
+    print(f"\n{_lag(cycle)}")
+    print(f"The report is {folder.root / 'data' / 'monitoring' / 'report.html'}; `mlflow ui` shows the runs when")
+    print(f"MLFLOW_TRACKING_URI is {folder.tracking_uri}.")
+
+
+def _lag(cycle: Cycle) -> str:
+    """How the requests were answered, and how long an event takes to be a feature that is served."""
+    with cycle.engine.connect() as connection:
+        rows = pd.DataFrame(connection.execute(select(REPLAYED)).mappings().all())
+        columns = CYCLE_STEPS.c
+        landed = connection.scalars(
+            select(columns.seconds).where(columns.step == "land", columns.status == "done")
+        ).all()
+    land, fill = (float(pd.Series(seconds).median()) for seconds in (landed, rows.seconds))
+    return (
+        f"{rows.answered.sum():,} requests answered, {rows.refused.sum():,} refused, {rows.failed.sum():,} failed.\n"
+        f"From a landed day's events to feature rows {land:.1f} s (median), from there to the online store {fill:.2f} s "
+        f"for {rows.rows_online.median():,.0f} rows."
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -72,7 +73,9 @@ def answered(trained, commands_see_workspace) -> Callable[[datetime], list[Logge
 
 def monitored(engine: Engine, as_of: datetime = END, *more: str) -> tuple[int, list[Result]]:
     """Run the command line; its exit code, and what it left in SQL."""
-    code = run.main(["--as-of", as_of.isoformat(), "--days", str(DAYS), "--url", str(engine.url), *more])
+    folder = Path(str(engine.url.database)).parent
+    files = ["--report", str(folder / "report.html"), "--prometheus", str(folder / "monitor.prom"), "--no-alert"]
+    code = run.main(["--as-of", as_of.isoformat(), "--days", str(DAYS), "--url", str(engine.url), *files, *more])
     return code, saved(engine, as_of)
 
 

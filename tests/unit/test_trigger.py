@@ -70,7 +70,7 @@ def test_what_a_new_fit_cannot_mend_asks_for_none(log, about):
     assert decide(log, MODEL, lived(log, "bbb", **about)).action == "none"
 
 
-@pytest.mark.parametrize("monitor", ["consistency", "freshness", "volume", "quarantine"])
+@pytest.mark.parametrize("monitor", ["cycle", "consistency", "freshness", "volume", "quarantine"])
 def test_it_waits_while_the_data_are_in_doubt(log, monitor):
     last = lived(log, "bb")
     doubt = found(last, "breach", monitor=monitor, subject="origin_weather")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
+import pandas as pd
 from sqlalchemy import CheckConstraint, Column, Engine, Float, Integer, String, Table, delete, func, select
 
 from validation.predictions import METADATA, Utc
@@ -89,6 +90,24 @@ def latest(engine: Engine) -> datetime | None:
     """The newest moment that anything was monitored as of."""
     with engine.connect() as connection:
         return connection.scalar(select(func.max(RESULTS.c.as_of)))
+
+
+def history(engine: Engine, as_of: datetime, since: timedelta, moments: int) -> pd.DataFrame:
+    """The results as of `(as_of - since, as_of]`, in order: the newest, and of the others evenly, so many in all.
+
+    Columns are `as_of` and a result's fields; value, low and high are NaN where there is none.
+    """
+    column = RESULTS.c.as_of
+    asked = select(column).where(column > as_of - since, column <= as_of).distinct().order_by(column.desc())
+    with engine.connect() as connection:
+        found = connection.execute(asked).scalars().all()
+        chosen = found[:: -(-len(found) // moments) or 1]
+        rows = connection.execute(select(RESULTS).where(column.in_(chosen)).order_by(*RESULTS.primary_key)).all()
+    frame = pd.DataFrame(rows, columns=[column.name for column in RESULTS.columns])
+    moment, number = "datetime64[us, UTC]", "float64"
+    return frame.astype(
+        {"as_of": moment, "start": moment, "end": moment, "value": number, "low": number, "high": number}
+    )
 
 
 def table(results: Sequence[Result]) -> str:

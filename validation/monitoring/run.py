@@ -1,10 +1,10 @@
-"""Monitoring's command line: what was predicted before a moment in; verdicts as a table, and in SQL, out.
+"""Monitoring's command line: what was predicted before a moment in; verdicts in SQL, as a table and a report, out.
 
     python -m validation.monitoring.run --as-of 2013-10-12 --days 7
 
 Consistency, drift and volume look at the predictions and rows of the days before; quality at as many days that ended
 `--label-delay-hours` earlier, for by then their outcomes are known. Exit codes: 0 nothing is in breach, 1 refused or
-failed, 2 wrong usage, 3 something is in breach.
+failed, also to deliver the alert, 2 wrong usage, 3 something is in breach.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from validation.errors import Refusal, one_line
+from validation.monitoring.alert import alert_settings
+from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS, consistency
 from validation.monitoring.drift import drift, training_profile
 from validation.monitoring.freshness import freshness, quarantine, volume
@@ -30,7 +33,7 @@ from validation.monitoring.logged import Logged, logged
 from validation.monitoring.quality import labels_of, quality
 from validation.monitoring.results import Result, save, table, worst
 from validation.predictions import LogUnusable, create, open_log
-from validation.settings import OFF, PredictionSettings
+from validation.settings import OFF, ROOT, PredictionSettings
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.times import utc
@@ -41,14 +44,15 @@ if TYPE_CHECKING:
 BREACHED = 3
 LABEL_DELAY_HOURS = 48
 AHEAD = ", asked ahead"
+OUTPUTS = ROOT / "data" / "monitoring"
 
 
 def monitor(
     store: FeatureStore, engine: Engine, name: str, as_of: datetime, days: int,
-    label_delay: timedelta, sample_rows: int,
+    label_delay: timedelta, sample_rows: int, also: Sequence[Result] = (),
 ) -> list[Result]:  # fmt: skip
-    """Run every monitor as of a moment, and put what they found into SQL."""
-    start, results = as_of - timedelta(days=days), []
+    """Run every monitor as of a moment, and put what they found into SQL, with what others have found `also`."""
+    start, results = as_of - timedelta(days=days), [*also]
     with step("freshness and volume") as report:
         results += freshness(store, as_of)
         results += volume(store, start, as_of)
@@ -118,6 +122,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default=settings.model_name, help=f"the registered model ({settings.model_name})")
     parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
     parser.add_argument("--url", default=settings.prediction_log, help="the log to read (SERVING_PREDICTION_LOG)")
+    parser.add_argument("--report", type=Path, default=OUTPUTS / "report.html", help="(data/monitoring/report.html)")
+    parser.add_argument(
+        "--prometheus", type=Path, default=OUTPUTS / "monitor.prom",
+        help="for node_exporter's textfile collector (data/monitoring/monitor.prom)",
+    )  # fmt: skip
+    parser.add_argument("--no-alert", action="store_true", help="tell no webhook of a breach (MONITORING_WEBHOOK_URL)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("step").setLevel(logging.INFO)
@@ -134,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     from mlflow.exceptions import MlflowException
 
     try:
+        alerts = None if options.no_alert else alert_settings()
         if options.url == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off, so there is nothing to monitor. Give --url, or unset it.")
         engine = open_log(options.url)
@@ -143,12 +154,14 @@ def main(argv: list[str] | None = None) -> int:
         store = FeatureStore(repo_path=str(options.repo))
         delay = timedelta(hours=options.label_delay_hours)
         results = monitor(store, engine, options.model, as_of, options.days, delay, options.sample_rows)
+        print(table(results))
+        verdict = worst(results)
+        print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")
+        conclude(engine, as_of, results, options.report, options.prometheus, alerts)
     except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
-    print(table(results))
-    verdict = worst(results)
-    print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")
+    print(f"The report is {options.report}, the metrics are {options.prometheus}.")
     return BREACHED if verdict == "breach" else 0
 
 

@@ -16,7 +16,7 @@ from validation.monitoring.results import RESULTS
 from validation.predictions import METADATA, SHADOW, Utc
 
 CAUSES = ("drift", "quality")
-DOUBTS = ("consistency", "freshness", "volume", "quarantine")
+DOUBTS = ("cycle", "consistency", "freshness", "volume", "quarantine")
 WINDOWS, BREACHED = 5, 2
 COOL_DOWN = timedelta(days=14)
 

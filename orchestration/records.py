@@ -1,4 +1,5 @@
-"""What a stretch of cycles came to: the tables beside the log of predictions in; weeks, events and costs out."""
+"""What cycles did, and what a stretch of them came to: tables beside the log of predictions in; weeks, events and costs
+out."""
 
 from __future__ import annotations
 
@@ -6,20 +7,32 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pandas as pd
-from sqlalchemy import Engine, select
+from sqlalchemy import Column, Engine, Float, Integer, String, Table, select
 
-from orchestration.cycle import CYCLE_STEPS
 from validation.monitoring.results import RESULTS
 from validation.monitoring.run import LABEL_DELAY_HOURS
 from validation.monitoring.trigger import RETRAININGS
-from validation.predictions import CHAMPION
+from validation.predictions import CHAMPION, METADATA, Utc
 
 WEEK = timedelta(days=7)
 LABEL_DELAY = timedelta(hours=LABEL_DELAY_HOURS)
 
+# What became of each step of each cycle: running, done, refused or failed, in which attempt, and what it said.
+CYCLE_STEPS = Table(
+    "cycle_steps",
+    METADATA,
+    Column("as_of", Utc, primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("status", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("began", Utc, nullable=False),
+    Column("seconds", Float),
+    Column("said", String, nullable=False),
+)
+
 
 def events(engine: Engine, first: datetime, last: datetime) -> list[tuple[datetime, str]]:
-    """What happened as of `[first, last]`: steps that were refused or failed, and retrainings with what became of them."""
+    """What happened as of `[first, last]`: steps that were refused or failed, and what became of retrainings."""
     steps, trained = CYCLE_STEPS.c, RETRAININGS.c
     unwell = select(steps.as_of, steps.step, steps.status, steps.said).where(
         steps.as_of >= first, steps.as_of <= last, steps.status.in_(["refused", "failed"])
@@ -76,22 +89,20 @@ def costs(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
     asked = select(columns.as_of, columns.step, columns.seconds).where(columns.as_of >= first, columns.as_of <= last)
     with engine.connect() as connection:
         rows = connection.execute(asked).all()
-    return pd.DataFrame(rows, columns=["as_of", "step", "seconds"]).pivot(index="as_of", columns="step", values="seconds")
+    return pd.DataFrame(rows, columns=["as_of", "step", "seconds"]).pivot(
+        index="as_of", columns="step", values="seconds"
+    )
+
+
+FORMS = {
+    "rows": ",.0f", "consistency": ".4%", "auc": ".3f", "auc_low": ".3f", "auc_high": ".3f", "bias": "+.3f",
+    "drifted_share": ".0%", "prediction_psi": ".2f",
+}  # fmt: skip
 
 
 def as_text(table: pd.DataFrame, happened: Sequence[tuple[datetime, str]]) -> str:
-    """The weeks, a line each, and what happened in them."""
-    lines = ["week of     version   rows  consistency  AUC [95 %]              bias    drifted  prediction PSI"]
-    for one in table.itertuples():
-        auc = "-" if pd.isna(one.auc) else f"{one.auc:.3f} [{one.auc_low:.3f}, {one.auc_high:.3f}]"
-        rows = "-" if pd.isna(one.rows) else f"{int(one.rows):,}"
-        lines.append(
-            f"{one.week:%Y-%m-%d}  {one.version:>7} {rows:>6}  {_number(one.consistency, '.4%'):>11}  {auc:<22} "
-            f"{_number(one.bias, '+.3f'):>7}  {_number(one.drifted_share, '.0%'):>7}  {_number(one.prediction_psi, '.2f'):>6}"
-        )
-    lines += [f"{moment:%Y-%m-%d}  {said}" for moment, said in happened]
-    return "\n".join(lines)
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if pd.isna(value) else format(value, form)
+    """The weeks as a table, and below it a line for each thing that happened."""
+    shown = table.assign(week=[f"{week:%Y-%m-%d}" for week in table.week])
+    for name, form in FORMS.items():
+        shown[name] = ["-" if pd.isna(value) else format(value, form) for value in table[name]]
+    return "\n".join([shown.to_string(index=False), *(f"{moment:%Y-%m-%d}  {said}" for moment, said in happened)])
