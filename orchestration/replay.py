@@ -347,8 +347,8 @@ def _lag(cycle: Cycle) -> str:
     land, fill = (float(pd.Series(seconds).median()) for seconds in (landed, rows.seconds))
     return (
         f"{rows.answered.sum():,} requests answered, {rows.refused.sum():,} refused, {rows.failed.sum():,} failed.\n"
-        f"From a landed day's events to feature rows {land:.1f} s (median), from there to the online store {fill:.2f} s "
-        f"for {rows.rows_online.median():,.0f} rows."
+        f"From a day's events to its feature rows {land:.1f} s (median), from there to the online store "
+        f"{fill:.2f} s for {rows.rows_online.median():,.0f} rows."
     )
 
 

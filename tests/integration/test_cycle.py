@@ -201,3 +201,64 @@ def test_two_breaches_train_a_version_that_the_gate_judges(lived, opened, tmp_pa
     assert client.get_run(version.run_id).data.tags[CAUSE_TAG] == version.tags[CAUSE_TAG]
     save(opened.engine, AS_OF + DAY, [breach(AS_OF + DAY)])
     assert opened.step("retrain", AS_OF + DAY).said.startswith("cool_down")
+
+
+@pytest.fixture
+def dagster_sees(lived, tmp_path, monkeypatch) -> Cycle:
+    """What the environment tells Dagster's code location; the cycle that it opens."""
+    monkeypatch.setenv("SERVING_FEAST_REPO", str(lived.repo))
+    monkeypatch.setenv("SERVING_PREDICTION_LOG", f"sqlite:///{tmp_path / 'log.db'}")
+    return open_cycle(ServingSettings(), FaultySource(RawFiles(), []))
+
+
+def test_dagster_does_what_the_cycle_does(lived, dagster_sees):
+    """A day's partition: the same steps, with the suites and the monitors as checks of the assets."""
+    from dagster import DagsterInstance, materialize
+
+    from orchestration.definitions import ASSETS, CHECKS
+
+    with DagsterInstance.ephemeral() as instance:
+        result = materialize(ASSETS[:-1], partition_key="2013-10-04", instance=instance, raise_on_error=False)
+    assert result.success
+    assert {name: one["status"] for name, one in steps_in(dagster_sees).items()} == dict.fromkeys(STEPS[:-1], "done")
+    checks = {(one.asset_key.to_user_string(), one.check_name): one for one in result.get_asset_check_evaluations()}
+    assert {name for asset, name in checks if asset == "land"} == set(CHECKS["land"])
+    assert {name for asset, name in checks if asset == "monitor"} == set(CHECKS["monitor"])
+    assert checks["land", "raw_weather"].passed
+    # The log has nothing that was answered yet, so nothing is in breach for what it says of drift.
+    assert checks["monitor", "freshness"].passed
+    assert len(batch_rows(dagster_sees)) > 500
+
+
+def test_dagster_fails_what_the_gate_refuses_and_does_not_try_again(dagster_sees, monkeypatch):
+    from dagster import DagsterInstance, materialize
+
+    from orchestration import definitions
+
+    source = FaultySource(RawFiles(), [FrozenWeather(AS_OF - DAY, AS_OF)])
+    monkeypatch.setattr(definitions, "FlightEvents", lambda: source)
+    with DagsterInstance.ephemeral() as instance:
+        result = materialize(
+            definitions.ASSETS[:2], partition_key="2013-10-04", instance=instance, raise_on_error=False
+        )
+    assert not result.success
+    checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert not checks["profile_weather"].passed
+    assert checks["profile_departures"].passed
+    assert {name: one["attempts"] for name, one in steps_in(dagster_sees).items()} == {"land": 1}
+    assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def test_the_sensor_asks_for_a_retraining_when_the_monitors_do(dagster_sees):
+    from dagster import SkipReason, build_sensor_context
+
+    from orchestration.definitions import defs, retrain_sensor
+
+    assert {one.name for one in defs.schedules} == {"daily_schedule"}
+    assert isinstance(retrain_sensor(build_sensor_context()), SkipReason)
+    save(dagster_sees.engine, AS_OF - DAY, [breach(AS_OF - DAY)])
+    assert isinstance(retrain_sensor(build_sensor_context()), SkipReason)
+    save(dagster_sees.engine, AS_OF, [breach(AS_OF)])
+    request = retrain_sensor(build_sensor_context())
+    assert request.partition_key == "2013-10-04"
+    assert request.run_key == "retrain 2013-10-05T00:00:00+00:00"
