@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -297,6 +298,8 @@ def main(argv: list[str] | None = None) -> int:
         faults = [fault_of(text) for text in options.fault]
     except (ValueError, Refusal) as error:
         parser.error(str(error))
+    # An end that was asked for is an exception like another: it ends the service on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     quiet_libraries()
     folder = Folder(options.folder.resolve())
     folder.root.mkdir(parents=True, exist_ok=True)

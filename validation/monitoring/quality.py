@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MONITOR = "quality"
 MIN_ROWS, MIN_COVERAGE = 200, 0.8
+MIN_DAYS = 5  # of fewer, hours are drawn: that says too little of chance for a breach
 RESAMPLES, CONFIDENCE, SEED = 200, 0.95, 2013
 # How much worse than in training's validation, beyond chance: AUC lost, distance of the mean from the base rate.
 AUC_INVESTIGATE, AUC_BREACH = 0.02, 0.05
@@ -110,7 +111,8 @@ def _scored(
     found["bias"] = float(forecast.mean() - outcomes.mean())
     # Flights of an hour share its weather, and those of a day more so: days, where there are enough to draw from.
     moments = served.requests[PREDICTION_TIME][known]
-    blocks = moments.dt.floor("D" if end - start >= timedelta(days=5) else "h").to_numpy()
+    of_days = moments.dt.floor("D").nunique() >= MIN_DAYS
+    blocks = moments.dt.floor("D" if of_days else "h").to_numpy()
     bounds = intervals(
         outcomes, forecast, blocks, ["roc_auc", "log_loss", "brier", "bias"], RESAMPLES, CONFIDENCE, SEED
     )
@@ -124,6 +126,8 @@ def _scored(
             low, high = bounds[metric]
             verdict = _beyond(max(low, -high), BIAS_INVESTIGATE, BIAS_BREACH)
             words = f"mean forecast {forecast.mean():.3f}, base rate {outcomes.mean():.3f}"
+        if verdict == "breach" and not of_days:
+            verdict, words = "investigate", f"{words}; of fewer than {MIN_DAYS} days, which may all have been odd"
         results.append(result(metric, found.get(metric), verdict, words, bounds.get(metric)))
     return results
 
