@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from validation.metrics import intervals
+from validation.metrics import WEIGHABLE, differences, intervals
 from validation.monitoring.consistency import compared
-from validation.monitoring.drift import profile, psi, psi_by_chance
+from validation.monitoring.drift import ColumnProfile, _drifted, profile, psi, psi_by_chance
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -49,6 +51,36 @@ def test_a_column_that_went_missing_drifts() -> None:
     assert psi(expected, found) > 1
 
 
+def test_a_season_is_no_drift_until_it_is_beyond_all_weeks_of_training() -> None:
+    """A column that is always far from its own whole, as temperatures are, and one that never was."""
+    chance = np.random.default_rng(3)
+    moments = pd.Series(pd.date_range("2013-01-01", periods=40 * 336, freq="30min", tz="UTC"))
+    season = 30 * np.sin(np.arange(len(moments)) / len(moments) * 2 * np.pi)
+    frame = pd.DataFrame({"warm": season + chance.normal(size=len(moments)), "flat": chance.normal(size=len(moments))})
+    found = profile(frame, moments)
+    assert found["warm"].usual is not None
+    assert found["flat"].usual is not None
+    assert found["warm"].usual > 1
+    assert found["flat"].usual < 0.25
+    # The furthest of its weeks is the week that says so.
+    weeks = [
+        psi(found["warm"], found["warm"].of(week)) for _, week in frame.warm.groupby(np.arange(len(moments)) // 336)
+    ]
+    assert found["warm"].usual == pytest.approx(max(weeks))
+    week = frame.iloc[:336]
+    assert judged(found, week, "warm").verdict == "healthy"
+    assert (judged(found, week, "warm").value or 0) > 0.25
+    assert judged(found, week + 60, "warm").verdict == "investigate"
+    assert judged(found, week + 1, "flat").verdict == "investigate"
+    # Of models from before it was recorded, the fixed limits judge.
+    before = {name: ColumnProfile(edges=one.edges, counts=one.counts) for name, one in found.items()}
+    assert judged(before, week, "warm").verdict == "investigate"
+
+
+def judged(expected: dict[str, ColumnProfile], served: pd.DataFrame, name: str) -> Result:
+    return _drifted(name, expected[name], served[name], "a version", START, END)
+
+
 def test_each_way_to_differ_has_its_name() -> None:
     """Null and value, value and null, another value; texts too. Two nulls are the same, and so is another last bit."""
     nan = float("nan")
@@ -67,6 +99,37 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         found = intervals(labels, np.full(400, 0.3), np.arange(400) // 4, ["bias"], 100, 0.9, 3)
         held += found["bias"][0] <= 0.1 <= found["bias"][1]
     assert 80 <= held <= 98
+
+
+SCORERS: dict[str, Callable[..., float]] = {
+    "roc_auc": roc_auc_score,
+    "average_precision": average_precision_score,
+    "brier": brier_score_loss,
+    "log_loss": log_loss,
+    "bias": lambda labels, forecast, sample_weight: float(np.average(forecast - labels, weights=sample_weight)),
+}
+
+
+@pytest.mark.parametrize("metric", WEIGHABLE)
+def test_a_draw_scores_as_if_its_rows_stood_there_so_often(metric: str) -> None:
+    """Against scikit-learn, draw by draw: ties, blocks that are not drawn, and blocks with one outcome alone."""
+    chance = np.random.default_rng(5)
+    labels, days = chance.integers(0, 2, 600), chance.integers(0, 9, 600)
+    labels[days == 3] = 0
+    one, other = (np.clip(np.round(chance.random(600) + labels / 4, 1), 0, 1) for _ in range(2))
+    draws = np.random.default_rng(11).multinomial(9, np.full(9, 1 / 9), size=150)
+
+    def scored(forecast: np.ndarray) -> np.ndarray:
+        return np.array([SCORERS[metric](labels, forecast, sample_weight=draw[days]) for draw in draws])
+
+    assert intervals(labels, one, days, [metric], 150, 0.9, 11)[metric] == pytest.approx(
+        np.quantile(scored(one), [0.05, 0.95]), abs=1e-12
+    )
+    apart = differences(labels, one, other, days, [metric], 150, 0.9, 11)[metric]
+    low, high = np.quantile(scored(one) - scored(other), [0.05, 0.95])
+    every = np.ones(600)
+    whole = SCORERS[metric](labels, one, sample_weight=every) - SCORERS[metric](labels, other, sample_weight=every)
+    assert (apart.value, apart.low, apart.high) == pytest.approx((whole, low, high), abs=1e-12)
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:
