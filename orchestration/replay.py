@@ -34,6 +34,7 @@ import requests
 from mlflow import MlflowClient
 from requests.adapters import HTTPAdapter
 from sqlalchemy import Column, Float, Integer, Table, func, select
+from typeguard import suppress_type_checks
 
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import FlightEvents, RawFiles
@@ -167,7 +168,7 @@ class Replay:
         store, interface = FeatureStore(repo_path=str(self.cycle.pipeline.repo)), self._interface()
         row_key = row_key_of(store, interface)
         due = rows_due(store, interface, day, day + DAY).sort_values([PREDICTION_TIME, row_key])
-        rows = {view.name: _rows(store, view, day, day + DAY) for view in store.list_feature_views() if view.online}
+        rows = [(view, _rows(store, view, day, day + DAY)) for view in store.list_feature_views() if view.online]
         moments = [*pd.date_range(day, day + DAY, freq=self.refresh, inclusive="left"), pd.Timestamp(day + DAY)]
         with self.cycle.engine.connect() as connection:
             there = set(connection.scalars(select(REPLAYED.c.moment)))
@@ -259,14 +260,21 @@ def _rows(store: FeatureStore, view: FeatureView, start: datetime, end: datetime
     return rows.assign(**created).rename(columns={KNOWN_AT: source.timestamp_field})
 
 
-def _fill(store: FeatureStore, rows: Mapping[str, pd.DataFrame], until: pd.Timestamp, after: pd.Timestamp) -> int:
-    """Put online what was stamped in `(after, until]`; returns how many rows. The cycle's last moment is online."""
-    written = 0
-    for name, frame in rows.items():
-        moments = frame[source_of(store, name).timestamp_field]
+@suppress_type_checks  # Feast 0.67 has typeguard check each of its own calls
+def _fill(
+    store: FeatureStore, rows: list[tuple[FeatureView, pd.DataFrame]], until: pd.Timestamp, after: pd.Timestamp
+) -> int:
+    """Put online what was stamped in `(after, until]`; returns how many rows. What was before, the cycle has.
+
+    As `write_to_online_store` does, which reads all definitions anew for each view and call.
+    """
+    written, provider = 0, store._get_provider()
+    for view, frame in rows:
+        assert view.batch_source is not None
+        moments = frame[view.batch_source.timestamp_field]
         new = frame[(moments > after) & (moments <= until)]
         if len(new):
-            store.write_to_online_store(name, new)
+            provider.ingest_df(view, new)
             written += len(new)
     return written
 
