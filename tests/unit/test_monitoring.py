@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,9 +11,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from validation.metrics import WEIGHABLE, differences, intervals
+from validation.metrics import differences, intervals
 from validation.monitoring.consistency import compared
-from validation.monitoring.drift import ColumnProfile, _drifted, profile, psi, psi_by_chance
+from validation.monitoring.drift import profile, psi, psi_by_chance
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -51,36 +50,6 @@ def test_a_column_that_went_missing_drifts() -> None:
     assert psi(expected, found) > 1
 
 
-def test_a_season_is_no_drift_until_it_is_beyond_all_weeks_of_training() -> None:
-    """A column that is always far from its own whole, as temperatures are, and one that never was."""
-    chance = np.random.default_rng(3)
-    moments = pd.Series(pd.date_range("2013-01-01", periods=40 * 336, freq="30min", tz="UTC"))
-    season = 30 * np.sin(np.arange(len(moments)) / len(moments) * 2 * np.pi)
-    frame = pd.DataFrame({"warm": season + chance.normal(size=len(moments)), "flat": chance.normal(size=len(moments))})
-    found = profile(frame, moments)
-    assert found["warm"].usual is not None
-    assert found["flat"].usual is not None
-    assert found["warm"].usual > 1
-    assert found["flat"].usual < 0.25
-    # The furthest of its weeks is the week that says so.
-    weeks = [
-        psi(found["warm"], found["warm"].of(week)) for _, week in frame.warm.groupby(np.arange(len(moments)) // 336)
-    ]
-    assert found["warm"].usual == pytest.approx(max(weeks))
-    week = frame.iloc[:336]
-    assert judged(found, week, "warm").verdict == "healthy"
-    assert (judged(found, week, "warm").value or 0) > 0.25
-    assert judged(found, week + 60, "warm").verdict == "investigate"
-    assert judged(found, week + 1, "flat").verdict == "investigate"
-    # Of models from before it was recorded, the fixed limits judge.
-    before = {name: ColumnProfile(edges=one.edges, counts=one.counts) for name, one in found.items()}
-    assert judged(before, week, "warm").verdict == "investigate"
-
-
-def judged(expected: dict[str, ColumnProfile], served: pd.DataFrame, name: str) -> Result:
-    return _drifted(name, expected[name], served[name], "a version", START, END)
-
-
 def test_each_way_to_differ_has_its_name() -> None:
     """Null and value, value and null, another value; texts too. Two nulls are the same, and so is another last bit."""
     nan = float("nan")
@@ -101,40 +70,48 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 80 <= held <= 98
 
 
-SCORERS: dict[str, Callable[..., float]] = {
+ORACLE = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
     "brier": brier_score_loss,
     "log_loss": log_loss,
-    "bias": lambda labels, forecast, sample_weight: float(np.average(forecast - labels, weights=sample_weight)),
+    "bias": lambda labels, forecast, sample_weight: np.average(forecast - labels, weights=sample_weight),
 }
 
 
-@pytest.mark.parametrize("metric", WEIGHABLE)
-def test_a_draw_scores_as_if_its_rows_stood_there_so_often(metric: str) -> None:
-    """Against scikit-learn, draw by draw: ties, blocks that are not drawn, and blocks with one outcome alone."""
+@pytest.mark.parametrize("cells", [1, 10_000_000])
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_the_bootstrap_is_scikit_learns_scorers_on_each_draw(cells: int, decimals: int, monkeypatch) -> None:
+    """Of forecasts with ties and without, some of them certain; blocks that a draw lacks; draws with one outcome alone.
+
+    One draw at a time, as of many rows, or all at once.
+    """
+    monkeypatch.setattr("validation.metrics.DRAWN_CELLS", cells)
     chance = np.random.default_rng(5)
-    labels, days = chance.integers(0, 2, 600), chance.integers(0, 9, 600)
-    labels[days == 3] = 0
-    one, other = (np.clip(np.round(chance.random(600) + labels / 4, 1), 0, 1) for _ in range(2))
-    draws = np.random.default_rng(11).multinomial(9, np.full(9, 1 / 9), size=150)
-
-    def scored(forecast: np.ndarray) -> np.ndarray:
-        return np.array([SCORERS[metric](labels, forecast, sample_weight=draw[days]) for draw in draws])
-
-    assert intervals(labels, one, days, [metric], 150, 0.9, 11)[metric] == pytest.approx(
-        np.quantile(scored(one), [0.05, 0.95]), abs=1e-12
-    )
-    apart = differences(labels, one, other, days, [metric], 150, 0.9, 11)[metric]
-    low, high = np.quantile(scored(one) - scored(other), [0.05, 0.95])
-    every = np.ones(600)
-    whole = SCORERS[metric](labels, one, sample_weight=every) - SCORERS[metric](labels, other, sample_weight=every)
-    assert (apart.value, apart.low, apart.high) == pytest.approx((whole, low, high), abs=1e-12)
+    blocks = np.repeat(np.arange(4), 60)
+    labels = ((chance.random(240) < 0.3) & (blocks < 2)).astype("int64")
+    one, other = (np.clip(labels * 0.2 + chance.normal(0.4, 0.3, 240), 0, 1).round(decimals) for _ in range(2))
+    drawn: dict[str, list[tuple[float, float]]] = {name: [] for name in ORACLE}
+    times = np.random.default_rng(8).multinomial(4, [0.25] * 4, size=100)
+    for weights in (row[blocks] for row in times):
+        if len(set(labels[weights > 0])) == 2:
+            for name, score in ORACLE.items():
+                drawn[name].append(tuple(score(labels, said, sample_weight=weights) for said in (one, other)))
+    assert 80 < len(drawn["bias"]) < 100
+    found = intervals(labels, one, blocks, list(ORACLE), 100, 0.9, 8)
+    apart = differences(labels, one, other, blocks, list(ORACLE), 100, 0.9, 8)
+    for name, score in ORACLE.items():
+        pairs = np.array(drawn[name])
+        assert found[name] == pytest.approx(np.quantile(pairs[:, 0], [0.05, 0.95]), abs=1e-12)
+        low, high = np.quantile(pairs[:, 0] - pairs[:, 1], [0.05, 0.95])
+        value = score(labels, one, sample_weight=None) - score(labels, other, sample_weight=None)
+        assert (apart[name].value, apart[name].low, apart[name].high) == pytest.approx((value, low, high), abs=1e-12)
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:
     """Of rows that are all late there is no AUC to bound."""
     assert intervals(np.ones(50, "int64"), np.full(50, 0.3), np.arange(50), ["roc_auc"], 20, 0.9, 3) == {}
+    assert differences(np.ones(9, "int64"), np.ones(9), np.ones(9), np.arange(9), ["brier"], 20, 0.9, 3) == {}
 
 
 def test_the_worst_verdict_speaks_for_all() -> None:
