@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from validation.contract import FeatureContract
 from validation.metrics import differences, intervals
 from validation.monitoring.consistency import compared
-from validation.monitoring.drift import profile, psi, psi_by_chance
+from validation.monitoring.drift import ColumnProfile, drift, profile, psi, psi_by_chance
+from validation.monitoring.logged import Logged
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -48,6 +52,95 @@ def test_a_column_that_went_missing_drifts() -> None:
     expected = profile(pd.DataFrame({"x": np.arange(1000.0)}))["x"]
     found = expected.of(pd.Series([np.nan] * 400 + list(np.linspace(0, 999, 600))))
     assert psi(expected, found) > 1
+
+
+@pytest.fixture(scope="module")
+def year() -> pd.DataFrame:
+    """A year of rows, forty a day: a column that follows the season, one that does not, and when each row was due."""
+    chance, days = np.random.default_rng(4), np.repeat(np.arange(364), 40)
+    return pd.DataFrame({
+        "warmth": warmth(days, chance), "steady": chance.normal(size=len(days)),
+        "moment": pd.Timestamp("2012-10-01", tz="UTC") + pd.to_timedelta(days, unit="D"),
+    })  # fmt: skip
+
+
+def warmth(days: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    return -20 * np.cos(2 * np.pi * days / 364) + chance.normal(0, 3, len(days))
+
+
+def drifted(expected: Mapping[str, ColumnProfile], prediction: np.ndarray, **columns: np.ndarray) -> dict[str, Result]:
+    """What drift says of such values."""
+    features = pd.DataFrame(columns)
+    nothing = pd.DataFrame(index=features.index)
+    served = Logged(
+        "a model", "1", "champion", "a run", FeatureContract.model_construct(), nothing, features, nothing,
+        pd.Series(prediction), pd.Series(None, features.index, dtype=object),
+    )  # fmt: skip
+    return {one.metric: one for one in drift(expected, served, START, END)}
+
+
+def test_usual_is_the_psi_of_the_furthest_week_of_training(year) -> None:
+    """By the week from the first moment on; three odd rows of a last day are no week."""
+    odd = year.tail(3).assign(warmth=1000.0, moment=year.moment.max() + timedelta(days=1))
+    rows = pd.concat([year, odd], ignore_index=True)
+    expected = profile(rows[["warmth"]], rows.moment)["warmth"]
+    weeks = [rows.warmth[days] for days in np.arange(52 * 280).reshape(52, 280)]
+    assert expected.usual == pytest.approx(max(psi(expected, expected.of(week)) for week in weeks))
+    texts = pd.Series(np.where(rows.warmth < 0, "cold", None), dtype=object)
+    named = profile(texts.to_frame("t"), rows.moment)["t"]
+    assert named.usual == pytest.approx(max(psi(named, named.of(texts[week.index])) for week in weeks))
+    assert profile(rows.head(10)[["warmth"]], rows.moment.head(10))["warmth"].usual is None
+
+
+def test_a_week_of_the_season_is_no_drift_and_one_beyond_all_of_them_is(year) -> None:
+    """A week in spring is far from the year, as each is; a hotter one than any is found, beside what is steady."""
+    chance = np.random.default_rng(6)
+    expected = profile(year[["warmth", "steady"]].assign(prediction=year.steady), year.moment)
+    spring, july = np.repeat(np.arange(120, 127), 40), np.repeat(np.arange(182, 189), 40)
+    steady = chance.normal(size=280)
+    calm = drifted(expected, steady, warmth=warmth(spring, chance), steady=steady)
+    assert calm["warmth"].value > 0.25
+    assert {one.verdict for one in calm.values()} == {"healthy"}
+    assert calm["drifted_share"].value == 0
+    assert f"no week of training was further than {expected['warmth'].usual:.2f}" in calm["warmth"].details
+    hot = drifted(expected, steady, warmth=warmth(july, chance) + 20, steady=steady)
+    assert hot["warmth"].verdict == "investigate"
+    assert hot["drifted_share"].value == 0.5
+
+
+def test_what_is_steady_is_judged_by_the_limits_of_the_field(year) -> None:
+    """Its weeks are all near the whole; a shift of some of a standard deviation is beyond 0.1, of one beyond 0.25."""
+    expected = profile(year[["steady"]].assign(prediction=year.steady), year.moment)
+    assert expected["steady"].usual < 0.1
+    values = np.random.default_rng(6).normal(size=1000)
+    found = [drifted(expected, values + shift, steady=values + shift) for shift in (0, 0.4, 1)]
+    assert [one["steady"].verdict for one in found] == ["healthy", "investigate", "investigate"]
+    assert [one["prediction"].verdict for one in found] == ["healthy", "investigate", "breach"]
+    assert [one["drifted_share"].value for one in found] == [0, 0, 1]
+
+
+def test_answers_are_held_against_what_the_model_says_of_the_weeks_it_was_fitted_to(year) -> None:
+    """Their profile is that of other rows: as far from it as those of a week of training is no breach."""
+    chance = np.random.default_rng(6)
+    autumn = year.moment >= year.moment.max() - timedelta(days=30)
+    said = profile(pd.DataFrame({"prediction": year.warmth[autumn]}))["prediction"]
+    usual = said.with_usual(year.warmth, year.moment)
+    assert usual.counts == said.counts
+    served = warmth(np.repeat(np.arange(120, 127), 40), chance)
+    assert drifted({"prediction": usual}, served, steady=served)["prediction"].verdict == "healthy"
+    assert drifted({"prediction": said}, served, steady=served)["prediction"].verdict == "breach"
+
+
+def test_a_profile_from_before_weeks_were_recorded_is_read_and_judged_by_the_limits_alone(year) -> None:
+    """As older versions have it in their artifacts."""
+    written = profile(year[["warmth"]], year.moment)["warmth"].model_dump(mode="json")
+    del written["usual"]
+    old = ColumnProfile.model_validate_json(json.dumps(written))
+    spring = warmth(np.repeat(np.arange(120, 127), 40), np.random.default_rng(6))
+    found = drifted({"warmth": old, "prediction": old}, spring, warmth=spring)
+    assert (found["warmth"].verdict, found["prediction"].verdict) == ("investigate", "breach")
+    assert found["drifted_share"].value == 1
+    assert "week" not in found["warmth"].details
 
 
 def test_each_way_to_differ_has_its_name() -> None:
