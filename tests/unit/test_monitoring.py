@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from validation.contract import FeatureContract
+from validation.contract import FeatureContract, FeatureInterface
 from validation.metrics import differences, intervals
-from validation.monitoring.consistency import compared
+from validation.monitoring.consistency import compared, late
 from validation.monitoring.drift import ColumnProfile, drift, profile, psi, psi_by_chance
 from validation.monitoring.logged import Logged
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
@@ -151,6 +151,58 @@ def test_each_way_to_differ_has_its_name() -> None:
     found = compared(served, offline)
     assert found.x.tolist() == ["", "missing", "extra", "", ""]
     assert found.t.tolist() == ["", "", "extra", "mismatch", "missing"]
+
+
+PUMPS = FeatureInterface.model_validate({
+    "feature_service": "pump_failure_v1",
+    "inputs": [
+        {"name": name, "dtype": "double", "source": source}
+        for source, names in {
+            "wear": ["wear", "heat"], "clock": ["hour"], "ratio": ["wear_by_heat"], "rest": ["hours_rested"],
+        }.items()
+        for name in names
+    ],
+    "join_keys": [], "request_fields": [],
+    "stored_views": [
+        {"name": "wear", "join_keys": ["pump"], "ttl_seconds": 0, "missing": "-",
+         "features": {"wear": "double", "heat": "double", "stopped_at": "int64"}},
+    ],
+    "on_demand_views": [
+        {"name": "clock", "code_sha256": "0", "inputs": ["asked_at"], "features": {"hour": "double"}},
+        {"name": "ratio", "code_sha256": "0", "inputs": ["heat", "wear"], "features": {"wear_by_heat": "double"}},
+        {"name": "rest", "code_sha256": "0", "inputs": ["heat", "stopped_at"], "features": {"hours_rested": "double"}},
+    ],
+    "spine_view": "runs", "label_view": "failures", "label": "failed", "label_definition": "failed within a day",
+    "prediction_anchor": "opened_at", "prediction_lead_minutes": 0,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("apart", "then", "excused"),
+    [
+        pytest.param("wear", "wear", "wear", id="a stored value of an earlier moment"),
+        pytest.param("wear", "heat", "", id="a stored value of no moment"),
+        pytest.param("wear heat", "wear", "wear", id="one of each"),
+        pytest.param("", "wear heat hour", "", id="what does not differ is not late"),
+        pytest.param("wear wear_by_heat", "wear", "wear wear_by_heat", id="computed from a late one"),
+        pytest.param("wear heat wear_by_heat", "wear wear_by_heat", "wear", id="computed from a wrong one too"),
+        pytest.param("wear_by_heat", "wear heat", "", id="computed from inputs that agree"),
+        pytest.param("wear_by_heat", "wear_by_heat", "", id="computed from inputs that agree, and now by chance right"),
+        pytest.param("hour", "", "", id="computed from the request alone"),
+        pytest.param("hours_rested", "hours_rested", "hours_rested", id="an input that is not logged may be late"),
+        pytest.param("hours_rested", "", "", id="an input that is not logged explains nothing"),
+        pytest.param("heat hours_rested", "hours_rested", "", id="nor does it excuse one that is wrong"),
+    ],
+)
+def test_what_is_late_is_told_from_what_is_wrong(apart: str, then: str, excused: str) -> None:
+    """By which values agree with an earlier moment: of on-demand features, by their stored inputs."""
+    names = [one.name for one in PUMPS.inputs]
+    differs = pd.DataFrame([["mismatch" if name in apart.split() else "" for name in names], [""] * 5], columns=names)
+    agrees = pd.DataFrame([[name in then.split() for name in names], [False] * 5], columns=names)
+    found = late(PUMPS, differs, agrees)
+    assert [name for name in names if found.loc[0, name]] == [name for name in names if name in excused.split()]
+    assert not found.loc[1].any()
+    assert not late(PUMPS, differs.head(0), agrees.head(0)).any(axis=None)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
