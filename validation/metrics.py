@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 CALIBRATION_BINS = 20
+DRAWN_CELLS = 2_000_000  # draws times rows that are in memory at once: 16 MB an array
 MISSING = "missing"
 
 
@@ -82,14 +83,13 @@ def differences(
     its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
     """
     codes, draws = _draws(labels, blocks, resamples, seed)
-    once = np.ones((1, draws.shape[1]))
+    if not len(draws):
+        return {}
+    times = np.vstack([np.ones_like(draws[:1]), draws])  # first each block once: the rows as they are
     found = {}
-    for metric in metrics if len(draws) else ():
-        drawn, whole = (
-            _drawn(metric, labels, one, codes, times) - _drawn(metric, labels, other, codes, times)
-            for times in (draws, once)
-        )
-        found[metric] = Difference(float(whole[0]), *_between(drawn, confidence))
+    for metric in metrics:
+        apart = _drawn(metric, labels, one, codes, times) - _drawn(metric, labels, other, codes, times)
+        found[metric] = Difference(float(apart[0]), *_between(apart[1:], confidence))
     return found
 
 
@@ -120,10 +120,20 @@ def _drawn(metric: str, labels: np.ndarray, forecast: np.ndarray, codes: np.ndar
         return (draws @ sums) / (draws @ np.bincount(codes, minlength=blocks))
     if metric == "roc_auc":
         late, other = (np.bincount(codes[labels == outcome], minlength=blocks) for outcome in (1, 0))
-        ranked = np.einsum("di,ij,dj->d", draws, _ranked_right(labels, forecast, codes, blocks), draws)
+        ranked = ((draws @ _ranked_right(labels, forecast, codes, blocks)) * draws).sum(axis=1)
         return ranked / ((draws @ late) * (draws @ other))
-    weights = draws[:, codes]
-    return np.array([average_precision_score(labels, forecast, sample_weight=one) for one in weights])
+    order = np.argsort(forecast, kind="stable")
+    starts = np.flatnonzero(np.diff(forecast[order], prepend=-np.inf))  # of rows with the same forecast
+    few = np.array_split(draws, -(-len(draws) * len(order) // DRAWN_CELLS))
+    return np.concatenate([_average_precision(labels[order], starts, some[:, codes[order]]) for some in few])
+
+
+def _average_precision(labels: np.ndarray, starts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Of each draw: the mean, over its positives, of the precision among all rows with no lower a forecast."""
+    positive, rows = (np.add.reduceat(one, starts, axis=1) for one in (times * labels, times))
+    hits, called = (one[:, ::-1].cumsum(axis=1)[:, ::-1] for one in (positive, rows))
+    precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
+    return np.einsum("ij,ij->i", positive, precision) / positive.sum(axis=1)
 
 
 def _ranked_right(labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, blocks: int) -> np.ndarray:

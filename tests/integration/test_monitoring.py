@@ -123,17 +123,64 @@ def test_a_late_materialization_is_found_and_named(answered, tmp_path):
     assert not any("its inputs agree" in one.details for one in found.values())
 
 
+def test_what_is_late_within_the_allowance_is_no_breach(answered, tmp_path):
+    """As many values differ, all of them those of forty minutes ago: stored ones, and those computed from them."""
+    engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
+    create(engine)
+    put(engine, answered(ONLINE + timedelta(minutes=40)))
+    strict = of(monitored(engine, ONLINE + timedelta(hours=1))[1], "consistency")
+    results = monitored(engine, ONLINE + timedelta(hours=1), "--refresh-minutes", "60")[1]
+    found = of(results, "consistency")
+    assert {one.verdict for one in found.values()} == {"healthy"}
+    assert {name: one.value for name, one in found.items()} == {name: one.value for name, one in strict.items()}
+    share = next(one for one in results if one.metric == "late_share")
+    assert share.verdict is None
+    assert share.value == pytest.approx(1 - found["consistency"].value)
+    assert "late by 40.0 (median), 40.0 (most) minutes; 60 minutes are allowed" in share.details
+    assert "mismatch" not in "".join(one.details for one in found.values())
+    assert " late" in found["origin_mean_dep_delay_1h"].details
+
+
+def test_what_is_later_than_the_allowance_is_a_breach(answered, tmp_path):
+    """Half an hour was promised, and the rows are forty minutes old."""
+    engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
+    create(engine)
+    put(engine, answered(ONLINE + timedelta(minutes=40)))
+    code, results = monitored(engine, ONLINE + timedelta(hours=1), "--refresh-minutes", "30")
+    found = of(results, "consistency")
+    assert code == run.BREACHED
+    assert (found["consistency"].verdict, found["origin_mean_dep_delay_1h"].verdict) == ("breach", "breach")
+    share = next(one for one in results if one.metric == "late_share")
+    assert (share.value, share.details) == (0, "none is late; 30 minutes are allowed")
+
+
+def test_an_allowance_excuses_no_other_unit(answered, tmp_path):
+    """Whoever is late and wrong is wrong: a stored feature in another unit, and one computed from the request alone."""
+    engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
+    create(engine)
+    put(engine, [spoilt(row) for row in answered(ONLINE + timedelta(minutes=40))])
+    code, results = monitored(engine, ONLINE + timedelta(hours=1), "--refresh-minutes", "60")
+    found = of(results, "consistency")
+    assert code == run.BREACHED
+    assert {name for name, one in found.items() if one.verdict == "breach"} == {
+        "consistency", "origin_temperature_f", "dep_local_hour",
+    }  # fmt: skip
+    assert "40 mismatch" in found["origin_temperature_f"].details
+    assert " late" in found["origin_mean_dep_delay_1h"].details
+
+
+def spoilt(row: LoggedPrediction) -> LoggedPrediction:
+    """One stored feature in another unit, and one on-demand feature off by an hour."""
+    values = dict(row.features)
+    values["origin_temperature_f"] = (values["origin_temperature_f"] - 32) / 1.8
+    values["dep_local_hour"] += 1
+    return replace(row, features=values)
+
+
 def test_a_feature_that_is_computed_otherwise_online_is_found_and_named(answered, tmp_path):
     """One stored feature in another unit, and one on-demand feature off by an hour; no other is accused."""
     engine = open_log(f"sqlite:///{tmp_path / 'log.db'}")
     create(engine)
-
-    def spoilt(row: LoggedPrediction) -> LoggedPrediction:
-        values = dict(row.features)
-        values["origin_temperature_f"] = (values["origin_temperature_f"] - 32) / 1.8
-        values["dep_local_hour"] += 1
-        return replace(row, features=values)
-
     put(engine, [spoilt(row) for row in answered(ONLINE)])
     code, results = monitored(engine, ONLINE + timedelta(minutes=1))
     found = of(results, "consistency")
@@ -254,7 +301,8 @@ def test_without_predictions_there_are_no_data(tmp_path, capsys):
 
 def test_bad_input_is_refused_in_a_line(capsys):
     """A moment that is none, no days, and a log that is off."""
-    for wrong in (["--as-of", "yesterday"], ["--as-of", "2013-10-12", "--days", "0"]):
+    moment = ["--as-of", "2013-10-12"]
+    for wrong in (["--as-of", "yesterday"], [*moment, "--days", "0"], [*moment, "--refresh-minutes", "-1"]):
         with pytest.raises(SystemExit):
             run.main(wrong)
     assert run.main(["--as-of", "2013-10-12", "--url", "off"]) == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,9 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from validation.metrics import WEIGHABLE, differences, intervals
-from validation.monitoring.consistency import compared
-from validation.monitoring.drift import ColumnProfile, _drifted, profile, psi, psi_by_chance
+from validation.contract import FeatureContract, FeatureInterface
+from validation.metrics import differences, intervals
+from validation.monitoring.consistency import compared, late
+from validation.monitoring.drift import ColumnProfile, drift, profile, psi, psi_by_chance
+from validation.monitoring.logged import Logged
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -51,34 +54,93 @@ def test_a_column_that_went_missing_drifts() -> None:
     assert psi(expected, found) > 1
 
 
-def test_a_season_is_no_drift_until_it_is_beyond_all_weeks_of_training() -> None:
-    """A column that is always far from its own whole, as temperatures are, and one that never was."""
-    chance = np.random.default_rng(3)
-    moments = pd.Series(pd.date_range("2013-01-01", periods=40 * 336, freq="30min", tz="UTC"))
-    season = 30 * np.sin(np.arange(len(moments)) / len(moments) * 2 * np.pi)
-    frame = pd.DataFrame({"warm": season + chance.normal(size=len(moments)), "flat": chance.normal(size=len(moments))})
-    found = profile(frame, moments)
-    assert found["warm"].usual is not None
-    assert found["flat"].usual is not None
-    assert found["warm"].usual > 1
-    assert found["flat"].usual < 0.25
-    # The furthest of its weeks is the week that says so.
-    weeks = [
-        psi(found["warm"], found["warm"].of(week)) for _, week in frame.warm.groupby(np.arange(len(moments)) // 336)
-    ]
-    assert found["warm"].usual == pytest.approx(max(weeks))
-    week = frame.iloc[:336]
-    assert judged(found, week, "warm").verdict == "healthy"
-    assert (judged(found, week, "warm").value or 0) > 0.25
-    assert judged(found, week + 60, "warm").verdict == "investigate"
-    assert judged(found, week + 1, "flat").verdict == "investigate"
-    # Of models from before it was recorded, the fixed limits judge.
-    before = {name: ColumnProfile(edges=one.edges, counts=one.counts) for name, one in found.items()}
-    assert judged(before, week, "warm").verdict == "investigate"
+@pytest.fixture(scope="module")
+def year() -> pd.DataFrame:
+    """A year of rows, forty a day: a column that follows the season, one that does not, and when each row was due."""
+    chance, days = np.random.default_rng(4), np.repeat(np.arange(364), 40)
+    return pd.DataFrame({
+        "warmth": warmth(days, chance), "steady": chance.normal(size=len(days)),
+        "moment": pd.Timestamp("2012-10-01", tz="UTC") + pd.to_timedelta(days, unit="D"),
+    })  # fmt: skip
 
 
-def judged(expected: dict[str, ColumnProfile], served: pd.DataFrame, name: str) -> Result:
-    return _drifted(name, expected[name], served[name], "a version", START, END)
+def warmth(days: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    return -20 * np.cos(2 * np.pi * days / 364) + chance.normal(0, 3, len(days))
+
+
+def drifted(expected: Mapping[str, ColumnProfile], prediction: np.ndarray, **columns: np.ndarray) -> dict[str, Result]:
+    """What drift says of such values."""
+    features = pd.DataFrame(columns)
+    nothing = pd.DataFrame(index=features.index)
+    served = Logged(
+        "a model", "1", "champion", "a run", FeatureContract.model_construct(), nothing, features, nothing,
+        pd.Series(prediction), pd.Series(None, features.index, dtype=object),
+    )  # fmt: skip
+    return {one.metric: one for one in drift(expected, served, START, END)}
+
+
+def test_usual_is_the_psi_of_the_furthest_week_of_training(year) -> None:
+    """By the week from the first moment on; three odd rows of a last day are no week."""
+    odd = year.tail(3).assign(warmth=1000.0, moment=year.moment.max() + timedelta(days=1))
+    rows = pd.concat([year, odd], ignore_index=True)
+    expected = profile(rows[["warmth"]], rows.moment)["warmth"]
+    weeks = [rows.warmth[days] for days in np.arange(52 * 280).reshape(52, 280)]
+    assert expected.usual == pytest.approx(max(psi(expected, expected.of(week)) for week in weeks))
+    texts = pd.Series(np.where(rows.warmth < 0, "cold", None), dtype=object)
+    named = profile(texts.to_frame("t"), rows.moment)["t"]
+    assert named.usual == pytest.approx(max(psi(named, named.of(texts[week.index])) for week in weeks))
+    assert profile(rows.head(10)[["warmth"]], rows.moment.head(10))["warmth"].usual is None
+
+
+def test_a_week_of_the_season_is_no_drift_and_one_beyond_all_of_them_is(year) -> None:
+    """A week in spring is far from the year, as each is; a hotter one than any is found, beside what is steady."""
+    chance = np.random.default_rng(6)
+    expected = profile(year[["warmth", "steady"]].assign(prediction=year.steady), year.moment)
+    spring, july = np.repeat(np.arange(120, 127), 40), np.repeat(np.arange(182, 189), 40)
+    steady = chance.normal(size=280)
+    calm = drifted(expected, steady, warmth=warmth(spring, chance), steady=steady)
+    assert calm["warmth"].value > 0.25
+    assert {one.verdict for one in calm.values()} == {"healthy"}
+    assert calm["drifted_share"].value == 0
+    assert f"no week of training was further than {expected['warmth'].usual:.2f}" in calm["warmth"].details
+    hot = drifted(expected, steady, warmth=warmth(july, chance) + 20, steady=steady)
+    assert hot["warmth"].verdict == "investigate"
+    assert hot["drifted_share"].value == 0.5
+
+
+def test_what_is_steady_is_judged_by_the_limits_of_the_field(year) -> None:
+    """Its weeks are all near the whole; a shift of some of a standard deviation is beyond 0.1, of one beyond 0.25."""
+    expected = profile(year[["steady"]].assign(prediction=year.steady), year.moment)
+    assert expected["steady"].usual < 0.1
+    values = np.random.default_rng(6).normal(size=1000)
+    found = [drifted(expected, values + shift, steady=values + shift) for shift in (0, 0.4, 1)]
+    assert [one["steady"].verdict for one in found] == ["healthy", "investigate", "investigate"]
+    assert [one["prediction"].verdict for one in found] == ["healthy", "investigate", "breach"]
+    assert [one["drifted_share"].value for one in found] == [0, 0, 1]
+
+
+def test_answers_are_held_against_what_the_model_says_of_the_weeks_it_was_fitted_to(year) -> None:
+    """Their profile is that of other rows: as far from it as those of a week of training is no breach."""
+    chance = np.random.default_rng(6)
+    autumn = year.moment >= year.moment.max() - timedelta(days=30)
+    said = profile(pd.DataFrame({"prediction": year.warmth[autumn]}))["prediction"]
+    usual = said.with_usual(year.warmth, year.moment)
+    assert usual.counts == said.counts
+    served = warmth(np.repeat(np.arange(120, 127), 40), chance)
+    assert drifted({"prediction": usual}, served, steady=served)["prediction"].verdict == "healthy"
+    assert drifted({"prediction": said}, served, steady=served)["prediction"].verdict == "breach"
+
+
+def test_a_profile_from_before_weeks_were_recorded_is_read_and_judged_by_the_limits_alone(year) -> None:
+    """As older versions have it in their artifacts."""
+    written = profile(year[["warmth"]], year.moment)["warmth"].model_dump(mode="json")
+    del written["usual"]
+    old = ColumnProfile.model_validate_json(json.dumps(written))
+    spring = warmth(np.repeat(np.arange(120, 127), 40), np.random.default_rng(6))
+    found = drifted({"warmth": old, "prediction": old}, spring, warmth=spring)
+    assert (found["warmth"].verdict, found["prediction"].verdict) == ("investigate", "breach")
+    assert found["drifted_share"].value == 1
+    assert "week" not in found["warmth"].details
 
 
 def test_each_way_to_differ_has_its_name() -> None:
@@ -91,6 +153,58 @@ def test_each_way_to_differ_has_its_name() -> None:
     assert found.t.tolist() == ["", "", "extra", "mismatch", "missing"]
 
 
+PUMPS = FeatureInterface.model_validate({
+    "feature_service": "pump_failure_v1",
+    "inputs": [
+        {"name": name, "dtype": "double", "source": source}
+        for source, names in {
+            "wear": ["wear", "heat"], "clock": ["hour"], "ratio": ["wear_by_heat"], "rest": ["hours_rested"],
+        }.items()
+        for name in names
+    ],
+    "join_keys": [], "request_fields": [],
+    "stored_views": [
+        {"name": "wear", "join_keys": ["pump"], "ttl_seconds": 0, "missing": "-",
+         "features": {"wear": "double", "heat": "double", "stopped_at": "int64"}},
+    ],
+    "on_demand_views": [
+        {"name": "clock", "code_sha256": "0", "inputs": ["asked_at"], "features": {"hour": "double"}},
+        {"name": "ratio", "code_sha256": "0", "inputs": ["heat", "wear"], "features": {"wear_by_heat": "double"}},
+        {"name": "rest", "code_sha256": "0", "inputs": ["heat", "stopped_at"], "features": {"hours_rested": "double"}},
+    ],
+    "spine_view": "runs", "label_view": "failures", "label": "failed", "label_definition": "failed within a day",
+    "prediction_anchor": "opened_at", "prediction_lead_minutes": 0,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("apart", "then", "excused"),
+    [
+        pytest.param("wear", "wear", "wear", id="a stored value of an earlier moment"),
+        pytest.param("wear", "heat", "", id="a stored value of no moment"),
+        pytest.param("wear heat", "wear", "wear", id="one of each"),
+        pytest.param("", "wear heat hour", "", id="what does not differ is not late"),
+        pytest.param("wear wear_by_heat", "wear", "wear wear_by_heat", id="computed from a late one"),
+        pytest.param("wear heat wear_by_heat", "wear wear_by_heat", "wear", id="computed from a wrong one too"),
+        pytest.param("wear_by_heat", "wear heat", "", id="computed from inputs that agree"),
+        pytest.param("wear_by_heat", "wear_by_heat", "", id="computed from inputs that agree, and now by chance right"),
+        pytest.param("hour", "", "", id="computed from the request alone"),
+        pytest.param("hours_rested", "hours_rested", "hours_rested", id="an input that is not logged may be late"),
+        pytest.param("hours_rested", "", "", id="an input that is not logged explains nothing"),
+        pytest.param("heat hours_rested", "hours_rested", "", id="nor does it excuse one that is wrong"),
+    ],
+)
+def test_what_is_late_is_told_from_what_is_wrong(apart: str, then: str, excused: str) -> None:
+    """By which values agree with an earlier moment: of on-demand features, by their stored inputs."""
+    names = [one.name for one in PUMPS.inputs]
+    differs = pd.DataFrame([["mismatch" if name in apart.split() else "" for name in names], [""] * 5], columns=names)
+    agrees = pd.DataFrame([[name in then.split() for name in names], [False] * 5], columns=names)
+    found = late(PUMPS, differs, agrees)
+    assert [name for name in names if found.loc[0, name]] == [name for name in names if name in excused.split()]
+    assert not found.loc[1].any()
+    assert not late(PUMPS, differs.head(0), agrees.head(0)).any(axis=None)
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """The mean forecast of 0.3 is 0.1 too high: the 90 % interval holds that in most of a hundred draws."""
     chance, held = np.random.default_rng(11), 0
@@ -101,40 +215,48 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 80 <= held <= 98
 
 
-SCORERS: dict[str, Callable[..., float]] = {
+ORACLE = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
     "brier": brier_score_loss,
     "log_loss": log_loss,
-    "bias": lambda labels, forecast, sample_weight: float(np.average(forecast - labels, weights=sample_weight)),
+    "bias": lambda labels, forecast, sample_weight: np.average(forecast - labels, weights=sample_weight),
 }
 
 
-@pytest.mark.parametrize("metric", WEIGHABLE)
-def test_a_draw_scores_as_if_its_rows_stood_there_so_often(metric: str) -> None:
-    """Against scikit-learn, draw by draw: ties, blocks that are not drawn, and blocks with one outcome alone."""
+@pytest.mark.parametrize("cells", [1, 10_000_000])
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_the_bootstrap_is_scikit_learns_scorers_on_each_draw(cells: int, decimals: int, monkeypatch) -> None:
+    """Of forecasts with ties and without, some of them certain; blocks that a draw lacks; draws with one outcome alone.
+
+    One draw at a time, as of many rows, or all at once.
+    """
+    monkeypatch.setattr("validation.metrics.DRAWN_CELLS", cells)
     chance = np.random.default_rng(5)
-    labels, days = chance.integers(0, 2, 600), chance.integers(0, 9, 600)
-    labels[days == 3] = 0
-    one, other = (np.clip(np.round(chance.random(600) + labels / 4, 1), 0, 1) for _ in range(2))
-    draws = np.random.default_rng(11).multinomial(9, np.full(9, 1 / 9), size=150)
-
-    def scored(forecast: np.ndarray) -> np.ndarray:
-        return np.array([SCORERS[metric](labels, forecast, sample_weight=draw[days]) for draw in draws])
-
-    assert intervals(labels, one, days, [metric], 150, 0.9, 11)[metric] == pytest.approx(
-        np.quantile(scored(one), [0.05, 0.95]), abs=1e-12
-    )
-    apart = differences(labels, one, other, days, [metric], 150, 0.9, 11)[metric]
-    low, high = np.quantile(scored(one) - scored(other), [0.05, 0.95])
-    every = np.ones(600)
-    whole = SCORERS[metric](labels, one, sample_weight=every) - SCORERS[metric](labels, other, sample_weight=every)
-    assert (apart.value, apart.low, apart.high) == pytest.approx((whole, low, high), abs=1e-12)
+    blocks = np.repeat(np.arange(4), 60)
+    labels = ((chance.random(240) < 0.3) & (blocks < 2)).astype("int64")
+    one, other = (np.clip(labels * 0.2 + chance.normal(0.4, 0.3, 240), 0, 1).round(decimals) for _ in range(2))
+    drawn: dict[str, list[tuple[float, float]]] = {name: [] for name in ORACLE}
+    times = np.random.default_rng(8).multinomial(4, [0.25] * 4, size=100)
+    for weights in (row[blocks] for row in times):
+        if len(set(labels[weights > 0])) == 2:
+            for name, score in ORACLE.items():
+                drawn[name].append(tuple(score(labels, said, sample_weight=weights) for said in (one, other)))
+    assert 80 < len(drawn["bias"]) < 100
+    found = intervals(labels, one, blocks, list(ORACLE), 100, 0.9, 8)
+    apart = differences(labels, one, other, blocks, list(ORACLE), 100, 0.9, 8)
+    for name, score in ORACLE.items():
+        pairs = np.array(drawn[name])
+        assert found[name] == pytest.approx(np.quantile(pairs[:, 0], [0.05, 0.95]), abs=1e-12)
+        low, high = np.quantile(pairs[:, 0] - pairs[:, 1], [0.05, 0.95])
+        value = score(labels, one, sample_weight=None) - score(labels, other, sample_weight=None)
+        assert (apart[name].value, apart[name].low, apart[name].high) == pytest.approx((value, low, high), abs=1e-12)
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:
     """Of rows that are all late there is no AUC to bound."""
     assert intervals(np.ones(50, "int64"), np.full(50, 0.3), np.arange(50), ["roc_auc"], 20, 0.9, 3) == {}
+    assert differences(np.ones(9, "int64"), np.ones(9), np.ones(9), np.arange(9), ["brier"], 20, 0.9, 3) == {}
 
 
 def test_the_worst_verdict_speaks_for_all() -> None:

@@ -41,7 +41,8 @@ class ColumnProfile(BaseModel):
     out. A text column has a bin for each frequent text and one for all OTHER. Both have one for what is MISSING.
 
     `usual` is how far the furthest week that the model was fitted to is from the profile, by PSI: temperatures and
-    rates of a month are always far from those of a year, and that alone is no drift. None: it was not recorded.
+    rates of a month are always far from those of a year, and that alone is no drift. The furthest, not a quantile: a
+    year has so few weeks that any would find drift in what the model was fitted to. None: it was not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

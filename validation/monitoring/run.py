@@ -49,7 +49,7 @@ OUTPUTS = ROOT / "data" / "monitoring"
 
 def monitor(
     store: FeatureStore, engine: Engine, name: str, as_of: datetime, days: int,
-    label_delay: timedelta, sample_rows: int, also: Sequence[Result] = (),
+    label_delay: timedelta, sample_rows: int, also: Sequence[Result] = (), allowance: timedelta = timedelta(0),
 ) -> list[Result]:  # fmt: skip
     """Run every monitor as of a moment, and put what they found into SQL, with what others have found `also`."""
     start, results = as_of - timedelta(days=days), [*also]
@@ -62,7 +62,7 @@ def monitor(
     for served in logged(engine, name, first, as_of):
         moments = served.requests[PREDICTION_TIME]
         if (recent := moments >= start).any():
-            results += _of_what_was_served(store, served.only(recent), start, as_of, sample_rows)
+            results += _of_what_was_served(store, served.only(recent), start, as_of, sample_rows, allowance)
         if (mature := moments < last).any():
             results += _of_what_became(store, served.only(mature), first, last, as_of)
     for which, bounds in {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}.items():
@@ -74,10 +74,10 @@ def monitor(
 
 
 def _of_what_was_served(
-    store: FeatureStore, served: Logged, start: datetime, end: datetime, sample_rows: int
+    store: FeatureStore, served: Logged, start: datetime, end: datetime, sample_rows: int, allowance: timedelta
 ) -> list[Result]:
     with step(f"consistency of {served.subject}") as report:
-        results = consistency(store, served, start, end, sample_rows)
+        results = consistency(store, served, start, end, sample_rows, allowance)
         report.update(rows=len(served.requests))
     with step(f"drift of {served.subject}"):
         on_time = ~served.ahead
@@ -119,6 +119,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--sample-rows", type=int, default=SAMPLE_ROWS, help=f"to replay for consistency ({SAMPLE_ROWS})"
     )
+    parser.add_argument(
+        "--refresh-minutes", type=float, default=0,
+        help="how late the online store may be: what is only that late is no skew (0)",
+    )  # fmt: skip
     parser.add_argument("--model", default=settings.model_name, help=f"the registered model ({settings.model_name})")
     parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
     parser.add_argument("--url", default=settings.prediction_log, help="the log to read (SERVING_PREDICTION_LOG)")
@@ -137,8 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         as_of = utc(options.as_of)
-        if options.days < 1 or options.sample_rows < 1 or options.label_delay_hours < 0:
-            raise ValueError("--days and --sample-rows are 1 or more, --label-delay-hours is not negative")
+        if options.days < 1 or options.sample_rows < 1 or min(options.label_delay_hours, options.refresh_minutes) < 0:
+            raise ValueError("--days and --sample-rows are 1 or more, hours and minutes are not negative")
     except ValueError as error:
         parser.error(str(error))
     from mlflow.exceptions import MlflowException
@@ -153,7 +157,10 @@ def main(argv: list[str] | None = None) -> int:
 
         store = FeatureStore(repo_path=str(options.repo))
         delay = timedelta(hours=options.label_delay_hours)
-        results = monitor(store, engine, options.model, as_of, options.days, delay, options.sample_rows)
+        allowance = timedelta(minutes=options.refresh_minutes)
+        results = monitor(
+            store, engine, options.model, as_of, options.days, delay, options.sample_rows, allowance=allowance
+        )
         print(table(results))
         verdict = worst(results)
         print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")

@@ -52,7 +52,7 @@ def _consistency(history: pd.DataFrame, events: Events) -> Section:
     whole = mine[mine["metric"] == "consistency"]
     limits = {"investigate": 1 - consistency.INVESTIGATE, "breach": 1 - consistency.BREACH}
     _add_lines(section, "Served values that agree", "share of values", whole, limits, events, percent=True)
-    features = mine[mine["metric"].ne("consistency") & mine["metric"].ne("predictions")]
+    features = mine[~mine["metric"].isin(["consistency", "predictions", consistency.LATE_SHARE])]
     most = features.groupby(["subject", "metric"])["value"].max()
     worst = most[most > 0].nlargest(MOST_LINES).index
     if len(worst):
