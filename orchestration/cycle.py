@@ -78,6 +78,7 @@ class Cycle:
     settings: ServingSettings
     engine: Engine
     days: int = MONITORED_DAYS
+    refresh: timedelta = timedelta(0)  # how late the online store may be, between two cycles
 
     @property
     def name(self) -> str:
@@ -175,7 +176,9 @@ class Cycle:
         store = FeatureStore(repo_path=str(self.pipeline.repo))
         delay = timedelta(hours=LABEL_DELAY_HOURS)
         alerts, outputs = alert_settings(), self.pipeline.data / "monitoring"
-        results = monitor(store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS, self._own_results(as_of))
+        results = monitor(
+            store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS, self._own_results(as_of), self.refresh
+        )
         told = events(self.engine, as_of - HISTORY, as_of)
         conclude(self.engine, as_of, results, outputs / "report.html", outputs / "monitor.prom", alerts, told)
         breaches = [f"{one.monitor} {one.metric} of {one.subject}" for one in results if one.verdict == "breach"]
@@ -197,14 +200,15 @@ class Cycle:
 
 
 def open_cycle(
-    settings: ServingSettings, source: FlightEvents, accept: list[str] | None = None, days: int = MONITORED_DAYS
-) -> Cycle:
+    settings: ServingSettings, source: FlightEvents, accept: list[str] | None = None, days: int = MONITORED_DAYS,
+    refresh: timedelta = timedelta(0),
+) -> Cycle:  # fmt: skip
     """A cycle over the settings' Feast repository, whose tables lie beside it. Raises LogUnusable."""
     if settings.prediction_log == OFF:
         raise LogUnusable("SERVING_PREDICTION_LOG is off, and a cycle keeps its predictions there. Unset it.")
     engine = open_log(settings.prediction_log)
     create(engine)
-    return Cycle(FeaturePipeline(settings.feast_repo, source, Gate(accept or [])), settings, engine, days)
+    return Cycle(FeaturePipeline(settings.feast_repo, source, Gate(accept or [])), settings, engine, days, refresh)
 
 
 def quiet_libraries() -> None:
@@ -233,6 +237,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--days", type=int, default=MONITORED_DAYS, help=f"that the monitors look at ({MONITORED_DAYS})"
     )
+    parser.add_argument(
+        "--refresh-minutes", type=float, default=0, help="how late the online store may be between two cycles (0)"
+    )
     parser.add_argument("--steps", default=",".join(STEPS), help=f"only these ({','.join(STEPS)})")
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument(
@@ -247,14 +254,15 @@ def main(argv: list[str] | None = None) -> int:
         as_of, steps = utc(options.as_of), tuple(options.steps.split(","))
         if unknown := [one for one in steps if one not in STEPS]:
             raise ValueError(f"--steps names {', '.join(unknown)}; there are {', '.join(STEPS)}")
-        if options.days < 1:
-            raise ValueError("--days is 1 or more")
+        if options.days < 1 or options.refresh_minutes < 0:
+            raise ValueError("--days is 1 or more, --refresh-minutes is not negative")
     except ValueError as error:
         parser.error(str(error))
     quiet_libraries()
     told = settings.model_copy(update={"feast_repo": options.repo.resolve(), "prediction_log": options.url})
     try:
-        cycle = open_cycle(told, FlightEvents(RawFiles(options.raw)), options.accept, options.days)
+        refresh = timedelta(minutes=options.refresh_minutes)
+        cycle = open_cycle(told, FlightEvents(RawFiles(options.raw)), options.accept, options.days, refresh)
         done = cycle.run(as_of, steps, options.again)
         verdict = cycle.verdict(as_of)
     except FAILURES as error:

@@ -331,7 +331,7 @@ def run(
 
     source.now = first
     folder.prepare(source, first)
-    cycle = open_cycle(folder.settings, source)
+    cycle = open_cycle(folder.settings, source, refresh=refresh)
     days = pd.date_range(first, last, freq="D", inclusive="left")
     with service(folder) as address, tqdm(days, unit="day", disable=None) as progress:
         replay = Replay(cycle, address, refresh, faults)
