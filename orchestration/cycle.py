@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,7 +264,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         refresh = timedelta(minutes=options.refresh_minutes)
         cycle = open_cycle(told, FlightEvents(RawFiles(options.raw)), options.accept, options.days, refresh)
-        done = cycle.run(as_of, steps, options.again)
+        with redirect_stdout(sys.stderr):  # Feast prints what it does
+            done = cycle.run(as_of, steps, options.again)
         verdict = cycle.verdict(as_of)
     except FAILURES as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

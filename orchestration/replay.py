@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -40,7 +40,7 @@ from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
-from orchestration.cycle import DAY, FAILURES, INSTANT, Cycle, StepRun, open_cycle, quiet_libraries
+from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, StepRun, open_cycle, quiet_libraries
 from orchestration.faults import FAULTS, Fault, FaultySource, fault_of
 from orchestration.records import CYCLE_STEPS, as_text, costs, events, weeks
 from orchestration.retrain import mlflow_run
@@ -316,17 +316,19 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["MLFLOW_TRACKING_URI"] = folder.tracking_uri
     source = FaultySource(RawFiles(options.raw), faults)
     try:
-        run(folder, source, faults, first, last, timedelta(minutes=options.refresh_minutes))
+        with redirect_stdout(sys.stderr):  # Feast prints what it does
+            came_to = run(folder, source, faults, first, last, timedelta(minutes=options.refresh_minutes))
     except FAILURES as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
+    print(came_to)
     return 0
 
 
 def run(
     folder: Folder, source: FaultySource, faults: list[Fault], first: datetime, last: datetime, refresh: timedelta
-) -> None:
-    """Prepare, and live through the days of `[first, last)`."""
+) -> str:
+    """Prepare, and live through the days of `[first, last)`; returns what they came to, in words."""
     from tqdm import tqdm
 
     source.now = first
@@ -336,25 +338,27 @@ def run(
     with service(folder) as address, tqdm(days, unit="day", disable=None) as progress:
         replay = Replay(cycle, address, refresh, faults)
         for day in progress:
-            source.now = day.to_pydatetime() + DAY
+            source.now = day.to_pydatetime()
             progress.set_description(f"{day:%Y-%m-%d}")
             replay.day(day.to_pydatetime())
     cycle.run(last)
-    print(as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last)))
-    print(f"\nSeconds a cycle:\n{costs(cycle.engine, first, last).describe().loc[['50%', 'max']].round(1).to_string()}")
-    print(f"\n{_lag(cycle)}")
-    print(f"The report is {folder.root / 'data' / 'monitoring' / 'report.html'}; `mlflow ui` shows the runs when")
-    print(f"MLFLOW_TRACKING_URI is {folder.tracking_uri}.")
+    seconds = costs(cycle.engine, first, last).median().round(1)
+    return "\n\n".join(
+        [
+            as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last)),
+            f"Seconds a cycle (median): {', '.join(f'{step} {seconds[step]}' for step in STEPS)}\n{_lag(cycle)}",
+            f"The report is {folder.root / 'data' / 'monitoring' / 'report.html'}.\n"
+            f"The runs: `mlflow ui --backend-store-uri {folder.tracking_uri}`.",
+        ]
+    )
 
 
 def _lag(cycle: Cycle) -> str:
     """How the requests were answered, and how long an event takes to be a feature that is served."""
     with cycle.engine.connect() as connection:
         rows = pd.DataFrame(connection.execute(select(REPLAYED)).mappings().all())
-        columns = CYCLE_STEPS.c
-        landed = connection.scalars(
-            select(columns.seconds).where(columns.step == "land", columns.status == "done")
-        ).all()
+        landings = (CYCLE_STEPS.c.step == "land") & (CYCLE_STEPS.c.status == "done")
+        landed = connection.scalars(select(CYCLE_STEPS.c.seconds).where(landings)).all()
     land, fill = (float(pd.Series(seconds).median()) for seconds in (landed, rows.seconds))
     return (
         f"{rows.answered.sum():,} requests answered, {rows.refused.sum():,} refused, {rows.failed.sum():,} failed.\n"
