@@ -343,14 +343,14 @@ def run(
             replay.day(day.to_pydatetime())
     cycle.run(last)
     seconds = costs(cycle.engine, first, last).median().round(1)
-    return "\n\n".join(
-        [
-            as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last)),
-            f"Seconds a cycle (median): {', '.join(f'{step} {seconds[step]}' for step in STEPS)}\n{_lag(cycle)}",
-            f"The report is {folder.root / 'data' / 'monitoring' / 'report.html'}.\n"
-            f"The runs: `mlflow ui --backend-store-uri {folder.tracking_uri}`.",
-        ]
-    )
+    report = folder.root / "data" / "monitoring" / "report.html"
+    return f"""{as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last))}
+
+Seconds a cycle (median): {", ".join(f"{step} {seconds[step]}" for step in STEPS)}
+{_lag(cycle)}
+
+The report is {report}.
+The runs: `mlflow ui --backend-store-uri {folder.tracking_uri}`."""
 
 
 def _lag(cycle: Cycle) -> str:
