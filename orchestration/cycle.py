@@ -21,11 +21,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from deltalake.exceptions import DeltaError
 from mlflow.exceptions import MlflowException
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import Engine, Row, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.pipeline.feast_steps import materialize
@@ -102,20 +103,13 @@ class Cycle:
 
     def step(self, name: str, as_of: datetime, again: bool = False) -> StepRun:
         """One step, unless it is done; what it did is recorded."""
-        columns = CYCLE_STEPS.c
-        this = (columns.as_of == as_of) & (columns.step == name)
-        with self.engine.connect() as connection:
-            before = connection.execute(select(CYCLE_STEPS).where(this)).mappings().first()
-        if before is not None and before["status"] == "done" and not again:
-            return StepRun(name, "there", 0.0, str(before["said"]))
-        attempts = 1 + (before["attempts"] if before is not None else 0)
+        before = self._attempts(as_of, name)
+        if (done := [one for one in before if one.status == "done"]) and not again:
+            return StepRun(name, "there", 0.0, str(done[-1].said))
+        key = {"as_of": as_of, "step": name, "attempt": len(before) + 1}
         with self.engine.begin() as connection:
-            connection.execute(delete(CYCLE_STEPS).where(this))
-            connection.execute(
-                CYCLE_STEPS.insert().values(
-                    as_of=as_of, step=name, status="running", attempts=attempts, began=datetime.now(UTC), said=""
-                )
-            )
+            begun = {"status": "running", "began": datetime.now(UTC), "said": ""}
+            connection.execute(CYCLE_STEPS.insert().values(key | begun))
         began = time.perf_counter()
         try:
             status, said = "done", self.steps[name](as_of)
@@ -125,10 +119,18 @@ class Cycle:
             status, said = "failed", one_line(error)
         seconds = time.perf_counter() - began
         with self.engine.begin() as connection:
+            this = and_(*(CYCLE_STEPS.c[column] == value for column, value in key.items()))
             connection.execute(update(CYCLE_STEPS).where(this).values(status=status, seconds=seconds, said=said))
         found = StepRun(name, status, seconds, said)
         logger.info("as of %s: %s", f"{as_of:%Y-%m-%dT%H:%MZ}", found)
         return found
+
+    def _attempts(self, as_of: datetime, step: str) -> Sequence[Row[Any]]:
+        """The attempts at a step so far, the first one first."""
+        columns = CYCLE_STEPS.c
+        asked = select(CYCLE_STEPS).where(columns.as_of == as_of, columns.step == step).order_by(columns.attempt)
+        with self.engine.connect() as connection:
+            return connection.execute(asked).all()
 
     def verdict(self, as_of: datetime) -> Verdict:
         """The worst that the monitors found as of a moment."""
@@ -186,18 +188,23 @@ class Cycle:
         return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])])
 
     def _own_results(self, as_of: datetime) -> list[Result]:
-        """What became of the steps before: one that was refused or failed is a breach like another."""
-        with self.engine.connect() as connection:
-            rows = connection.execute(
-                select(CYCLE_STEPS).where(CYCLE_STEPS.c.as_of == as_of, CYCLE_STEPS.c.status != "running")
-            ).all()
-        return [
-            Result(
-                "cycle", as_of, as_of, one.step, "seconds", one.seconds, one.attempts,
-                "healthy" if one.status == "done" else "breach", details=f"{one.status}: {one.said}",
-            )
-            for one in rows if one.step in STEPS[: STEPS.index("monitor")]
-        ]  # fmt: skip
+        """What became of the steps before: one that was refused or failed is a breach like another, and is still to be
+        looked at when a later attempt was done."""
+        results = []
+        for name in STEPS[: STEPS.index("monitor")]:
+            ended = [one for one in self._attempts(as_of, name) if one.status != "running"]
+            if ended:
+                unwell = [f"{one.status}: {one.said}" for one in ended if one.status != "done"]
+                verdict: Verdict = (
+                    "healthy" if not unwell else "breach" if ended[-1].status != "done" else "investigate"
+                )
+                results.append(
+                    Result(
+                        "cycle", as_of, as_of, name, "seconds", ended[-1].seconds, len(ended), verdict,
+                        details=unwell[-1] if unwell else ended[-1].said,
+                    )
+                )  # fmt: skip
+        return results
 
 
 def open_cycle(

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 import pandas as pd
 from sqlalchemy import Column, Engine, Float, Integer, String, Table, select
 
-from validation.monitoring.results import RESULTS
+from validation.monitoring.plots import QUIET, Line, over_time
+from validation.monitoring.results import RESULTS, history
 from validation.monitoring.run import LABEL_DELAY_HOURS
 from validation.monitoring.trigger import RETRAININGS
 from validation.predictions import CHAMPION, METADATA, Utc
@@ -17,14 +18,14 @@ from validation.predictions import CHAMPION, METADATA, Utc
 WEEK = timedelta(days=7)
 LABEL_DELAY = timedelta(hours=LABEL_DELAY_HOURS)
 
-# What became of each step of each cycle: running, done, refused or failed, in which attempt, and what it said.
+# What became of each attempt at a step of a cycle: running, done, refused or failed, and what it said.
 CYCLE_STEPS = Table(
     "cycle_steps",
     METADATA,
     Column("as_of", Utc, primary_key=True),
     Column("step", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
     Column("status", String, nullable=False),
-    Column("attempts", Integer, nullable=False),
     Column("began", Utc, nullable=False),
     Column("seconds", Float),
     Column("said", String, nullable=False),
@@ -59,13 +60,17 @@ def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
     }
     asked = select(
         columns.as_of, columns.monitor, columns.metric, columns.subject, columns.value, columns.low, columns.high,
-        columns.rows,
+        columns.rows, columns.start, columns.end,
     ).where(
-        columns.as_of >= first, columns.as_of <= last + LABEL_DELAY, columns.end - columns.start == WEEK,
+        columns.as_of >= first, columns.as_of <= last + LABEL_DELAY,
         columns.subject.endswith(f", {CHAMPION}"), columns.metric.in_({metric for _, metric in metrics}),
     )  # fmt: skip
     with engine.connect() as connection:
-        found = [row for row in connection.execute(asked) if (row.monitor, row.metric) in metrics]
+        found = [
+            row
+            for row in connection.execute(asked)
+            if (row.monitor, row.metric) in metrics and row.end - row.start == WEEK
+        ]
     rows: dict[tuple[datetime, str], dict[str, object]] = {}
     for one in found:
         end = one.as_of - (LABEL_DELAY if one.monitor == "quality" else timedelta(0))
@@ -86,7 +91,9 @@ def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
 def costs(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
     """Seconds of each step, one row an as_of in `[first, last]`."""
     columns = CYCLE_STEPS.c
-    asked = select(columns.as_of, columns.step, columns.seconds).where(columns.as_of >= first, columns.as_of <= last)
+    asked = select(columns.as_of, columns.step, columns.seconds).where(
+        columns.as_of >= first, columns.as_of <= last, columns.status == "done"
+    )
     with engine.connect() as connection:
         rows = connection.execute(asked).all()
     return pd.DataFrame(rows, columns=["as_of", "step", "seconds"]).pivot(
@@ -94,6 +101,36 @@ def costs(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
     )
 
 
+def plots(engine: Engine, first: datetime, last: datetime) -> dict[str, str]:
+    """Pictures of what was measured as of `[first, last]`, by file name; SVG that is read on white and on black."""
+    found = history(engine, last, last - first + timedelta(microseconds=1), (last - first) // timedelta(hours=1))
+    found = found[found.subject.str.endswith(f", {CHAMPION}") & (found.end - found.start == WEEK)]
+    marks = [(moment, said.partition(":")[0]) for moment, said in events(engine, first, last)]
+    pictures = {}
+    for name, (title, label, monitor, metrics, limits) in PLOTS.items():
+        lines = {
+            " ".join([str(subject).removesuffix(f", {CHAMPION}"), *([words] if words else [])]): Line(
+                mine.rename(columns={"as_of": "at"})[
+                    ["at", "value", *(["low", "high"] if monitor == "quality" else [])]
+                ]
+            )
+            for metric, words in metrics.items()
+            for subject, mine in found[(found.monitor == monitor) & (found.metric == metric)].groupby("subject")
+        }
+        if lines:
+            picture = over_time(title, label, lines, limits, marks, monitor == "consistency", "end of seven days (UTC)")
+            pictures[name] = picture.svg.replace("currentColor", QUIET)
+    return pictures
+
+
+PLOTS: dict[str, tuple[str, str, str, dict[str, str], dict[str, float]]] = {
+    "consistency.svg": ("Served values equal to the offline store's", "share", "consistency", {"consistency": ""}, {}),
+    "quality.svg": ("Quality of the answers", "ROC AUC, with 95 % interval", "quality", {"roc_auc": ""}, {}),
+    "drift.svg": (
+        "Drift", "PSI; share", "drift", {"prediction": "PSI of the answers", "drifted_share": "share of features"},
+        {"breach": 0.5},
+    ),
+}  # fmt: skip
 FORMS = {
     "rows": ",.0f", "consistency": ".4%", "auc": ".3f", "auc_low": ".3f", "auc_high": ".3f", "bias": "+.3f",
     "drifted_share": ".0%", "prediction_psi": ".2f",

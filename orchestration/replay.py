@@ -42,7 +42,7 @@ from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
 from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, StepRun, open_cycle, quiet_libraries
 from orchestration.faults import FAULTS, Fault, FaultySource, fault_of
-from orchestration.records import CYCLE_STEPS, as_text, costs, events, weeks
+from orchestration.records import CYCLE_STEPS, as_text, costs, events, plots, weeks
 from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
 from serving.start import wait_until_ready
@@ -344,12 +344,14 @@ def run(
     cycle.run(last)
     seconds = costs(cycle.engine, first, last).median().round(1)
     report = folder.root / "data" / "monitoring" / "report.html"
+    for name, picture in plots(cycle.engine, first, last).items():
+        (report.parent / name).write_text(picture)
     return f"""{as_text(weeks(cycle.engine, first, last), events(cycle.engine, first, last))}
 
 Seconds a cycle (median): {", ".join(f"{step} {seconds[step]}" for step in STEPS)}
 {_lag(cycle)}
 
-The report is {report}.
+The report is {report}, the plots are beside it.
 The runs: `mlflow ui --backend-store-uri {folder.tracking_uri}`."""
 
 

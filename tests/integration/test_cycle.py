@@ -70,8 +70,10 @@ def start(lived: Workspace, log: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def steps_in(cycle: Cycle) -> dict[str, dict[str, object]]:
+    """The last attempt at each step."""
     with cycle.engine.connect() as connection:
-        return {row["step"]: dict(row) for row in connection.execute(select(CYCLE_STEPS)).mappings()}
+        rows = connection.execute(select(CYCLE_STEPS).order_by(CYCLE_STEPS.c.attempt)).mappings()
+        return {row["step"]: dict(row) for row in rows}
 
 
 def versions(lived: Workspace) -> dict[str, int]:
@@ -129,7 +131,7 @@ def test_killed_in_any_step_it_goes_on_there(lived, opened, tmp_path):
     err = process.communicate(timeout=300)[1]
     assert process.returncode in (0, 3), err
     assert {one["status"] for one in steps_in(opened).values()} == {"done"}
-    assert all(steps_in(opened)[step]["attempts"] == 2 for step in killed)
+    assert all(steps_in(opened)[step]["attempt"] == 2 for step in killed)
     other = open_cycle(settings_of(lived, tmp_path / "other.db"), FaultySource(RawFiles(), []))
     other.run(AS_OF, STEPS[:3])
     assert batch_rows(opened).equals(batch_rows(other))
@@ -142,7 +144,7 @@ def test_started_twice_the_second_waits_and_finds_it_done(lived, opened, tmp_pat
     statuses = sorted([line.split()[1] for line in out.splitlines()] for out, _ in said)
     assert statuses == [["done"] * 3, ["there"] * 3]
     assert any("waits" in err for _, err in said)
-    assert {one["attempts"] for one in steps_in(opened).values()} == {1}
+    assert {one["attempt"] for one in steps_in(opened).values()} == {1}
     assert batch_rows(opened).row_key.is_unique
 
 
@@ -245,7 +247,7 @@ def test_dagster_fails_what_the_gate_refuses_and_does_not_try_again(dagster_sees
     checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert not checks["profile_weather"].passed
     assert checks["profile_departures"].passed
-    assert {name: one["attempts"] for name, one in steps_in(dagster_sees).items()} == {"land": 1}
+    assert {name: one["attempt"] for name, one in steps_in(dagster_sees).items()} == {"land": 1}
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
