@@ -1,6 +1,6 @@
 """Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [inference] [soak] [--json FILE]
+    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [inference] [loop] [soak] [--json FILE]
 
 Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
 that is busy misses targets. Without names, all parts but soak are measured; the numbers of the others stay in the file.
@@ -24,10 +24,10 @@ import psutil
 
 from tests.benchmarks.results import table
 
-PARTS = ("journey", "features", "offline", "online", "models", "inference")
+PARTS = ("journey", "features", "offline", "online", "models", "inference", "loop")
 BY_NAME_ONLY = ("soak",)  # what takes long and says something after days, not after each change
 READ_FEATURES = {"offline", "online", "models"}
-ASK_THE_SERVICE = {"inference", "soak"}
+NEED_MODELS = {"inference", "loop", "soak"}
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "data" / "feast" / "registry.db"
 MODELS = ROOT / "mlflow.db"
@@ -59,7 +59,7 @@ def main() -> None:
     parts = options.parts or PARTS
     if READ_FEATURES & set(parts) and not REGISTRY.exists():
         subprocess.run([sys.executable, "-m", "feature_repo.pipeline.run", "all"], cwd=ROOT, check=True)
-    if ASK_THE_SERVICE & set(parts) and not (MODELS.exists() or "MLFLOW_TRACKING_URI" in os.environ):
+    if NEED_MODELS & set(parts) and not (MODELS.exists() or "MLFLOW_TRACKING_URI" in os.environ):
         subprocess.run(["make", "pipeline"], cwd=ROOT, check=True)
     options.json.parent.mkdir(exist_ok=True)
     found = json.loads(options.json.read_text()) if options.json.exists() else []
