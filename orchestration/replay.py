@@ -97,7 +97,18 @@ class Folder:
         return ServingSettings(feast_repo=self.repo, prediction_log=log)
 
     def prepare(self, source: FlightEvents, first: datetime) -> None:
-        """Features up to the first moment, and a model trained as of it, unless that is there already."""
+        """Features up to the first moment, and a model trained as of it, unless that is there already.
+
+        Raises ReplayStopped where a replay from another moment lives.
+        """
+        began, wanted = self.root / "replayed-from", first.isoformat()
+        if not began.exists():
+            began.write_text(wanted)
+        if (found := began.read_text()) != wanted:
+            raise ReplayStopped(
+                f"{self.root} holds a replay from {found[:10]}. Go on with that, with FROM={found[:10]}; or remove the "
+                "folder; or name another: python -m orchestration.replay --folder FOLDER."
+            )
         if version_at(MlflowClient(), self.settings.model_name, CHAMPION) is not None:
             return
         if not self.repo.is_dir():
@@ -117,7 +128,9 @@ def service(folder: Folder) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = os.environ | {
+    # Keys, a pinned version or a shadow are of the service that people use.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SERVING_")} | {
+        "SERVING_MODEL_NAME": folder.settings.model_name,
         "SERVING_FEAST_REPO": str(folder.repo),
         "SERVING_PREDICTION_LOG": folder.settings.prediction_log,
         "SERVING_PORT": str(port),

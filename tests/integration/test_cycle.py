@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,21 +14,26 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from feast import FeatureStore
 from mlflow import MlflowClient
 from sqlalchemy import select
 
 from feature_repo.pipeline.ingest import RawFiles
 from orchestration import cycle as command
 from orchestration.cycle import CYCLE_STEPS, STEPS, Cycle, open_cycle
-from orchestration.faults import FaultySource, FrozenWeather
+from orchestration.faults import CelsiusOnline, FaultySource, FrozenWeather
+from orchestration.replay import Folder, ReplayStopped
+from orchestration.replay import run as run_replay
 from serving.settings import ServingSettings
 from tests.conftest import ROOT, Workspace
-from validation.contract import CAUSE_TAG
+from validation.contract import CAUSE_TAG, fetch_version
 from validation.monitoring.results import Result, save, saved
 from validation.monitoring.trigger import RETRAININGS
-from validation.predictions import BATCH, read
+from validation.predictions import BATCH, open_log, read
+from validation.spine import rows_due
 
 MODEL, DAY = "arrival-delay", timedelta(days=1)
 AS_OF = datetime(2013, 10, 5, tzinfo=UTC)
@@ -83,6 +89,42 @@ def versions(lived: Workspace) -> dict[str, int]:
 def batch_rows(cycle: Cycle):
     rows = read(cycle.engine, AS_OF, AS_OF + DAY)
     return rows.drop(columns=["request_id", "predicted_at", "row"])
+
+
+def test_a_replay_asks_the_running_service_at_the_moments_of_the_day(lived):
+    """A day with a fault, over a folder that has its tables and its model: what is asked, served, logged and found.
+
+    The first test here: later ones put newer rows online.
+    """
+    day, folder = datetime(2013, 10, 2, tzinfo=UTC), Folder(lived.root)
+    feature = "carrier_origin_mean_arr_delay_7d"  # of what the small model reads
+    source, fault = FaultySource(RawFiles(), []), CelsiusOnline(day, day + DAY, "carrier_origin_reliability", feature)
+    said = run_replay(folder, source, [fault], day, day + DAY, timedelta(hours=2))
+    engine = open_log(folder.settings.prediction_log)
+    served = read(engine, day, day + DAY).query("role == 'champion'")
+    store = FeatureStore(repo_path=str(lived.repo))
+    version = MlflowClient().get_model_version_by_alias(MODEL, "champion")
+    due = rows_due(store, fetch_version(version)[1].interface, day, day + DAY)
+    # Each flight once, as of two hours before it leaves; but for the one to an airport that the model does not know.
+    assert len(due) - len(served) == 1
+    assert set(served.request_id) < {f"replay-{flight}" for flight in due.flight_id}
+    assert set(served.as_of) <= set(due.event_timestamp)
+    # Nothing that was online had not happened yet.
+    ages = pd.DataFrame([json.loads(text) for text in served.ages])
+    assert (ages.stack() >= 0).all()
+    assert ages.notna().any().all()
+
+    found = {(one.monitor, one.metric): one for one in saved(engine, day + DAY) if one.subject.endswith("champion")}
+    assert found["consistency", feature].verdict == "breach"
+    assert "never had these values" in found["consistency", feature].details
+    assert "answered" in said
+    assert "The report is" in said
+
+    # Done is done: again, nobody is asked.
+    run_replay(folder, source, [fault], day, day + DAY, timedelta(hours=2))
+    assert len(read(engine, day, day + DAY).query("role == 'champion'")) == len(served)
+    with pytest.raises(ReplayStopped, match="2013-10-02"):
+        folder.prepare(source, day + DAY)
 
 
 def test_a_day_is_done_once(lived, tmp_path, capsys):
