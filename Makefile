@@ -158,7 +158,8 @@ clean: ## Remove the environment and everything the project made
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
-##? FROM, TO, REFRESH  a replay's first day, the day after its last, and how many minutes the online store waits (15)
+##? FROM, TO  a replay's first day, and the day after its last
+##? REFRESH, AGAIN  minutes between two fillings of the online store in a replay (15); set: a cycle does again what is done
 ##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
