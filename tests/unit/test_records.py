@@ -56,7 +56,7 @@ def log(url) -> Engine:
                 {"model_name": MODEL, "as_of": FIRST + 9 * DAY, "reasons": "drift", "champion_before": "1",
                  "version": "2", "decision": "passed", "champion_after": "2"},
                 {"model_name": MODEL, "as_of": FIRST + 12 * DAY, "reasons": "bias", "champion_before": "2",
-                 "version": "3", "decision": "refused", "champion_after": "2"},
+                 "version": "3", "decision": "failed", "champion_after": "2"},
             ],
         )  # fmt: skip
     return engine
@@ -79,7 +79,7 @@ def test_what_happened_is_told_in_order(log):
     assert [(at - FIRST).days for at, _ in found] == [1, 9, 12]
     assert found[0][1] == "land refused: no weather"
     assert "gate passed, champion" in found[1][1]
-    assert "gate refused, left, 2 stays" in found[2][1]
+    assert "gate failed, left, 2 stays" in found[2][1]
     assert events(log, FIRST + 10 * DAY, FIRST + 11 * DAY) == []
     text = as_text(weeks(log, FIRST, LAST), found)
     assert "99.9300%" in text
