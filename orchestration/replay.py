@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,6 +35,7 @@ from requests.adapters import HTTPAdapter
 from sqlalchemy import Column, Float, Integer, Table, func, select
 from typeguard import suppress_type_checks
 
+from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.run import START, FeaturePipeline
@@ -112,8 +112,7 @@ class Folder:
         if version_at(MlflowClient(), self.settings.model_name, CHAMPION) is not None:
             return
         if not self.repo.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-            shutil.copytree(ROOT / "feature_repo", self.repo, ignore=ignored)
+            copy_definitions(self.repo)
         pipeline = FeaturePipeline(self.repo, source)
         pipeline.ingest(Interval(utc(START), first))
         pipeline.publish(Interval(utc(START), first))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from feature_repo.pipeline.definitions import copy_definitions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,8 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Features of the whole year, applied, and materialized as of 2013-10-01."""
     made = Workspace(tmp_path_factory.mktemp("workspace"))
-    ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-    shutil.copytree(ROOT / "feature_repo", made.repo, ignore=ignored)
+    copy_definitions(made.repo)
     command = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(made.repo)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-4000:]

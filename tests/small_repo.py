@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 from deltalake import DeltaTable
 
 from feature_repo.pipeline import run
+from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.ingest import FLIGHT_COLUMNS, WEATHER_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +28,7 @@ JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
 
 def build(folder: Path) -> Path:
     """Make a Feast repository, raw files of one flight an hour for two days, and the tables made from them."""
-    ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-    shutil.copytree(ROOT / "feature_repo", folder / "feature_repo", ignore=ignored)
+    copy_definitions(folder / "feature_repo")
     (folder / "raw").mkdir()
     hours = pd.date_range("2013-07-01", periods=48, freq="h", tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
     facts = dict.fromkeys(FLIGHT_COLUMNS, 0) | {

@@ -6,7 +6,6 @@ Seconds are wall clock; memory is the highest sum of resident sets of the comman
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from feature_repo.pipeline.definitions import copy_definitions
 from tests.benchmarks.results import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,9 +131,7 @@ def measure_service(environment: dict[str, str], folder: Path) -> Measured:
 def journey(root: Path) -> list[Measured]:
     """Features, two models, a service: as `make run`, over the whole year."""
     repo = root / "feature_repo"
-    shutil.copytree(
-        ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-    )
+    copy_definitions(repo)
     environment = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
         "TRAINING_FEAST_REPO": str(repo),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from pathlib import Path
 from feast import FeatureStore
 from sqlalchemy import Engine, func, literal, select
 
+from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import FlightEvents
 from feature_repo.pipeline.run import START, FeaturePipeline
@@ -50,8 +50,7 @@ def _cycles(folder: Path) -> list[Result]:
     found, source = [], FlightEvents()
     for months, until in HISTORIES.items():
         repo = folder / f"after-{months}" / "feature_repo"
-        ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-        shutil.copytree(ROOT / "feature_repo", repo, ignore=ignored)
+        copy_definitions(repo)
         pipeline = FeaturePipeline(repo, source)
         pipeline.ingest(Interval(utc(START), until))
         pipeline.publish(Interval(utc(START), until))

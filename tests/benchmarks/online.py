@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from deltalake import DeltaTable
 
+from feature_repo.pipeline.definitions import copy_definitions
 from tests.benchmarks.results import Result, table
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def measure() -> list[Result]:
 
 def _place(folder: Path, online_store: str) -> Path:
     """A Feast repository over the tables of data/, with a registry and an online store of its own."""
-    ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-    shutil.copytree(ROOT / "feature_repo", folder / "feature_repo", ignore=ignored)
+    copy_definitions(folder / "feature_repo")
     settings = folder / "feature_repo" / "feature_store.yaml"
     settings.write_text(settings.read_text().replace(OURS, online_store))
     (folder / "data").mkdir()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from feature_repo.pipeline.definitions import copy_definitions
 from tests.oracle import DAY, HOUR, KEYS, VIEWS, Oracle, micros, raw_file, timestamp
 
 BEGIN = "2012-12-01"
@@ -152,8 +152,7 @@ def forecast(pipeline, now: pd.Timestamp) -> tuple[str, np.ndarray]:
     from validation.spine import with_features
 
     if not pipeline.repo.exists():
-        ignored = shutil.ignore_patterns("__pycache__", "pipeline", "stores", "__init__.py")
-        shutil.copytree(ROOT / "feature_repo", pipeline.repo, ignore=ignored)
+        copy_definitions(pipeline.repo)
         apply(pipeline.repo)
     store = FeatureStore(repo_path=str(pipeline.repo))
     interface = read_interface(store, "arrival_delay_v2")
