@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 MONITOR = "quality"
 MIN_ROWS, MIN_COVERAGE = 200, 0.8
-MIN_DAYS = 5  # of fewer, hours are drawn: that says too little of chance for a breach
+MIN_DAYS = 5  # of fewer, hours are drawn, which says nothing of how days differ
+# Allowed where days are not drawn: of 21 quiet days of October 2013 the worst was 0.18 below training's AUC, and the
+# means of two were 0.11 and 0.12 from the base rate.
+ODD_DAYS = 0.15
 RESAMPLES, CONFIDENCE, SEED = 200, 0.95, 2013
 # How much worse than in training's validation, beyond chance: AUC lost, distance of the mean from the base rate.
 AUC_INVESTIGATE, AUC_BREACH = 0.02, 0.05
@@ -113,6 +116,7 @@ def _scored(
     moments = served.requests[PREDICTION_TIME][known]
     of_days = moments.dt.floor("D").nunique() >= MIN_DAYS
     blocks = moments.dt.floor("D" if of_days else "h").to_numpy()
+    odd = 0.0 if of_days else ODD_DAYS
     bounds = intervals(
         outcomes, forecast, blocks, ["roc_auc", "log_loss", "brier", "bias"], RESAMPLES, CONFIDENCE, SEED
     )
@@ -120,14 +124,12 @@ def _scored(
         verdict: Verdict = "healthy"
         words = ""
         if metric == "roc_auc" and reference_auc is not None and metric in bounds:
-            verdict = _beyond(reference_auc - bounds[metric][1], AUC_INVESTIGATE, AUC_BREACH)
+            verdict = _beyond(reference_auc - bounds[metric][1], AUC_INVESTIGATE, AUC_BREACH + odd)
             words = f"in training's validation it was {reference_auc:.3f}"
         if metric == "bias" and metric in bounds:
             low, high = bounds[metric]
-            verdict = _beyond(max(low, -high), BIAS_INVESTIGATE, BIAS_BREACH)
+            verdict = _beyond(max(low, -high), BIAS_INVESTIGATE, BIAS_BREACH + odd)
             words = f"mean forecast {forecast.mean():.3f}, base rate {outcomes.mean():.3f}"
-        if verdict == "breach" and not of_days:
-            verdict, words = "investigate", f"{words}; of fewer than {MIN_DAYS} days, which may all have been odd"
         results.append(result(metric, found.get(metric), verdict, words, bounds.get(metric)))
     return results
 
