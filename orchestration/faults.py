@@ -102,9 +102,8 @@ class FaultySource(FlightEvents):
 
     def __init__(self, files: RawFiles, faults: list[Fault]) -> None:
         super().__init__(files)
-        self._faults, self.now = faults, None
-
-    now: datetime | None
+        self._faults = faults
+        self.now: datetime | None = None
 
     def between(self, table: str, start: datetime, end: datetime) -> pd.DataFrame:
         events = super().between(table, start, end)

@@ -40,7 +40,7 @@ from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
-from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, StepRun, open_cycle, quiet_libraries
+from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, open_cycle, quiet_libraries
 from orchestration.faults import FAULTS, Fault, FaultySource, fault_of
 from orchestration.records import CYCLE_STEPS, as_text, costs, events, plots, weeks
 from orchestration.retrain import mlflow_run
@@ -169,14 +169,14 @@ class Replay:
     session: requests.Session = field(default_factory=_session)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(ASKING))
 
-    def day(self, day: datetime) -> list[StepRun]:
+    def day(self, day: datetime) -> None:
         """The cycle as of the start of a day, and then the day itself."""
         from feast import FeatureStore
 
-        done = self.cycle.run(day)
+        self.cycle.run(day)
         self._await_champion()
         # The day's events, which the next cycle would land: its first step is done then.
-        done.append(self.cycle.step("land", day + DAY))
+        self.cycle.step("land", day + DAY)
         store, interface = FeatureStore(repo_path=str(self.cycle.pipeline.repo)), self._interface()
         row_key = row_key_of(store, interface)
         due = rows_due(store, interface, day, day + DAY).sort_values([PREDICTION_TIME, row_key])
@@ -195,7 +195,6 @@ class Replay:
             asked = due[(due[PREDICTION_TIME] >= start) & (due[PREDICTION_TIME] < end)]
             self._ask(interface, row_key, asked, start, {"rows_online": written, "seconds": seconds})
         self._await_log(day, day + DAY)
-        return done
 
     def _ask(
         self, interface: FeatureInterface, row_key: str, rows: pd.DataFrame, moment: pd.Timestamp, did: dict[str, Any]
