@@ -116,7 +116,7 @@ def forecast(
 
 
 def _latency_ms(model: Any, inputs: pd.DataFrame) -> float:
-    """The least time that one row took by itself, in one thread: what else the machine does is not the model's doing."""
+    """The least time of one row by itself, in one thread: what else the machine does is not the model's doing."""
 
     def timed(row: int) -> float:
         one = inputs.iloc[[row % len(inputs)]]
