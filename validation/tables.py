@@ -7,6 +7,12 @@ from pathlib import Path
 
 from upath import UPath
 
+from validation.errors import Refusal
+
+
+class TablesNowhere(Refusal):
+    """`FTI_TABLES` does not say where the tables are for every process alike."""
+
 
 def data_of(repo: Path) -> Path:
     """The folder for what stays on this machine: locks, reports, the embedded profile's registry and stores."""
@@ -17,8 +23,14 @@ def tables_of(repo: Path) -> UPath:
     """The root of the raw, quarantine, feature and training set tables: `data_of`, or an address such as s3://lake/fti.
 
     Who may read and write there is told by the variables of the object store's own tools, `AWS_*` for S3.
+    Raises TablesNowhere.
     """
-    return UPath(os.environ.get("FTI_TABLES") or data_of(repo))
+    told = os.environ.get("FTI_TABLES")
+    if told and "://" not in told and not Path(told).is_absolute():
+        raise TablesNowhere(
+            f"FTI_TABLES is {told}, but commands run in several folders. Give it whole: {Path(told).resolve()}"
+        )
+    return UPath(told or data_of(repo))
 
 
 def tables_in(folder: UPath) -> list[str]:

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from upath import UPath
 
 from feature_repo.pipeline import run
-from tests.small_repo import JULY, arguments, assert_same, read_raw, write_raw
+from tests.small_repo import JULY, arguments, assert_same, complaint, read_raw, write_raw
 from validation.tables import tables_in
 
 KINDS = ("raw", "features", "quarantine")
@@ -122,6 +122,11 @@ def test_feast_joins_and_serves_from_there(folder, lake, monkeypatch):
     assert {name: value for name, value in online.items() if name != "origin"} == {
         "origin_temperature_f": [10.0], "origin_wind_speed_mph": [10.0]
     }  # fmt: skip
+
+
+def test_a_place_that_depends_on_the_folder_one_is_in_is_refused(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FTI_TABLES", "lake")
+    assert "FTI_TABLES is lake" in complaint(folder, capsys, "ingest", *JULY)
 
 
 def test_an_object_store_that_is_away_is_an_error_of_one_line(folder, lake, capsys, monkeypatch):
