@@ -57,8 +57,7 @@ def up(stack: Stack) -> None:
     for server in SERVERS:
         began = time.perf_counter()
         _control(stack, "start", server)
-        check = HEALTH[server]
-        _wait(lambda check=check: check(stack), server, stack.root / "logs" / f"{server}.log")  # type: ignore[misc]
+        _wait(stack, server)
         PREPARE.get(server, lambda _: None)(stack)
         print(f"{server:9} healthy at {_address(stack, server)} after {time.perf_counter() - began:.1f} s", flush=True)
 
@@ -81,12 +80,11 @@ def status(stack: Stack) -> str:
     """A line a server: whether it runs, whether it is healthy, and where it is."""
     if _supervisor(stack) is None:
         return f"Nothing runs in {stack.root}. Start it: make production-up"
-    lines = [f"{server:9} {_state(stack, server):8} {_address(stack, server)}" for server in SERVERS]
+    lines = [
+        f"{server:9} {'healthy' if _healthy(stack, server) else 'down':8} {_address(stack, server)}"
+        for server in SERVERS
+    ]
     return "\n".join([*lines, f"logs      {stack.root / 'logs'}", f"roles     {stack.root / 'env'}"])
-
-
-def _state(stack: Stack, server: str) -> str:
-    return "healthy" if _healthy(HEALTH[server], stack) else "down"
 
 
 def _address(stack: Stack, server: str) -> str:
@@ -115,19 +113,21 @@ def _control(stack: Stack, *command: str) -> None:
         )
 
 
-def _wait(true: Callable[[], bool], what: str, log: Path) -> None:
+def _wait(stack: Stack, server: str) -> None:
     until = time.monotonic() + PATIENCE
-    while not _healthy(lambda _: true(), None):
+    while not _healthy(stack, server):
         if time.monotonic() > until:
-            raise NotHealthy(f"{what} is not healthy after {PATIENCE:.0f} s; {log} says why.")
+            raise NotHealthy(
+                f"{server} is not healthy after {PATIENCE:.0f} s; {stack.root}/logs/{server}.log says why."
+            )
         time.sleep(0.2)
 
 
-def _healthy(check: Callable[..., bool], stack: Stack | None) -> bool:
+def _healthy(stack: Stack, server: str) -> bool:
     import redis
 
     try:
-        return check(stack)
+        return HEALTH[server](stack)
     except (OSError, psycopg.Error, redis.RedisError):
         return False
 

@@ -23,6 +23,7 @@ from validation.settings import ROOT
 HOST = "127.0.0.1"
 SERVERS = ("postgres", "valkey", "objects", "mlflow", "service")  # in this order: each needs those before it
 DATABASES = {"feast": "features", "mlflow": "mlflow", "predictions": "monitor"}  # by name: who owns it
+SUPERUSERS = ("postgres", "admin", "valkey-admin")  # their passwords stay when others are rotated
 ROLES = ("features", "training", "serving", "loop")
 BUCKET, ARTIFACTS = "lake", "artifacts"
 # Two workers: a worker that takes longer than this to start is killed, and five seconds are few for MLflow's imports.
@@ -65,9 +66,7 @@ class Stack:
 
     def rotate(self) -> None:
         """Forget every password but the superusers': `up` makes new ones and tells the servers."""
-        kept = {
-            user: password for user, password in self.settings["passwords"].items() if user in ("postgres", "admin")
-        }
+        kept = {user: password for user, password in self.settings["passwords"].items() if user in SUPERUSERS}
         self.settings["passwords"] = kept
         self.write("settings.json", json.dumps(self.settings))
 
