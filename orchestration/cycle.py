@@ -29,7 +29,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, Row, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from feature_repo.pipeline.feast_steps import materialize
+from feature_repo.pipeline.feast_steps import feast_errors, materialize
 from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.run import START, FeaturePipeline
@@ -43,6 +43,7 @@ from validation.gate import Gate
 from validation.monitoring.alert import alert_settings
 from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS
+from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
 from validation.monitoring.results import Result, Verdict, saved, worst
 from validation.monitoring.run import LABEL_DELAY_HOURS, monitor
@@ -53,6 +54,7 @@ from validation.times import utc
 DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)
 STEPS = ("land", "materialize", "score", "monitor", "retrain")
 BREACHED = 3
+LOST = "online rows were lost of"  # a step that says so was done, and somebody is to hear of it
 MONITORED_DAYS = 7
 # What a step may end with that a person can mend; anything else is a bug, and is raised.
 FAILURES = (Refusal, MlflowException, SQLAlchemyError, DeltaError, duckdb.Error, OSError)
@@ -151,11 +153,20 @@ class Cycle:
         return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}{told}"
 
     def _materialize(self, as_of: datetime) -> str:
-        """Fill the online store with what landed since it was last filled."""
+        """Fill the online store with what landed since it was last filled; anew, if it has lost rows."""
         filled = self._last("materialize", as_of)
         landed = self._last("land", filled + INSTANT) if filled is not None else None
-        materialize(self.pipeline.repo, landed or utc(START), as_of)
-        return f"rows of {landed or utc(START):%Y-%m-%dT%H:%MZ}/{as_of:%Y-%m-%dT%H:%MZ}"
+        lost = [] if landed is None else self._lost(landed)
+        start = utc(START) if landed is None or lost else landed
+        materialize(self.pipeline.repo, start, as_of)
+        told = f"; filled anew, for {LOST} {', '.join(lost)}" if lost else ""
+        return f"rows of {start:%Y-%m-%dT%H:%MZ}/{as_of:%Y-%m-%dT%H:%MZ}{told}"
+
+    def _lost(self, as_of: datetime) -> list[str]:
+        from feast import FeatureStore
+
+        with feast_errors("feast materialize", self.pipeline.repo):
+            return lost_views(FeatureStore(repo_path=str(self.pipeline.repo)), as_of)
 
     def _last(self, step: str, before: datetime) -> datetime | None:
         """The newest moment before another that a step was done as of."""
@@ -188,16 +199,15 @@ class Cycle:
         return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])])
 
     def _own_results(self, as_of: datetime) -> list[Result]:
-        """What became of the steps before: one that was refused or failed is a breach like another, and is still to be
-        looked at when a later attempt was done."""
+        """What became of the steps before: one that was refused or failed is a breach like another, and so are rows
+        that were lost; when a later attempt was done, they are still to be looked at."""
         results = []
         for name in STEPS[: STEPS.index("monitor")]:
             ended = [one for one in self._attempts(as_of, name) if one.status != "running"]
             if ended:
-                unwell = [f"{one.status}: {one.said}" for one in ended if one.status != "done"]
-                verdict: Verdict = (
-                    "healthy" if not unwell else "breach" if ended[-1].status != "done" else "investigate"
-                )
+                unwell = [f"{one.status}: {one.said}" for one in ended if one.status != "done" or LOST in one.said]
+                breach = ended[-1].status != "done" or LOST in ended[-1].said
+                verdict: Verdict = "healthy" if not unwell else "breach" if breach else "investigate"
                 results.append(
                     Result(
                         "cycle", as_of, as_of, name, "seconds", ended[-1].seconds, len(ended), verdict,

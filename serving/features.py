@@ -87,6 +87,7 @@ class FeatureReader:
 
     def __init__(self, store: FeatureStore, interface: FeatureInterface) -> None:
         self.failed = False
+        self._seen: Keys | None = None  # of the last request that had a row of any view
         self._store = store
         self._interface = interface
         self._on_demand = [store.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
@@ -99,6 +100,7 @@ class FeatureReader:
             {key.name: key.of(request[key.request_field]) for key in self._interface.join_keys} for request in requests
         ]
         found = self._lookup(keys)
+        self._require_rows(keys, found)
         outcomes: list[FeatureRow | RowRefused] = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
         there = [
             (request, of_row, row)
@@ -135,6 +137,18 @@ class FeatureReader:
                 why = next((one for one in row.warnings if one.startswith(f"{view.name}: ")), f"{view.name}: all null")
                 return FeaturesMissing(f"{why}. The model does not answer without {view.name}.")
         return row
+
+    def _require_rows(self, keys: Sequence[Keys], found: Sequence[Found]) -> None:
+        """No row for these requests, nor for one that had some before: it was emptied. Raises StoreUnavailable."""
+        if not self._interface.stored_views or not keys:
+            return
+        self._seen = next((of_row for of_row, known in zip(keys, found, strict=True) if known), self._seen)
+        if not any(found) and not (self._seen and any(self._lookup([self._seen]))):
+            self.failed = True
+            raise StoreUnavailable(
+                "The online store has no row of any view, neither for this request nor for others: it is empty. "
+                "Fill it (`make materialize`), and ask again."
+            )
 
     def _lookup(self, keys: Sequence[Keys]) -> list[Found]:
         """What is stored for each row's keys, of the views whose keys are all there. Raises StoreUnavailable."""

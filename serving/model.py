@@ -232,7 +232,7 @@ def _warm_up(model: ServedModel) -> None:
     """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
 
     Read as of the end of time, because by now the online store may have moved past the example's own moment. A view
-    that may not be missing is stale then: the model is not asked.
+    that may not be missing is stale then: the model is not asked. Raises StoreUnavailable.
     """
     example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
     request, _ = model.parse(json.dumps(example).encode(), LATEST)

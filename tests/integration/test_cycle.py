@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from orchestration.faults import CelsiusOnline, FaultySource, FrozenWeather
 from orchestration.replay import Folder, ReplayStopped
 from orchestration.replay import run as run_replay
 from serving.settings import ServingSettings
-from tests.conftest import ROOT, Workspace
+from tests.conftest import ROOT, Workspace, empty
 from validation.contract import CAUSE_TAG, fetch_version
 from validation.monitoring.results import Result, save, saved
 from validation.monitoring.trigger import RETRAININGS
@@ -204,6 +205,27 @@ def test_a_refused_landing_keeps_nothing_else_from_its_part_and_is_made_up_for(l
     made_up = cycle.step("land", AS_OF + DAY)
     assert made_up.status == "done", made_up
     assert made_up.said.startswith("2013-10-04T00:00Z/2013-10-06T00:00Z")
+
+
+def test_an_online_store_that_was_emptied_is_filled_anew_and_told_of(lived, opened):
+    """Not only what landed since: all of it; and somebody is to hear of it."""
+    assert [one.status for one in opened.run(AS_OF, ("land", "materialize"))] == ["done", "done"]
+    assert "filled anew" not in opened.step("materialize", AS_OF + timedelta(hours=1)).said
+    before = online_rows_of(lived)
+    empty(lived.online_store)
+    said = opened.step("materialize", AS_OF + timedelta(hours=2)).said
+    assert said.startswith("rows of 2012-12-01")
+    assert "online rows were lost of aircraft_departures, " in said
+    assert online_rows_of(lived) == before
+    (mine,) = opened._own_results(AS_OF + timedelta(hours=2))
+    assert (mine.subject, mine.verdict) == ("materialize", "breach")
+    assert "online rows were lost" in mine.details
+
+
+def online_rows_of(lived: Workspace) -> dict[str, int]:
+    with closing(sqlite3.connect(lived.online_store)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
 
 
 def breach(as_of: datetime) -> Result:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select, update
 
 from serving import batch
 from serving.prediction_log import LoggedPrediction, stored, write
+from tests.conftest import emptied
 from validation.monitoring import run
 from validation.monitoring.results import Result, saved
 from validation.predictions import PREDICTIONS, create, open_log, read
@@ -268,6 +269,17 @@ def test_views_are_as_old_as_their_tables_and_the_online_store_say(scored, train
     assert aged["origin_weather", "offline_age_hours"].value == (END - newest) / timedelta(hours=1)
     lag = aged["origin_weather", "materialization_lag_hours"]
     assert (lag.value, lag.verdict) == ((END - ONLINE) / timedelta(hours=1), "breach")
+
+
+def test_rows_that_the_online_store_lost_are_found_and_their_view_named(scored, trained):
+    """All of one view; the others are there."""
+    with emptied(trained.online_store, "%route_profile"):
+        _, results = monitored(scored, ONLINE)
+    lost = {one.subject: one for one in results if one.metric == "online_rows_lost"}
+    assert (lost["route_profile"].value, lost["route_profile"].verdict) == (1, "breach")
+    assert "100 of 100 sampled keys have no row online, 0 an older one; refill it" in lost["route_profile"].details
+    others = [one for view, one in lost.items() if view != "route_profile"]
+    assert {(one.value, one.verdict) for one in others} == {(0, "healthy")}
 
 
 def test_days_begin_when_the_interval_does(scored):

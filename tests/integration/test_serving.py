@@ -35,6 +35,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from tests.conftest import emptied
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "arrival-delay"
 AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
@@ -902,6 +904,19 @@ def test_a_broken_online_store_is_a_503_until_it_is_mended(service, complete):
     assert "The online store cannot be read" in answer.json["error"]
     assert not [secret for secret in SECRETS if secret in answer.text]
     kept.replace(service.online_store)
+    until(lambda: service.predict(complete).status == 200)
+    assert service.predict(complete).json == before
+
+
+def test_an_emptied_online_store_scores_nobody_until_it_is_filled(service, complete):
+    """A server that came back without its rows is not a thousand unknown flights; and no version is lost over it."""
+    before = service.predict(complete).json
+    with emptied(service.online_store):
+        for number in range(3):
+            answer = service.predict(complete | {"carrier": ["DL", "UA", "B6"][number]})
+            assert (answer.status, "it is empty" in answer.json["error"]) == (503, True)
+        rows = json.dumps({"rows": [complete]})
+        assert service.send("POST", "/predict_batch", rows).status == 503
     until(lambda: service.predict(complete).status == 200)
     assert service.predict(complete).json == before
 

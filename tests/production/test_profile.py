@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from deploy.production import main as production
 from deploy.stack import HOST, SERVERS, Stack
 from tests.conftest import ROOT
+from tests.receiver import OK
 from validation.monitoring.results import saved
 from validation.predictions import open_log, read
 
@@ -71,6 +72,22 @@ def run(stack: Stack, role: str, *arguments: str, codes: tuple[int, ...] = (0,))
 
 def ask(stack: Stack, **change: Any) -> requests.Response:
     return requests.post(f"{stack.url('service')}/predict", json=FLIGHT | change, timeout=30)
+
+
+def status_of(stack: Stack) -> int:
+    return ask(stack).status_code
+
+
+def listening(stack: Stack, server: str) -> list[psutil.Process]:
+    """The processes at a server's port."""
+    port = stack.port(server)
+    pids = {one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port}
+    return [psutil.Process(pid) for pid in pids]
+
+
+def control(stack: Stack, *command: str) -> None:
+    asked = [sys.executable, "-m", "supervisor.supervisorctl", "-c", "supervisor.conf", *command]
+    subprocess.run(asked, cwd=stack.root, check=True, capture_output=True, timeout=60)
 
 
 def until(true: Callable[[], Any]) -> None:
@@ -171,13 +188,102 @@ def test_secrets_are_their_owners_alone(stack):
     assert not [one for one in commands if any(password in " ".join(one) for password in passwords)]
 
 
+# ---- faults ---------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("server", [name for name in SERVERS if name != "objects"])
 def test_a_server_that_is_killed_comes_back_and_so_do_answers(stack, server):
     before = ask(stack).json()["probability"]
-    port = stack.port(server)
-    listening = {one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port}
-    for process in [psutil.Process(pid) for pid in listening]:
+    for process in listening(stack, server):
         process.kill()
     until(lambda: ask(stack).status_code == 200)
     assert ask(stack).json()["probability"] == before
     assert production(["--folder", str(stack.root), "up"]) == 0
+
+
+def test_a_killed_worker_is_replaced_and_the_other_answers(stack):
+    """Of the service's two: nobody waits for the new one."""
+    workers = sorted(listening(stack, "service"), key=lambda process: process.pid)
+    (first, *_) = [one for one in workers if "_bentoml_impl.worker.service" in " ".join(one.cmdline())]
+    first.kill()
+    asked = []
+    until(lambda: asked.append(status_of(stack)) or len(asked) == 20)
+    assert asked.count(200) >= 19, "the one that the killed worker was at work on"
+    until(lambda: len(listening(stack, "service")) == len(workers))
+
+
+def test_an_online_store_that_came_back_empty_scores_nobody_and_is_filled_anew(stack, receive, monkeypatch):
+    """Detected by the service at once, by the monitor with an alert, and rebuilt from the offline store."""
+    before = ask(stack).json()["probability"]
+    shutil.rmtree(stack.root / "valkey" / "appendonlydir")
+    (server,) = listening(stack, "valkey")
+    server.kill()
+    until(lambda: "empty" in ask(stack).text)
+    assert ask(stack).status_code == 503
+    receiver, end = receive(OK), AS_OF + pd.Timedelta(hours=7)
+    monkeypatch.setenv("MONITORING_WEBHOOK_URL", receiver.url)
+    run(stack, "loop", "-m", "validation.monitoring.run", "--as-of", end.isoformat(), "--days", "1", codes=(3,))
+    ((_, _, alert),) = receiver.seen
+    assert "origin_weather: online_rows_lost 1." in alert["text"]
+    run(stack, "features", "-m", "feature_repo.pipeline.run", "materialize")
+    until(lambda: ask(stack).status_code == 200)
+    assert ask(stack).json()["probability"] == before
+
+
+def test_a_stalled_online_store_bounds_the_wait_and_is_said_to_be_away(stack):
+    """As when the network between them swallows packets: connections stay, and nothing comes back."""
+    before = ask(stack).json()["probability"]
+    (server,) = listening(stack, "valkey")
+    server.suspend()
+    try:
+        for _ in range(5):
+            began = time.monotonic()
+            answer = ask(stack)
+            assert time.monotonic() - began < 3
+            assert (answer.status_code, "online store" in answer.json()["error"]) == (503, True)
+    finally:
+        server.resume()
+    until(lambda: ask(stack).status_code == 200)
+    assert ask(stack).json()["probability"] == before
+
+
+def test_the_tracking_server_may_be_away(stack):
+    """Longer than anybody's patience with it: what serves goes on, and follows again when it is back."""
+    control(stack, "stop", "mlflow")
+    try:
+        until_then = time.monotonic() + 45
+        while time.monotonic() < until_then:
+            assert ask(stack).status_code == 200
+            time.sleep(1)
+    finally:
+        control(stack, "start", "mlflow")
+    assert production(["--folder", str(stack.root), "up"]) == 0
+    assert ask(stack).status_code == 200
+
+
+def test_what_is_answered_while_the_log_is_away_is_logged_when_it_is_back(stack):
+    control(stack, "stop", "postgres")
+    answers = [ask(stack) for _ in range(5)]
+    control(stack, "start", "postgres")
+    assert {answer.status_code for answer in answers} == {200}
+    names = {answer.headers["X-Request-ID"] for answer in answers}
+    assert production(["--folder", str(stack.root), "up"]) == 0
+    engine = open_log(stack.postgres("monitor", "predictions"))
+    until(lambda: names <= set(read(engine, AS_OF, AS_OF + pd.Timedelta(days=1)).request_id))
+
+
+def test_rotated_credentials_close_the_old_ones_and_cost_no_answer_for_long(stack):
+    before, old = ask(stack).json()["probability"], dict(stack.settings["passwords"])
+    assert production(["--folder", str(stack.root), "up", "--rotate"]) == 0
+    now = Stack(stack.root)
+    assert now.password("serving") != old["serving"]
+    until(lambda: ask(now).status_code == 200)
+    assert ask(now).json()["probability"] == before
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(HOST, now.port("valkey"), username="serving", password=old["valkey-serving"]).ping()
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(host=HOST, port=now.port("postgres"), user="serving", dbname="feast", password=old["serving"])
+    registry = f"{now.url('mlflow')}/api/2.0/mlflow/registered-models/get?name=arrival-delay"
+    until(lambda: requests.get(registry, auth=("serving", old["mlflow-serving"]), timeout=10).status_code == 401)
+    assert requests.get(registry, auth=("serving", now.password("mlflow-serving")), timeout=10).status_code == 200
+    run(now, "features", "-m", "feature_repo.pipeline.run", "apply")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
 
+from tests.receiver import OK, SECRET, Receiver
 from validation.monitoring import run
 from validation.monitoring.alert import SHOWN, AlertFailed, AlertSettings, alert, message
 from validation.monitoring.conclusion import conclude
@@ -32,7 +30,6 @@ END = START + timedelta(days=7)
 SERVED = "arrival-delay version 2, champion"
 DRIFT = Result("drift", START, END, SERVED, "wind", 0.3, 100, "investigate", 0.0, 0.01, "more wind")
 BREACH = Result("consistency", START, END, SERVED, "wind", 0.2, 100, "breach", details="20 mismatch")
-SECRET = "T0/B0/a-secret"
 
 
 # Metrics
@@ -89,67 +86,7 @@ def test_series_are_bounded_and_the_worst_stay(tmp_path: Path) -> None:
 # Alerts
 
 
-@dataclass
-class Receiver:
-    """Answers with each of `plan` in turn, the last one for ever: a status and headers, or seconds to say nothing."""
-
-    plan: list[tuple[int, dict[str, str]] | float]
-    seen: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    port: int = 0
-
-    def settings(self, attempts: int = 3, timeout: float = 5) -> AlertSettings:
-        url = SecretStr(f"http://127.0.0.1:{self.port}/services/{SECRET}")
-        return AlertSettings(webhook_url=url, webhook_attempts=attempts, webhook_timeout_seconds=timeout)
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"null")
-        turn = self.plan[min(len(self.seen), len(self.plan) - 1)]
-        self.seen.append((handler.path, dict(handler.headers.items()), body))
-        self.times.append(time.monotonic())
-        if isinstance(turn, float):
-            time.sleep(turn)
-            return
-        handler.send_response_only(turn[0])  # without a date of its own
-        for name, value in turn[1].items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-
-@pytest.fixture
-def receive(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Receiver]]:
-    """Start receivers on ports of this machine."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    servers = []
-
-    def start(*plan: tuple[int, dict[str, str]] | float) -> Receiver:
-        receiver = Receiver(list(plan))
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.answer(self)
-
-            def do_GET(self) -> None:
-                receiver.answer(self)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        receiver.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        servers.append(server)
-        return receiver
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-OK, BUSY = (200, {}), (503, {})
+BUSY = (503, {})
 
 
 def test_an_alert_arrives_after_two_failures(receive: Callable[..., Receiver]) -> None:

@@ -21,6 +21,7 @@ from serving.features import (
     open_store,
     request_names,
 )
+from tests.conftest import emptied
 from validation.contract import ContractBroken, FeatureInterface, differences
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -186,7 +187,8 @@ def test_a_null_in_a_row_is_no_missing_row(reader):
 
 
 def test_nothing_but_categories_needs_no_store(repo, reader):
-    """A request whose keys are all absent is answered with nulls."""
+    """A request whose keys are all absent is answered with nulls, by a store that others have rows in."""
+    read(reader, request(), NOON)
     row = read(reader, request(pump=None, site=None, opened_at=NOON - timedelta(days=900)), NOON)
     assert set(row.values.values()) == {None}
     assert len(row.warnings) == 3
@@ -323,4 +325,20 @@ def test_a_broken_online_store_is_one_error_and_mends_with_the_file(repo, reader
     finally:
         file.write_bytes(good)
     read(reader, request(), NOON)
+    assert not reader.failed
+
+
+def test_a_store_that_was_emptied_answers_nobody_until_it_is_filled(repo, reader):
+    """An unknown pump has no row while others have; when nobody has, that is no answer to score."""
+    unknown = {"pump": "P9", "site": "S9", "opened_at": NOON - timedelta(days=900)}
+    with pytest.raises(StoreUnavailable, match="empty"):
+        read(reader, unknown, NOON)  # nothing tells this apart from an empty store yet
+    read(reader, request(), NOON)
+    assert read(reader, unknown, NOON).missing == ["wear", "place", "shift"]
+    with emptied(repo / "online.db"):
+        for asked in (unknown, request()):
+            with pytest.raises(StoreUnavailable, match=r"empty.*make materialize"):
+                read(reader, asked, NOON)
+            assert reader.failed
+    assert read(reader, request(), NOON).missing == []
     assert not reader.failed

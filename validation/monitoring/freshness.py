@@ -1,4 +1,5 @@
-"""Freshness and volume: Feast and a moment in; how old views are, how many rows they gained, how many are held, out."""
+"""Freshness and volume: Feast and a moment in; how old views are, what is online of them, how many rows they
+gained, how many are held, out."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from upath import UPath
 
+from validation.monitoring.online import Presence, presence
 from validation.monitoring.results import Result, Verdict, by_limits
 from validation.spine import view_moments
 from validation.tables import tables_in, tables_of
@@ -22,6 +24,7 @@ DAY = timedelta(days=1)
 # Shares of the usual number of rows a day that are missing; shares of a table's rows that are held.
 FEWER_INVESTIGATE, FEWER_BREACH = 0.5, 0.9
 HELD_INVESTIGATE, HELD_BREACH = 0.01, 0.05
+LOST_INVESTIGATE, LOST_BREACH = 0.0, 0.05  # shares of the keys that should be online
 HOUR = 3600.0
 
 
@@ -41,6 +44,26 @@ def freshness(store: FeatureStore, as_of: datetime) -> list[Result]:
             lag = None if until is None else max(0.0, (as_of - until) / timedelta(hours=1))
             results.append(_aged(view.name, "materialization_lag_hours", lag, ttl, as_of))
     return results
+
+
+def online_rows(store: FeatureStore, as_of: datetime) -> list[Result]:
+    """The share of sampled keys of each view whose newest row is not online, though it was materialized."""
+    return [_lost(one, as_of) for one in presence(store, as_of)]
+
+
+def lost_views(store: FeatureStore, as_of: datetime) -> list[str]:
+    """The views of whose rows as of a moment so many are not online that they have to be filled anew."""
+    return [one.view for one in presence(store, as_of) if (one.lost_share or 0) > LOST_BREACH]
+
+
+def _lost(view: Presence, as_of: datetime) -> Result:
+    told = f"{view.absent} of {view.keys} sampled keys have no row online, {view.older} an older one"
+    mend = "; refill it: make materialize" if view.absent or view.older else ""
+    verdict = by_limits(view.lost_share, LOST_INVESTIGATE, LOST_BREACH)
+    return Result(
+        FRESHNESS, as_of, as_of, view.view, "online_rows_lost", view.lost_share, view.keys, verdict,
+        details=f"{told}{mend}",
+    )  # fmt: skip
 
 
 def _aged(view: str, metric: str, hours: float | None, ttl: float | None, as_of: datetime) -> Result:

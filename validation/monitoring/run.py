@@ -28,7 +28,7 @@ from validation.monitoring.alert import alert_settings
 from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS, consistency
 from validation.monitoring.drift import drift, training_profile
-from validation.monitoring.freshness import freshness, quarantine, volume
+from validation.monitoring.freshness import freshness, online_rows, quarantine, volume
 from validation.monitoring.logged import Logged, logged
 from validation.monitoring.quality import labels_of, quality
 from validation.monitoring.results import Result, save, table, worst
@@ -55,6 +55,7 @@ def monitor(
     start, results = as_of - timedelta(days=days), [*also]
     with step("freshness and volume") as report:
         results += freshness(store, as_of)
+        results += online_rows(store, as_of)
         results += volume(store, start, as_of)
         results += quarantine(store, start, as_of)
         report.update(results=len(results))
