@@ -44,7 +44,8 @@ from validation.monitoring.trigger import decide
 from validation.suites.profiles import PROFILES
 from validation.suites.raw import RAW_SUITES
 
-DAILY = DailyPartitionsDefinition(start_date="2013-10-01", end_offset=0)
+# Where the data end. Of a feed that goes on, leave `end_date` out: the schedule then does each day after it has ended.
+DAILY = DailyPartitionsDefinition(start_date="2013-10-01", end_date="2014-01-01")
 RETRIES = RetryPolicy(max_retries=3, delay=30, backoff=Backoff.EXPONENTIAL)
 SUITES = [
     *(suite.name for suite in RAW_SUITES.values()),
