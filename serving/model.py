@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -191,15 +192,17 @@ def find_version(name: str, alias: str, number: str | None = None) -> ModelVersi
 
 def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
-    folder, contract = fetch_version(version)
     # A store of its own: its registry is as new as the version, and no other thread reads it.
     store = open_store(feast_repo)
+    with TemporaryDirectory(prefix="model-") as here:  # a version that is refused is fetched again at every poll
+        folder, contract = fetch_version(version, Path(here))
+        checked = checked_model(version, folder, contract, store)
     used = {field.name for field in contract.interface.request_fields}
     model = ServedModel(
         name=version.name,
         version=str(version.version),
         contract=contract,
-        model=checked_model(version, folder, contract, store),
+        model=checked,
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
         loaded_at=datetime.now(UTC),

@@ -231,8 +231,8 @@ class FeatureContract(Part):
             )
 
 
-def fetch_version(version: ModelVersion) -> tuple[Path, FeatureContract]:
-    """Fetch a registered version's artifacts; returns their folder and the contract in it.
+def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:
+    """Fetch a registered version's artifacts, `into` a folder if there is one; returns theirs and the contract in it.
 
     Raises ContractBroken when there is none, or when a file is not as the version was registered: nothing of the model
     is to be loaded then, for what a model's files say decides which code runs.
@@ -240,7 +240,7 @@ def fetch_version(version: ModelVersion) -> tuple[Path, FeatureContract]:
     from mlflow.artifacts import download_artifacts
 
     named = f"{version.name} version {version.version}"
-    folder = Path(download_artifacts(version.source))
+    folder = Path(download_artifacts(version.source, dst_path=str(into) if into else None))
     file = folder / "extra_files" / FILE_NAME
     if not file.is_file():
         raise ContractBroken(f"{named} carries no {FILE_NAME}; it was not registered by this training pipeline.")

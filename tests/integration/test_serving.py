@@ -812,6 +812,22 @@ def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_
     service.champion("2")
 
 
+def test_what_is_refused_leaves_no_files(trained, monkeypatch, tmp_path):
+    """It is fetched again at every poll, for as long as it is refused: that would fill a disk."""
+    from serving.model import find_version, load
+    from validation.contract import MODEL_DIGEST_TAG, ContractBroken
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    version = find_version(MODEL, "champion")
+    fetched = []
+    monkeypatch.setattr("validation.contract.folder_sha256", lambda folder: fetched.append(folder) or "another")
+    with pytest.raises(ContractBroken, match=f"registered with {version.tags[MODEL_DIGEST_TAG]}"):
+        load(version, trained.repo)
+    assert [tmp_path in folder.parents for folder in fetched] == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_whose_files_were_changed_is_refused(service, complete, tmp_path):
     """One byte after the version was registered, and nothing of it is loaded."""
 
