@@ -123,14 +123,16 @@ cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor,
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
 	$(PYTHON) -m orchestration.replay --from "$(FROM)" --to "$(TO)" $(if $(REFRESH),--refresh-minutes "$(REFRESH)") $(foreach fault,$(FAULT),--fault "$(fault)")
 
-##@ Production profile, on this host
-.PHONY: production-up production-down production-status
+##@ Production profile
+.PHONY: production-up production-down production-status chart
 production-up: setup ## Start Postgres, Valkey, an object store, MLflow and the service; next: its `run` (see the README)
 	$(PYTHON) -m deploy.production up
 production-down: setup ## Stop them  (PURGE=1 deletes what they hold)
 	$(PYTHON) -m deploy.production down $(if $(PURGE),--purge)
 production-status: setup ## What runs, where, and where its logs are
 	$(PYTHON) -m deploy.production status
+chart: setup ## Check deploy/chart and render it into deploy/kubernetes.yaml; helm on the PATH
+	$(PYTHON) -m deploy.render
 
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui

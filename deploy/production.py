@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -161,8 +162,8 @@ def _init_postgres(stack: Stack) -> None:
 
 def _superuser(stack: Stack, database: str = "postgres") -> psycopg.Connection:
     return psycopg.connect(
-        host=HOST, port=stack.port("postgres"), user="postgres", password=stack.password("postgres"), dbname=database,
-        autocommit=True, connect_timeout=5,
+        host=stack.host("postgres"), port=stack.port("postgres"), user="postgres",
+        password=stack.password("postgres"), dbname=database, autocommit=True, connect_timeout=5,
     )  # fmt: skip
 
 
@@ -199,19 +200,19 @@ def _prepare_postgres(stack: Stack) -> None:
 
 
 def _valkey_answers(stack: Stack) -> bool:
-    import redis
-
-    client = redis.Redis(
-        HOST, stack.port("valkey"), username="admin", password=stack.password("valkey-admin"), socket_timeout=5
-    )
-    return bool(client.ping())
+    return bool(_valkey(stack).ping())
 
 
 def _prepare_valkey(stack: Stack) -> None:
     """The users of now: after a rotation the server has to read its file again."""
+    _valkey(stack).acl_load()
+
+
+def _valkey(stack: Stack) -> Any:
     import redis
 
-    redis.Redis(HOST, stack.port("valkey"), username="admin", password=stack.password("valkey-admin")).acl_load()
+    where, password = (stack.host("valkey"), stack.port("valkey")), stack.password("valkey-admin")
+    return redis.Redis(*where, username="admin", password=password, socket_timeout=5)
 
 
 def _answers(url: str) -> bool:
