@@ -134,6 +134,15 @@ production-status: setup ## What runs, where, and where its logs are
 chart: setup ## Check deploy/chart and render it into deploy/kubernetes.yaml; helm on the PATH
 	$(PYTHON) -m deploy.render
 
+##@ What the service is made of
+.PHONY: audit licences sbom
+audit: setup ## Known vulnerabilities of all in uv.lock; 69: nobody could be asked
+	$(PYTHON) -m deploy.supply audit
+licences: setup ## Of what the service installs; fails on one that pyproject.toml does not allow
+	$(PYTHON) -m deploy.supply licences
+sbom: setup ## Its bill of materials, CycloneDX, in data/sbom.json
+	$(PYTHON) -m deploy.supply sbom data/sbom.json
+
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
 mlflow-ui: setup ## Runs, models and aliases, at http://127.0.0.1:5000
@@ -156,7 +165,7 @@ test-production: setup ## The production profile on its real servers, and their 
 	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
 bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
 	$(PYTHON) -m tests.benchmarks $(ARGS)
-lock: ## Rewrite uv.lock after a change to pyproject.toml
+lock: ## Rewrite uv.lock after a change to pyproject.toml, and what the Bento installs
 	@.ci/setup lock
 clean: ## Remove the environment and everything the project made
 	@for made in $(MADE); do \
