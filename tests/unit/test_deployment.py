@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = ("1.30", "1.34")  # the oldest and the newest that the chart is checked against
 FOREIGN = {"ServiceMonitor"}  # of an operator, which has no schema here
+CIRCUS = 30  # seconds from SIGTERM on that BentoML's supervisor gives a worker
 # What a variable may be called that no file of this project documents: what each says is another program's affair.
 OTHERS = {"BENTOML_HOME", "HOME", "POSTGRES_PASSWORD_FILE", "POSTGRES_INITDB_ARGS", "AS_OF"}
 
@@ -135,6 +136,8 @@ def test_the_service_is_asked_how_it_is_and_given_time_to_leave():
     told = {one["name"]: one.get("value") for one in service["env"]}
     needed = float(told["SERVING_DRAIN_SECONDS"]) + float(told["SERVING_TIMEOUT_SECONDS"])
     assert spec["terminationGracePeriodSeconds"] > needed
+    most = json.loads((CHART / "values.schema.json").read_text())["properties"]["service"]["properties"]
+    assert most["drainSeconds"]["maximum"] + most["timeoutSeconds"]["maximum"] < CIRCUS
     # It is taken out of the endpoints while it still answers.
     probe = service["readinessProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] <= float(told["SERVING_DRAIN_SECONDS"])
