@@ -57,10 +57,11 @@ def needed_by(extras: Iterable[str], packages: list[dict[str, Any]], project: st
 
 def licence(said: PackageMetadata) -> str:
     """An SPDX expression out of what a package says of itself; empty when it says nothing."""
-    if expression := said.get("License-Expression"):
-        return str(expression)
+    if expression := said.get_all("License-Expression", []):
+        return str(expression[0])
     named = [one.rpartition(" :: ")[2] for one in said.get_all("Classifier", []) if one.startswith("License :: ")]
-    names = [one for one in named if one != "OSI Approved"] or [(said.get("License") or "").strip().partition("\n")[0]]
+    words = "".join(said.get_all("License", [])[:1]).strip()
+    names = [one for one in named if one != "OSI Approved"] or [words.partition("\n")[0]]
     return " OR ".join(SPDX.get(one, one) for one in names)
 
 
