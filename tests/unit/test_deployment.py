@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +338,23 @@ def test_the_image_gets_the_code_and_nothing_that_a_run_left():
     packages = {"feature_repo", "training", "serving", "validation", "orchestration", "deploy"}
     assert set(let) == packages | {"pyproject.toml", "uv.lock"}
     assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
+
+
+# ---- the runbook ----------------------------------------------------------------------------------------------------
+
+
+def test_the_runbook_names_what_there_is():
+    """Modules, commands of the production profile, make's targets, links, alerts and panels."""
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    for module in set(re.findall(r"python -m ([a-z_.]+[a-z_])", text)) - {"deploy.production"}:
+        assert find_spec(module), module
+    commands = set(re.findall(r"\$P ([a-z]+)", text)) | {"status"}
+    told = (DEPLOY / "production.py").read_text()
+    assert commands <= set(re.findall(r'add_parser\("([a-z]+)"', told))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", text)) <= targets
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / link).exists(), link
+    alerts = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
+    for rule in (rule for group in alerts for rule in group["rules"]):
+        assert rule["alert"] in text
