@@ -123,14 +123,25 @@ cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor,
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
 	$(PYTHON) -m orchestration.replay --from "$(FROM)" --to "$(TO)" $(if $(REFRESH),--refresh-minutes "$(REFRESH)") $(foreach fault,$(FAULT),--fault "$(fault)")
 
-##@ Production profile, on this host
-.PHONY: production-up production-down production-status
+##@ Production profile
+.PHONY: production-up production-down production-status chart
 production-up: setup ## Start Postgres, Valkey, an object store, MLflow and the service; next: its `run` (see the README)
 	$(PYTHON) -m deploy.production up
 production-down: setup ## Stop them  (PURGE=1 deletes what they hold)
 	$(PYTHON) -m deploy.production down $(if $(PURGE),--purge)
 production-status: setup ## What runs, where, and where its logs are
 	$(PYTHON) -m deploy.production status
+chart: setup ## Check deploy/chart and render it into deploy/kubernetes.yaml; helm on the PATH
+	$(PYTHON) -m deploy.render
+
+##@ What the service is made of
+.PHONY: audit licences sbom
+audit: setup ## Known vulnerabilities of all in uv.lock; 69: nobody could be asked
+	$(PYTHON) -m deploy.supply audit
+licences: setup ## Of what the service installs; fails on one that pyproject.toml does not allow
+	$(PYTHON) -m deploy.supply licences
+sbom: setup ## Its bill of materials, CycloneDX, in data/sbom.json
+	$(PYTHON) -m deploy.supply sbom data/sbom.json
 
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
@@ -154,7 +165,7 @@ test-production: setup ## The production profile on its real servers, and their 
 	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
 bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
 	$(PYTHON) -m tests.benchmarks $(ARGS)
-lock: ## Rewrite uv.lock after a change to pyproject.toml
+lock: ## Rewrite uv.lock after a change to pyproject.toml, and what the Bento installs
 	@.ci/setup lock
 clean: ## Remove the environment and everything the project made
 	@for made in $(MADE); do \

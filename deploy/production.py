@@ -3,6 +3,8 @@
     python -m deploy.production up
     python -m deploy.production run loop make pipeline
     python -m deploy.production status
+    python -m deploy.production backup FILE
+    python -m deploy.production restore FILE
     python -m deploy.production down
 
 `run ROLE COMMAND` runs a command with the variables of a role: features, training, serving, or loop, which is all but
@@ -20,9 +22,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -41,7 +44,7 @@ class NotHealthy(Refusal):
     """A server does not come up, or is not what it should be."""
 
 
-def up(stack: Stack) -> None:
+def up(stack: Stack, servers: Sequence[str] = SERVERS) -> None:
     """Start what is not running, in order, each once those before it are healthy. Raises NotHealthy."""
     if len(str(stack.socket)) > LONGEST_SOCKET:
         raise NotHealthy(f"{stack.socket} is too long a path for a socket. Name a folder nearer to /: --folder.")
@@ -53,10 +56,10 @@ def up(stack: Stack) -> None:
         if done.returncode:
             raise NotHealthy(f"The supervisor did not start: {done.stderr.strip()[-500:]}")
     else:
-        _control(stack, "update")  # which restarts what is told something else now
-    for server in SERVERS:
+        control(stack, "update")  # which restarts what is told something else now
+    for server in servers:
         began = time.perf_counter()
-        _control(stack, "start", server)
+        control(stack, "start", server)
         _wait(stack, server)
         PREPARE.get(server, lambda _: None)(stack)
         print(f"{server:9} healthy at {_address(stack, server)} after {time.perf_counter() - began:.1f} s", flush=True)
@@ -68,7 +71,7 @@ def down(stack: Stack) -> None:
     if supervisor is None:
         return
     family = [supervisor, *supervisor.children(recursive=True)]
-    _control(stack, "shutdown")
+    control(stack, "shutdown")
     _, left = psutil.wait_procs(family, timeout=60)
     for process in left:
         process.kill()
@@ -103,7 +106,7 @@ def _supervisor(stack: Stack) -> psutil.Process | None:
         return None
 
 
-def _control(stack: Stack, *command: str) -> None:
+def control(stack: Stack, *command: str) -> None:
     """Tell the supervisor something. Raises NotHealthy when it cannot be reached."""
     asked = [sys.executable, "-m", "supervisor.supervisorctl", "-c", "supervisor.conf", *command]
     done = subprocess.run(asked, cwd=stack.root, capture_output=True, text=True, check=False)
@@ -159,21 +162,21 @@ def _init_postgres(stack: Stack) -> None:
         raise NotHealthy(f"Postgres could not be set up by {stack.postgres_user}: {one_line(done.stderr)}.{mend}")
 
 
-def _superuser(stack: Stack, database: str = "postgres") -> psycopg.Connection:
+def superuser(stack: Stack, database: str = "postgres") -> psycopg.Connection:
     return psycopg.connect(
-        host=HOST, port=stack.port("postgres"), user="postgres", password=stack.password("postgres"), dbname=database,
-        autocommit=True, connect_timeout=5,
+        host=stack.host("postgres"), port=stack.port("postgres"), user="postgres",
+        password=stack.password("postgres"), dbname=database, autocommit=True, connect_timeout=5,
     )  # fmt: skip
 
 
 def _postgres_answers(stack: Stack) -> bool:
-    with _superuser(stack) as connection:
+    with superuser(stack) as connection:
         return connection.execute("SELECT 1").fetchone() is not None
 
 
-def _prepare_postgres(stack: Stack) -> None:
+def prepare_postgres(stack: Stack) -> None:
     """Databases, each with its owner; roles with the passwords of now; and who else may read or add what."""
-    with _superuser(stack) as connection:
+    with superuser(stack) as connection:
         there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
         for user in ("features", "training", "serving", "monitor", "mlflow"):
             verb = sql.SQL("ALTER" if user in there else "CREATE")
@@ -187,31 +190,31 @@ def _prepare_postgres(stack: Stack) -> None:
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
         connection.execute("GRANT CONNECT ON DATABASE feast TO training, serving")
         connection.execute("GRANT CONNECT ON DATABASE predictions TO serving")
-    with _superuser(stack, "feast") as connection:
+    with superuser(stack, "feast") as connection:
         connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE features GRANT SELECT ON TABLES TO training, serving")
     # The log's tables are there before the service is, which may add rows to one of them and nothing else.
     from validation.predictions import PREDICTIONS, create, open_log
 
     create(open_log(stack.postgres("monitor", "predictions")))
-    with _superuser(stack, "predictions") as connection:
+    with superuser(stack, "predictions") as connection:
         table = sql.Identifier(PREDICTIONS.name)
         connection.execute(sql.SQL("GRANT SELECT, INSERT ON {} TO serving").format(table))
 
 
 def _valkey_answers(stack: Stack) -> bool:
-    import redis
-
-    client = redis.Redis(
-        HOST, stack.port("valkey"), username="admin", password=stack.password("valkey-admin"), socket_timeout=5
-    )
-    return bool(client.ping())
+    return bool(_valkey(stack).ping())
 
 
 def _prepare_valkey(stack: Stack) -> None:
     """The users of now: after a rotation the server has to read its file again."""
+    _valkey(stack).acl_load()
+
+
+def _valkey(stack: Stack) -> Any:
     import redis
 
-    redis.Redis(HOST, stack.port("valkey"), username="admin", password=stack.password("valkey-admin")).acl_load()
+    where, password = (stack.host("valkey"), stack.port("valkey")), stack.password("valkey-admin")
+    return redis.Redis(*where, username="admin", password=password, socket_timeout=5)
 
 
 def _answers(url: str) -> bool:
@@ -267,7 +270,7 @@ HEALTH: dict[str, Callable[[Stack], bool]] = {
     "service": lambda stack: _answers(f"{stack.url('service')}/livez"),  # alive: the first model may come later
 }
 PREPARE: dict[str, Callable[[Stack], None]] = {
-    "postgres": _prepare_postgres,
+    "postgres": prepare_postgres,
     "valkey": _prepare_valkey,
     "objects": _prepare_objects,
     "mlflow": _prepare_mlflow,
@@ -282,6 +285,11 @@ def main(argv: list[str] | None = None) -> int:
     started.add_argument("--workers", type=int, default=2, help="processes of the service (2)")
     started.add_argument("--rotate", action="store_true", help="with new passwords, but for the superusers'")
     commands.add_parser("status", help="what runs, and where")
+    backed = commands.add_parser("backup", help="copy what Postgres holds into a file")
+    backed.add_argument("file", type=Path, help="which must not be there")
+    restored = commands.add_parser("restore", help="put it back; next: up")
+    restored.add_argument("file", type=Path, help="that `backup` wrote")
+    restored.add_argument("--replace", action="store_true", help="and give up what is there now")
     ended = commands.add_parser("down", help="stop everything")
     ended.add_argument("--purge", action="store_true", help="and delete databases, logs and passwords")
     running = commands.add_parser("run", help="run a command with the variables of a role")
@@ -299,6 +307,15 @@ def main(argv: list[str] | None = None) -> int:
             down(stack)
             if options.purge:
                 shutil.rmtree(stack.root, ignore_errors=True)
+        elif options.command == "backup":
+            from deploy.backup import backup
+
+            print(backup(stack, options.file))
+        elif options.command == "restore":
+            from deploy.backup import restore
+
+            print(restore(stack, options.file, options.replace))
+            print("Next: python -m deploy.production up")
         elif options.command == "status":
             print(status(stack))
         else:

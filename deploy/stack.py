@@ -53,6 +53,9 @@ class Stack:
             self.write("settings.json", json.dumps(made))
         return dict(json.loads(file.read_text()))
 
+    def host(self, server: str) -> str:  # noqa: ARG002 - elsewhere each has a name of its own
+        return HOST
+
     def port(self, server: str) -> int:
         return int(self.settings["ports"][server])
 
@@ -84,15 +87,17 @@ class Stack:
     # ---- addresses ---------------------------------------------------------------------------------------------------
 
     def postgres(self, user: str, database: str) -> str:
-        return f"postgresql+psycopg://{user}:{self.password(user)}@{HOST}:{self.port('postgres')}/{database}"
+        where = f"{self.host('postgres')}:{self.port('postgres')}"
+        return f"postgresql+psycopg://{user}:{self.password(user)}@{where}/{database}"
 
     def redis(self, user: str) -> str:
         """As Feast takes it. Features are worth waiting half a second for; who fills the store may wait longer."""
         patience = "socket_timeout=0.5,socket_connect_timeout=0.5" if user == "serving" else "socket_timeout=30"
-        return f"{HOST}:{self.port('valkey')},username={user},password={self.password('valkey-' + user)},{patience}"
+        where = f"{self.host('valkey')}:{self.port('valkey')}"
+        return f"{where},username={user},password={self.password('valkey-' + user)},{patience}"
 
     def url(self, server: str) -> str:
-        return f"http://{HOST}:{self.port(server)}"
+        return f"http://{self.host(server)}:{self.port(server)}"
 
     # ---- what each role is told --------------------------------------------------------------------------------------
 
@@ -141,32 +146,39 @@ class Stack:
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
         for folder in ("logs", "valkey", "mlflow", "env"):
             (self.root / folder).mkdir(mode=0o700, exist_ok=True)
-        users = [f"user {user} on >{self.password('valkey-' + user)} ~* {may}" for user, may in VALKEY_RIGHTS.items()]
-        self.write("valkey/users.acl", "\n".join(["user default off", *users, ""]))
+        self.write("valkey/users.acl", self.valkey_users())
         self.write(
             "valkey/valkey.conf",
             f"port {self.port('valkey')}\nbind {HOST}\ndir {self.root}/valkey\naclfile {self.root}/valkey/users.acl\n"
             'save ""\nappendonly yes\n',
         )
-        self.write(
-            "mlflow/basic_auth.ini",
-            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {self.postgres('mlflow', 'mlflow')}\n"
-            f"admin_username = admin\nadmin_password = {self.password('admin')}\nauth_cache_ttl_seconds = 60\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
-        )
+        self.write("mlflow/basic_auth.ini", self.mlflow_auth())
         for role in ROLES:
-            lines = [f"{name}={value}" for name, value in self.environment(role).items()]
-            self.write(f"env/{role}.env", "\n".join([*lines, ""]))
+            self.write(f"env/{role}.env", lines(self.environment(role)))
         self.write("supervisor.conf", self._supervised())
 
-    def _supervised(self) -> str:
-        python, service = sys.executable, f"--host {HOST} --port {self.port('service')}"
-        mlflow = {
+    def valkey_users(self) -> str:
+        users = [f"user {user} on >{self.password('valkey-' + user)} ~* {may}" for user, may in VALKEY_RIGHTS.items()]
+        return "\n".join(["user default off", *users, ""])
+
+    def mlflow_auth(self) -> str:
+        return (
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {self.postgres('mlflow', 'mlflow')}\n"
+            f"admin_username = admin\nadmin_password = {self.password('admin')}\nauth_cache_ttl_seconds = 60\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+
+    def mlflow_environment(self) -> dict[str, str]:
+        """The variables of MLflow's server."""
+        return {
             "MLFLOW_AUTH_CONFIG_PATH": str(self.root / "mlflow" / "basic_auth.ini"),
             "MLFLOW_BACKEND_STORE_URI": self.postgres("mlflow", "mlflow"),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("mlflow-sessions"),
             "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{ARTIFACTS}",
         } | self.object_store("mlflow")
+
+    def _supervised(self) -> str:
+        python, service = sys.executable, f"--host {HOST} --port {self.port('service')}"
         watched: dict[str, tuple[str, dict[str, str], str]] = {
             "postgres": (
                 f"{postgres_binary('postgres')} -D {self.root}/postgres -p {self.port('postgres')} -h {HOST} -k ''",
@@ -176,7 +188,7 @@ class Stack:
             "objects": (f"{python} -m moto.server -H {HOST} -p {self.port('objects')}", {}, ""),
             "mlflow": (
                 f"{python} -m mlflow server --app-name basic-auth --host {HOST} --port {self.port('mlflow')} {PATIENT}",
-                mlflow, "",
+                self.mlflow_environment(), "",
             ),
             "service": (
                 f"{python} -m bentoml serve serving.service:PredictionService {service}",
@@ -218,6 +230,11 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
     @property
     def postgres_group(self) -> int:
         return pwd.getpwnam(self.postgres_user).pw_gid
+
+
+def lines(environment: dict[str, str]) -> str:
+    """Variables as an environment file has them."""
+    return "".join(f"{name}={value}\n" for name, value in environment.items())
 
 
 def postgres_binary(name: str) -> Path:

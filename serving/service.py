@@ -27,6 +27,8 @@ from validation.predictions import CHAMPION, SHADOW, open_log
 from validation.settings import OFF
 
 SETTINGS = ServingSettings()
+# All packages come as wheels: of a distribution that BentoML does not know it installs no compiler, and no git.
+IMAGE = bentoml.images.Image(base_image="python:3.11-slim", python_version="3.11", distro="as it is")
 
 try:
     require_keys(SETTINGS)
@@ -43,6 +45,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @bentoml.service(
+    image=IMAGE,
     # BentoML's own defaults are every interface, 60 seconds, and metrics that grow by each path that anybody asks for.
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     workers=SETTINGS.workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from deploy.supply import locked, needed_by
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,13 +22,23 @@ def project() -> dict:
 
 
 def test_the_bento_pins_what_serving_was_tested_with(project):
-    """Every package of the `serving` extra, each at the version in uv.lock."""
-    pinned = dict(package.split("==") for package in project["tool"]["bentoml"]["build"]["python"]["packages"])
-    wanted = {re.split(r"[\[<>=]", needed)[0] for needed in project["project"]["optional-dependencies"]["serving"]}
-    assert wanted <= set(pinned)
-    locked = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
-    versions = {(package["name"], package["version"]) for package in locked}
-    assert set(pinned.items()) <= versions
+    """All that the `serving` and `production` extras need, and what that needs, each at its version in uv.lock."""
+    file = ROOT / project["tool"]["bentoml"]["build"]["python"]["requirements_txt"]
+    pinned = {tuple(line.partition(" ;")[0].split("==")) for line in file.read_text().splitlines()}
+    packages = locked()
+    needed = needed_by(("serving", "production"), packages)
+    assert pinned == {(one["name"], one["version"]) for one in packages if one["name"] in needed}
+
+
+def test_the_image_has_no_compiler_because_every_package_comes_as_a_wheel():
+    """BentoML's own images install build-essential, gnupg and git: this service's has what Python's has."""
+    from serving.service import IMAGE
+
+    assert IMAGE.commands == []
+    assert IMAGE.base_image == f"python:{IMAGE.python_version}-slim"
+    packages = locked()
+    needed = needed_by(("serving", "production"), packages)
+    assert [one["name"] for one in packages if one["name"] in needed and not one.get("wheels")] == []
 
 
 def test_the_bento_holds_all_that_serving_imports(project):
