@@ -25,6 +25,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from deploy.production import control
 from deploy.production import main as production
 from deploy.stack import HOST, SERVERS, Stack
 from tests.conftest import ROOT
@@ -83,11 +84,6 @@ def listening(stack: Stack, server: str) -> list[psutil.Process]:
     port = stack.port(server)
     pids = {one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port}
     return [psutil.Process(pid) for pid in pids]
-
-
-def control(stack: Stack, *command: str) -> None:
-    asked = [sys.executable, "-m", "supervisor.supervisorctl", "-c", "supervisor.conf", *command]
-    subprocess.run(asked, cwd=stack.root, check=True, capture_output=True, timeout=60)
 
 
 def until(true: Callable[[], Any]) -> None:
