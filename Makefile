@@ -163,8 +163,8 @@ typecheck: setup ## Check the types
 	$(PYTHON) -m mypy
 test-production: setup ## The production profile on its real servers, and their faults
 	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
-bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
-	$(PYTHON) -m tests.benchmarks $(ARGS)
+bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part, PROFILE=production)
+	$(PYTHON) -m tests.benchmarks $(PROFILE) $(ARGS)
 lock: ## Rewrite uv.lock after a change to pyproject.toml, and what the Bento installs
 	@.ci/setup lock
 clean: ## Remove the environment and everything the project made

@@ -45,12 +45,20 @@ Stacks = dict[str, Target]
 Loads = dict[tuple[str, int], Load]  # by stack and number of connections
 
 
+def rates_and_times(cores: Cores, connections: Sequence[int]) -> list[Result]:
+    """How often and how fast all stacks answer, on the feature store that the environment names."""
+    with _stacks(cores.server) as (_, stacks, _):
+        _require_same_answers(stacks)
+        loads = _loads(stacks, connections)
+        return [*_rates(loads), *_times(loads)]
+
+
 def measure() -> list[Result]:
     """Takes about four minutes. Needs the features of the year and a champion; see `make pipeline`."""
     cores = Cores.here()
     with on_cores(cores.load), _stacks(cores.server) as (servers, stacks, flights):
         _require_same_answers(stacks)
-        loads = {(name, count): load for count in CONNECTIONS for name, load in _in_turns(stacks, count).items()}
+        loads = _loads(stacks, CONNECTIONS)
         best = max(loads[OURS, count].rate for count in CONNECTIONS)
         found = [*_rates(loads), *_times(loads), _generator(loads, cores), *_near_the_limit(stacks[OURS], best)]
         found += [*_costs(stacks, servers), _in_bulk(servers[OURS], flights), *_footprints(servers)]
@@ -177,6 +185,10 @@ def _require_same_answers(stacks: Stacks) -> None:
         [answer["predictions"][0][1] for answer in found[TWO_SERVERS]],
     ):
         np.testing.assert_allclose(others, ours, rtol=0, atol=1e-6)
+
+
+def _loads(stacks: Stacks, connections: Sequence[int]) -> Loads:
+    return {(name, count): load for count in connections for name, load in _in_turns(stacks, count).items()}
 
 
 def _in_turns(stacks: Stacks, connections: int) -> dict[str, Load]:

@@ -77,18 +77,18 @@ def _filling(places: dict[str, Path]) -> list[Result]:
 
 
 def _reading(places: dict[str, Path]) -> list[Result]:
-    flights = _flights()
-    stores = {kind: _store(place) for kind, place in places.items()}
+    flights = next_of_the_year()
+    stores = {kind: open_repo(place) for kind, place in places.items()}
     found = []
     for count in ROWS:
         taken: dict[str, list[float]] = {"ours": [], "stock": [], "floor": []}
-        calls: dict[str, Callable[[], Any]] = {kind: _reader(store, flights[:count]) for kind, store in stores.items()}
+        calls: dict[str, Callable[[], Any]] = {kind: reader(store, flights[:count]) for kind, store in stores.items()}
         calls["floor"] = _floor(places["ours"], count)
         # In turns, so that what slows the machine down slows all down; long ones, for Feast caches one store's objects.
         for _ in range(TURNS):
             for kind, call in calls.items():
                 call()
-                taken[kind] += [_seconds(call) for _ in range(REPEATS[count])]
+                taken[kind] += [seconds_of(call) for _ in range(REPEATS[count])]
         ours, stock, floor = (float(np.median(taken[kind])) * 1000 for kind in ("ours", "stock", "floor"))
         name = f"online: read of {count} row{'s' if count > 1 else ''}, median"
         faster = stock / ours
@@ -101,8 +101,8 @@ def _reading(places: dict[str, Path]) -> list[Result]:
 
 def _sharing(place: Path) -> list[Result]:
     """Reads of one row while another process materializes the year again and again."""
-    call = _reader(_store(place), _flights()[:1])
-    rest = float(np.percentile([_seconds(call) for _ in range(2000)], 99)) * 1000
+    call = reader(open_repo(place), next_of_the_year()[:1])
+    rest = float(np.percentile([seconds_of(call) for _ in range(2000)], 99)) * 1000
     # As `make materialize` runs it: on two cores the reads would else wait for the processor, not for the store.
     command = ["nice", "-n", "19", sys.executable, "-m", "feature_repo.pipeline.run", "materialize"]
     command += ["--repo", str(place / "feature_repo"), "--as-of", YEAR[1].isoformat()]
@@ -111,7 +111,7 @@ def _sharing(place: Path) -> list[Result]:
     next(line for line in writer.stdout if "Materializing" in line)
     taken = []
     while writer.poll() is None:
-        taken.append(_seconds(call))
+        taken.append(seconds_of(call))
     if writer.returncode:
         raise subprocess.CalledProcessError(writer.returncode, command)
     busy = float(np.percentile(taken, 99)) * 1000
@@ -121,7 +121,7 @@ def _sharing(place: Path) -> list[Result]:
     return [Result(name, busy, "ms", baseline, ratio, "<= 2 times", ratio <= 2)]
 
 
-def _reader(store: FeatureStore, flights: list[dict[str, Any]]) -> Callable[[], Any]:
+def reader(store: FeatureStore, flights: list[dict[str, Any]]) -> Callable[[], Any]:
     service = store.get_feature_service(SERVICE)
     return lambda: store.get_online_features(service, flights)
 
@@ -137,7 +137,7 @@ def _floor(place: Path, count: int) -> Callable[[], Any]:
     return lambda: [con.execute(statement, keys).fetchall() for statement, keys in asked.items()]
 
 
-def _flights() -> list[dict[str, Any]]:
+def next_of_the_year() -> list[dict[str, Any]]:
     """Flights of the last days of the year, as requests: join keys and request fields."""
     columns = ["origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure", "scheduled_arrival"]
     schedule = DeltaTable(str(ROOT / "data" / "features" / "flight_schedule")).to_pandas(columns=columns).dropna()
@@ -148,7 +148,7 @@ def _flights() -> list[dict[str, Any]]:
     return last.to_dict("records")
 
 
-def _store(place: Path) -> FeatureStore:
+def open_repo(place: Path) -> FeatureStore:
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(place / "feature_repo"))
@@ -162,7 +162,7 @@ def _tables(con: sqlite3.Connection) -> list[str]:
     return [name for (name,) in con.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def seconds_of(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began

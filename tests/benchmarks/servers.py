@@ -83,7 +83,7 @@ def serving(
     command: Sequence[str], ready: str, chosen: set[int], environment: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """Start a command of this environment, `{port}` replaced, and wait until `ready` is 200. Raises NotStarted."""
-    port = _free_port()
+    port = free_port()
     words = [word.format(port=port) for word in command]
     variables = {name: value.format(port=port) for name, value in (environment or {}).items()}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
@@ -123,7 +123,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
