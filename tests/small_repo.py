@@ -14,15 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from upath import UPath
 
 from feature_repo.pipeline import run
 from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.ingest import FLIGHT_COLUMNS, WEATHER_COLUMNS
+from validation.tables import tables_in
 
 ROOT = Path(__file__).resolve().parents[1]
 # A server that has imported the pipeline once and forks: a real process to kill, without seconds of imports for each.
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload([__name__])
+KINDS = ("raw", "features", "quarantine")
 JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
 
 
@@ -69,12 +72,17 @@ def complaint(folder: Path, capsys: pytest.CaptureFixture[str], command: str, *m
 
 def frames(folder: Path) -> dict[str, pd.DataFrame]:
     """The rows of every table, in an order that does not depend on how they were written."""
+    return rows_of(UPath(folder / "data"))
+
+
+def rows_of(root: UPath) -> dict[str, pd.DataFrame]:
+    """As `frames`, wherever the tables are."""
     found = {}
-    for kind in ("raw", "features", "quarantine"):
-        for path in sorted((folder / "data" / kind).glob("*")):
-            frame = DeltaTable(str(path)).to_pandas()
+    for kind in KINDS:
+        for name in tables_in(root / kind):
+            frame = DeltaTable(str(root / kind / name)).to_pandas()
             columns = sorted(frame.columns)
-            found[f"{kind}/{path.name}"] = frame[columns].sort_values(columns, ignore_index=True)
+            found[f"{kind}/{name}"] = frame[columns].sort_values(columns, ignore_index=True)
     return found
 
 

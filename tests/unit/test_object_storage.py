@@ -15,14 +15,11 @@ import boto3
 import pandas as pd
 import pytest
 from botocore.config import Config
-from deltalake import DeltaTable
 from upath import UPath
 
 from feature_repo.pipeline import run
-from tests.small_repo import JULY, arguments, assert_same, complaint, read_raw, write_raw
-from validation.tables import tables_in
+from tests.small_repo import JULY, KINDS, arguments, assert_same, complaint, frames, read_raw, rows_of, write_raw
 
-KINDS = ("raw", "features", "quarantine")
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -60,17 +57,6 @@ def lake(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return UPath(root)
 
 
-def everything(root: UPath | Path) -> dict[str, pd.DataFrame]:
-    """The rows of every table, in an order that does not depend on how they were written."""
-    found = {}
-    for kind in KINDS:
-        for name in tables_in(UPath(root) / kind):
-            frame = DeltaTable(str(root / kind / name)).to_pandas()
-            columns = sorted(frame.columns)
-            found[f"{kind}/{name}"] = frame[columns].sort_values(columns, ignore_index=True)
-    return found
-
-
 def live(folder: Path) -> None:
     """A month with a row to hold, and later some delays that are restated and the held row, corrected."""
     flights = read_raw(folder, "flights.csv.zip")
@@ -95,10 +81,10 @@ def test_the_tables_are_the_same_as_in_a_folder(folder, lake, monkeypatch):
         shutil.rmtree(place / "data")
     live(folder)
     assert not [kind for kind in KINDS if (folder / "data" / kind).exists()]
-    found = everything(lake)
+    found = rows_of(lake)
     monkeypatch.delenv("FTI_TABLES")
     live(at_home)
-    wanted = everything(at_home / "data")
+    wanted = frames(at_home)
     assert len(wanted["quarantine/schedule"]) == 1
     assert_same(found, wanted)
 
