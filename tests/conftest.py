@@ -44,11 +44,12 @@ class Workspace:
 
 
 class OneWorkspace(LoadScopeScheduling):
-    """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
+    """Tests that share a workspace or Spark share a worker, and so does each other file: fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        shared = nodeid.startswith(("tests/integration/", "tests/model/"))
-        return "workspace" if shared else nodeid.split("::", maxsplit=1)[0]
+        if nodeid.startswith(("tests/integration/", "tests/model/")):
+            return "workspace"
+        return "spark" if "spark" in nodeid else nodeid.split("::", maxsplit=1)[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace:

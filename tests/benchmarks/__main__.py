@@ -1,9 +1,12 @@
 """Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [inference] [loop] [soak] [--json FILE]
+    python -m tests.benchmarks [PART ...] [--json FILE]
+
+The parts are journey, features, offline, online, models, inference, loop, soak and spark.
 
 Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
-that is busy misses targets. Without names, all parts but soak are measured; the numbers of the others stay in the file.
+that is busy misses targets. Without names, all parts but soak and spark are measured; the numbers of the others stay in
+the file.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ import psutil
 from tests.benchmarks.results import table
 
 PARTS = ("journey", "features", "offline", "online", "models", "inference", "loop")
-BY_NAME_ONLY = ("soak",)  # what takes long and says something after days, not after each change
-READ_FEATURES = {"offline", "online", "models"}
+BY_NAME_ONLY = ("soak", "spark")  # what takes long and says something after days, not after each change
+READ_FEATURES = {"offline", "online", "models", "spark"}
 NEED_MODELS = {"inference", "loop", "soak"}
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "data" / "feast" / "registry.db"
