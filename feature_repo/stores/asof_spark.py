@@ -362,10 +362,8 @@ def _fresh(plan: ViewPlan, view: str) -> Column:
 
 def _sliced(rows: DataFrame, start: int, length: int) -> DataFrame:
     """Add the number of the slice of time; all before the first entity row is one, -1."""
-    since = F.col("at") - start
-    return rows.withColumn(
-        "slice", F.when(since < 0, F.lit(-1)).otherwise((since - since % length) / length).cast("long")
-    )
+    number = F.expr(f"(at - {start}) div {length}")
+    return rows.withColumn("slice", F.when(F.col("at") < start, F.lit(-1)).otherwise(number))
 
 
 def _pull(
@@ -425,7 +423,8 @@ _NANOSECONDS = (pa.timestamp("ns"), pa.timestamp("ns", tz="UTC"))
 def _as_moment(name: str, kind: Any, nanoseconds: set[str]) -> Column:
     column = _column(name)
     if name in nanoseconds:
-        return F.timestamp_micros(F.floor(column / 1000)).alias(name)
+        count = _quoted(name)  # of nanoseconds: more than a float has digits for
+        return F.expr(f"timestamp_micros(({count} - pmod({count}, 1000)) div 1000)").alias(name)
     return column.cast("timestamp").alias(name) if isinstance(kind, TimestampNTZType) else column
 
 
@@ -453,7 +452,11 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def _column(name: str) -> Column:
     """The column of this name, whatever letters are in it."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(_quoted(name))
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
 
 
 def _micros(moment: Column) -> Column:
