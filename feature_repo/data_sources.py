@@ -1,10 +1,12 @@
-"""Where each feature view's rows lie: one Delta table a view, relative to this folder."""
+"""Where each feature view's rows lie: one Delta table a view, relative to this folder or where FTI_TABLES says."""
+
+import os
 
 from feast import Field, FileSource, RequestSource
 from feast.data_format import DeltaFormat
 from feast.types import UnixTimestamp
 
-FEATURE_TABLES = "../data/features"
+FEATURE_TABLES = f"{os.environ.get('FTI_TABLES') or '../data'}/features"
 
 
 def delta_source(view: str, description: str) -> FileSource:

@@ -46,7 +46,8 @@ from orchestration.records import CYCLE_STEPS, as_text, costs, events, plots, we
 from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
 from serving.start import wait_until_ready
-from training.promote import CHAMPION, version_at
+from training.gate import REASONS_TAG
+from training.promote import CHALLENGER, CHAMPION, version_at
 from validation.contract import FeatureInterface, fetch_version
 from validation.errors import Refusal, one_line
 from validation.predictions import METADATA, PREDICTIONS, Utc
@@ -99,7 +100,7 @@ class Folder:
     def prepare(self, source: FlightEvents, first: datetime) -> None:
         """Features up to the first moment, and a model trained as of it, unless that is there already.
 
-        Raises ReplayStopped where a replay from another moment lives.
+        Raises ReplayStopped where a replay from another moment lives, and where the gate refuses the model.
         """
         began, wanted = self.root / "replayed-from", first.isoformat()
         if not began.exists():
@@ -119,6 +120,10 @@ class Folder:
         apply(self.repo)
         materialize(self.repo, utc(START), first)
         mlflow_run("main", self.repo, as_of=first.isoformat())
+        if version_at(MlflowClient(), self.settings.model_name, CHAMPION) is None:
+            refused = version_at(MlflowClient(), self.settings.model_name, CHALLENGER)
+            reasons = "unknown" if refused is None else refused.tags.get(REASONS_TAG, "unknown")
+            raise ReplayStopped(f"There is no model to begin with: the gate refused it. Its reasons: {reasons}.")
 
 
 @contextmanager

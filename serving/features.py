@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from feast import FeatureStore, RepoConfig
 from feast.type_map import feast_value_type_to_python_type
+from feast.utils import get_default_yaml_file_path
 from typeguard import suppress_type_checks
 
 from validation.contract import FeatureInterface, StoredView
@@ -60,7 +61,7 @@ def open_store(feast_repo: Path) -> FeatureStore:
     The offline store is left out: Feast would import it and its engine, which serving neither needs nor installs.
     """
     try:
-        settings = yaml.safe_load(os.path.expandvars((feast_repo / "feature_store.yaml").read_text()))
+        settings = yaml.safe_load(os.path.expandvars(get_default_yaml_file_path(feast_repo).read_text()))
         config = RepoConfig(**{name: value for name, value in settings.items() if name != "offline_store"})
         config.repo_path = feast_repo
         store = FeatureStore(repo_path=str(feast_repo), config=config)

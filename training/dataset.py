@@ -20,6 +20,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
+from upath import UPath
 
 from validation.contract import FeatureInterface
 from validation.errors import Refusal
@@ -33,6 +34,7 @@ from validation.spine import (
     view_rows,
     with_features,
 )
+from validation.tables import tables_of
 
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
@@ -81,17 +83,16 @@ class LabelledRows:
         return len(self.frame)
 
 
-def training_sets(store: FeatureStore, feature_service: str) -> Path:
+def training_sets(store: FeatureStore, feature_service: str) -> UPath:
     """The Delta table that keeps the training sets of a feature service, a version each."""
-    return Path(str(store.repo_path)).resolve().parent / "data" / "training_sets" / feature_service
+    return tables_of(Path(str(store.repo_path))) / "training_sets" / feature_service
 
 
-def store_rows(rows: LabelledRows, table: Path) -> int:
+def store_rows(rows: LabelledRows, table: UPath) -> int:
     """Keep the rows as a version of a Delta table; returns its number: an earlier one's, if that has the same rows."""
     kept = _version_of(table, rows.sha256)
     if kept is not None:
         return kept
-    table.parent.mkdir(parents=True, exist_ok=True)
     write_deltalake(
         str(table),
         pa.Table.from_pandas(rows.frame, preserve_index=False),
@@ -102,7 +103,7 @@ def store_rows(rows: LabelledRows, table: Path) -> int:
     return DeltaTable(str(table)).version()
 
 
-def stored_rows(interface: FeatureInterface, row_key: str, table: Path, sha256: str) -> LabelledRows | None:
+def stored_rows(interface: FeatureInterface, row_key: str, table: UPath, sha256: str) -> LabelledRows | None:
     """The rows with that hash, if the table has kept them."""
     version = _version_of(table, sha256)
     if version is None:
@@ -111,7 +112,7 @@ def stored_rows(interface: FeatureInterface, row_key: str, table: Path, sha256: 
     return LabelledRows(frame.sort_values([PREDICTION_TIME, row_key], ignore_index=True), interface, row_key)
 
 
-def _version_of(table: Path, sha256: str) -> int | None:
+def _version_of(table: UPath, sha256: str) -> int | None:
     """The version that holds the rows with that hash."""
     if not DeltaTable.is_deltatable(str(table)):
         return None

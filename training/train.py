@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
+from upath import UPath
 
 from training.config import TrainingConfig
 from training.dataset import (
@@ -197,7 +198,7 @@ def auc_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def log_dataset(rows: LabelledRows, table: Path) -> None:
+def log_dataset(rows: LabelledRows, table: UPath) -> None:
     """Keep the rows as a Delta table version, and name that as the data of the run."""
     version = store_rows(rows, table)
     data = pandas_dataset.from_pandas(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
+from upath import UPath
 
 from feature_repo.pipeline.ingest import RAW_SCHEMAS
 from feature_repo.pipeline.publish import Reflects, changes, state_of
@@ -50,18 +50,18 @@ class Computed:
             con.register(TOUCHED, self.late.keys)
 
 
-def open_raw(con: duckdb.DuckDBPyConnection, data: Path) -> dict[str, str]:
+def open_raw(con: duckdb.DuckDBPyConnection, tables: UPath) -> dict[str, str]:
     """Make the raw tables visible in `con`, as `raw_` and their name; returns their states. Raises TableMissing."""
     states = {}
     for name in RAW_SCHEMAS:
-        states[name] = state_of(data / "raw" / name)
-        create_view(con, f"raw_{name}", data / "raw" / name)
+        states[name] = state_of(tables / "raw" / name)
+        create_view(con, f"raw_{name}", tables / "raw" / name)
     return states
 
 
 def compute(
     con: duckdb.DuckDBPyConnection,
-    data: Path,
+    tables: UPath,
     name: str,
     table: FeatureTable,
     interval: Interval,
@@ -72,8 +72,8 @@ def compute(
     `raw` is what `open_raw` said.
     """
     states = {source: raw[source] for source in table.reads}
-    known = Reflects.of(data / "features" / name)
-    late = _late(data, table, known, states)
+    known = Reflects.of(tables / "features" / name)
+    late = _late(tables, table, known, states)
     asked = table.holds("event_timestamp", *bounds(interval))
     parts, conditions = [_rows(con, table, interval)], [f"({asked})"]
     for span in late.spans:
@@ -100,7 +100,7 @@ def bounds(interval: Interval) -> tuple[str, str]:
     return literal(interval.start.isoformat()), literal(interval.end.isoformat())
 
 
-def _late(data: Path, table: FeatureTable, known: Reflects, states: dict[str, str]) -> Late:
+def _late(tables: UPath, table: FeatureTable, known: Reflects, states: dict[str, str]) -> Late:
     """What the raw events that the table has not seen yet touch of what was published."""
     # An event touches no rows of other keys, as far as keys are columns of all the raw tables that are read.
     keys = [key for key in table.keys if all(key in RAW_SCHEMAS[source].names for source in table.reads)]
@@ -109,7 +109,7 @@ def _late(data: Path, table: FeatureTable, known: Reflects, states: dict[str, st
     for source in table.reads if known.intervals else ():
         if known.raw.get(source) == states[source]:
             continue
-        feed = changes(data / "raw" / source, known.raw[source], columns) if source in known.raw else None
+        feed = changes(tables / "raw" / source, known.raw[source], columns) if source in known.raw else None
         if feed is None:  # what changed cannot be told any more
             return Late([Interval(*interval) for interval in known.intervals])
         feeds.append(feed)

@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 from deltalake.exceptions import DeltaError
+from upath import UPath
 
 from feature_repo.stores.delta import create_view, exists, literal, open_table, quote, version_of
 from validation.errors import Refusal
@@ -56,7 +56,7 @@ class Reflects:
     intervals: Sequence[tuple[datetime, datetime]] = ()
 
     @classmethod
-    def of(cls, path: Path) -> Reflects:
+    def of(cls, path: UPath) -> Reflects:
         """What the table's newest commit that says so says; nothing, when there is none."""
         if not exists(path):
             return cls({})
@@ -79,7 +79,7 @@ class Reflects:
         )
 
 
-def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | None = None) -> Written:
+def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str | None = None) -> Written:
     """Insert new events and update restated ones, matched by natural key. `created_timestamp` alone is no change.
 
     An event on record as learnt late stays as it is when what comes now was learnt before it: an old delivery does not
@@ -89,7 +89,6 @@ def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | 
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
@@ -113,7 +112,7 @@ def merge_events(path: Path, events: pa.Table, keys: list[str], month_of: str | 
     return Written(events.num_rows, changed, version_of(path))
 
 
-def landed(con: duckdb.DuckDBPyConnection, path: Path, start: datetime, end: datetime) -> pd.DataFrame:
+def landed(con: duckdb.DuckDBPyConnection, path: UPath, start: datetime, end: datetime) -> pd.DataFrame:
     """The rows of a raw table with `start` <= event timestamp < `end`; none when there is no table yet."""
     if not exists(path):
         return pd.DataFrame()
@@ -122,13 +121,13 @@ def landed(con: duckdb.DuckDBPyConnection, path: Path, start: datetime, end: dat
     return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()
 
 
-def state_of(path: Path) -> str:
+def state_of(path: UPath) -> str:
     """Which table this is, and at which version: one that was deleted and rebuilt counts from 0 again."""
     table = open_table(path)
     return f"{table.metadata().id}@{table.version()}"
 
 
-def changes(path: Path, after: str, columns: Sequence[str]) -> pa.Table | None:
+def changes(path: UPath, after: str, columns: Sequence[str]) -> pa.Table | None:
     """The distinct `columns` of rows that came, went or changed after a state, before and after the change.
 
     None when that cannot be told: it is another table now, or VACUUM has removed what it keeps of changes for a week.
@@ -149,7 +148,7 @@ def changes(path: Path, after: str, columns: Sequence[str]) -> pa.Table | None:
 
 
 def replace_interval(
-    con: duckdb.DuckDBPyConnection, path: Path, rows: pa.Table, holds: str, reflects: Reflects | None = None
+    con: duckdb.DuckDBPyConnection, path: UPath, rows: pa.Table, holds: str, reflects: Reflects | None = None
 ) -> Written:
     """Make `rows` the table's content where `holds` (SQL over its columns) is true, and nowhere else.
 
@@ -165,7 +164,6 @@ def replace_interval(
         )
     commit = reflects.as_commit() if reflects else None
     if not exists(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_deltalake(str(path), rows, partition_by=[MONTH], commit_properties=commit)
         return Written(rows.num_rows, rows.num_rows, 0)
     columns, version = create_view(con, "__published", path)
@@ -198,7 +196,7 @@ def with_month(rows: pa.Table, month_of: str = "event_timestamp") -> pa.Table:
     return rows.append_column(MONTH, pc.fill_null(months, "unknown"))
 
 
-def _require_same_columns(path: Path, columns: Sequence[str], rows: pa.Table) -> None:
+def _require_same_columns(path: UPath, columns: Sequence[str], rows: pa.Table) -> None:
     if set(columns) != set(rows.column_names):
         raise ColumnsChanged(
             f"The rows for {path} have the columns {sorted(rows.column_names)}, the table has {sorted(columns)}. "

@@ -17,12 +17,14 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pyarrow as pa
+from upath import UPath
 
 from feature_repo.pipeline.ingest import KEY_MOMENTS, MOMENT, RAW_KEYS, RAW_SCHEMAS, learnt
 from feature_repo.pipeline.publish import MONTH, Written, merge_events, replace_interval
 from feature_repo.stores.delta import create_view, exists, literal
 from validation.errors import Refusal
 from validation.gate import Gate, Suite
+from validation.tables import tables_in
 
 REASONS = [("rules", pa.string()), ("batch", pa.string()), ("held_id", pa.string()), ("released_at", MOMENT)]
 logger = logging.getLogger("features")
@@ -33,7 +35,7 @@ class ReleaseRefused(Refusal):
 
 
 def hold(
-    con: duckdb.DuckDBPyConnection, path: Path, held: pd.DataFrame, schema: pa.Schema, holds: str, batch: str
+    con: duckdb.DuckDBPyConnection, path: UPath, held: pd.DataFrame, schema: pa.Schema, holds: str, batch: str
 ) -> None:
     """Make `held` what quarantine says of the rows for which `holds` is true; released rows stay as they are.
 
@@ -59,14 +61,14 @@ def hold(
     replace_interval(con, path, rows.cast(pa.schema([*schema, *REASONS])), holds)
 
 
-def held_rows(con: duckdb.DuckDBPyConnection, data: Path, table: str | None = None) -> dict[str, pd.DataFrame]:
+def held_rows(con: duckdb.DuckDBPyConnection, tables: UPath, table: str | None = None) -> dict[str, pd.DataFrame]:
     """The rows that are held, by table, oldest first, reasons first. Raises ReleaseRefused for an unknown table."""
-    folder = data / "quarantine"
-    tables = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if table and table not in tables:
-        raise ReleaseRefused(f"Nothing of a table {table!r} is in quarantine; there is {tables or 'nothing at all'}.")
+    folder = tables / "quarantine"
+    names = tables_in(folder)
+    if table and table not in names:
+        raise ReleaseRefused(f"Nothing of a table {table!r} is in quarantine; there is {names or 'nothing at all'}.")
     found = {}
-    for name in [table] if table else tables:
+    for name in [table] if table else names:
         create_view(con, "__quarantine", folder / name)
         frame = con.sql(
             f"SELECT held_id, rules, batch, * EXCLUDE (held_id, rules, batch, released_at, {MONTH}) "
@@ -78,7 +80,13 @@ def held_rows(con: duckdb.DuckDBPyConnection, data: Path, table: str | None = No
 
 
 def release(
-    con: duckdb.DuckDBPyConnection, data: Path, table: str, file: Path, gate: Gate, suite: Suite, received_at: datetime
+    con: duckdb.DuckDBPyConnection,
+    tables: UPath,
+    table: str,
+    file: Path,
+    gate: Gate,
+    suite: Suite,
+    received_at: datetime,
 ) -> tuple[Written, list[str]]:
     """Land the corrected rows of a CSV file, in the form that `held_rows` has; returns what still breaks rules.
 
@@ -87,8 +95,8 @@ def release(
     """
     schema = RAW_SCHEMAS[table]
     rows = _read(file, schema)
-    path = data / "quarantine" / table
-    held = held_rows(con, data, table).get(table, pd.DataFrame({"held_id": []}))
+    path = tables / "quarantine" / table
+    held = held_rows(con, tables, table).get(table, pd.DataFrame({"held_id": []}))
     unknown = sorted(set(rows.held_id) - set(held.held_id))
     twice = sorted(set(rows.held_id[rows.held_id.duplicated()]))
     if unknown or twice:
@@ -104,7 +112,7 @@ def release(
         passed, refused = passed.iloc[:0], [*refused, *outcome.refusals]
     events = passed[schema.names].assign(created_timestamp=learnt(passed.event_timestamp, received_at))
     written = merge_events(
-        data / "raw" / table,
+        tables / "raw" / table,
         pa.Table.from_pandas(events, schema=schema, preserve_index=False),
         RAW_KEYS[table],
         month_of=KEY_MOMENTS.get(table),

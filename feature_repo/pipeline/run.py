@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
+from upath import UPath
 
 from feature_repo.pipeline import guard
 from feature_repo.pipeline.compute import Computed, bounds, compute, open_raw
@@ -45,6 +47,7 @@ from validation.steps import step
 from validation.suites.features import feature_suite
 from validation.suites.profiles import PROFILES, Feed
 from validation.suites.raw import RAW_SUITES
+from validation.tables import data_of, tables_of
 from validation.times import utc
 
 # The schedule of the first flights of 2013 was out by then; the last flight of 2013 had landed by then.
@@ -61,7 +64,7 @@ class RepoMissing(Refusal):
 
 @dataclass
 class FeaturePipeline:
-    """The steps, over one Feast repository and the tables in `data/` beside it."""
+    """The steps, over one Feast repository and its tables."""
 
     repo: Path
     source: FlightEvents
@@ -70,7 +73,11 @@ class FeaturePipeline:
 
     @property
     def data(self) -> Path:
-        return self.repo.parent / "data"
+        return data_of(self.repo)
+
+    @property
+    def tables(self) -> UPath:
+        return tables_of(self.repo)
 
     def check_raw(self, interval: Interval) -> dict[str, Outcome]:
         """Judge the source's events of the interval, each by itself and all beside the weeks before; writes nothing.
@@ -99,7 +106,7 @@ class FeaturePipeline:
         """Judge how many events there are and what is typical of them, beside what landed in the weeks before."""
         with step(f"validate {feed.suite.name}") as report:
             columns = ["event_timestamp", *feed.values, *([feed.newest_by] if feed.newest_by else [])]
-            since, raw = interval.start - LOOKBACK, self.data / "raw"
+            since, raw = interval.start - LOOKBACK, self.tables / "raw"
             before = [landed(self.con, raw / table, since, interval.start) for table in feed.tables]
             frame = profile(
                 pd.concat([outcomes[table].accepted.reindex(columns=columns) for table in feed.tables]),
@@ -128,11 +135,11 @@ class FeaturePipeline:
                     accepted = accepted.assign(created_timestamp=learnt(accepted.created_timestamp, received_at))
                 events = _arrow(accepted, RAW_SCHEMAS[table])
                 written = merge_events(
-                    self.data / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
+                    self.tables / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
                 )
                 hold(
                     self.con,
-                    self.data / "quarantine" / table,
+                    self.tables / "quarantine" / table,
                     outcome.held,
                     RAW_SCHEMAS[table],
                     holds,
@@ -145,13 +152,13 @@ class FeaturePipeline:
 
         First all are checked, then all are written.
         """
-        raw = open_raw(self.con, self.data)
+        raw = open_raw(self.con, self.tables)
         computed: dict[str, Computed] = {}
         verdicts: dict[str, Future[Outcome]] = {}
         with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
             for name, table in FEATURE_TABLES.items():
                 with step(f"transform {name}") as report:
-                    found = computed[name] = compute(self.con, self.data, name, table, interval, raw)
+                    found = computed[name] = compute(self.con, self.tables, name, table, interval, raw)
                     verdicts[name] = other_core.submit(self._check, name, table, found.rows)
                     report.update(rows=found.rows.num_rows, recomputed=found.recomputed)
         held: dict[str, pd.DataFrame] = {}
@@ -172,11 +179,11 @@ class FeaturePipeline:
                 found = computed.pop(name)
                 found.register(self.con)
                 written = replace_interval(
-                    self.con, self.data / "features" / name, found.rows, found.holds, found.reflects
+                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
                 )
                 hold(
                     self.con,
-                    self.data / "quarantine" / name,
+                    self.tables / "quarantine" / name,
                     held[name],
                     found.rows.schema,
                     found.holds,
@@ -201,7 +208,7 @@ class FeaturePipeline:
         with step(f"release {table}") as report:
             # A few rows by themselves: how many there are, and which share of them is held, says nothing.
             suite = replace(RAW_SUITES[table], min_rows=0, max_held_share=1.0)
-            written, refused = release(self.con, self.data, table, file, self.gate, suite, received_at)
+            written, refused = release(self.con, self.tables, table, file, self.gate, suite, received_at)
             report.update(_counts(written), still_held=len(refused))
         if refused:
             raise ReleaseRefused(
@@ -311,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error))
     except (OSError, DeltaError, duckdb.IOException, duckdb.InvalidInputException) as error:
         return _fail(
-            f"A table under {pipeline.data} cannot be read or written ({type(error).__name__}: {error}). Each table "
+            f"A table under {pipeline.tables} cannot be read or written ({type(error).__name__}: {error}). Each table "
             "holds either what it held before or all of its new rows. Check the disk's space and permissions and run "
             f"the same command again; if a file is damaged, {REBUILD}."
         )
@@ -325,9 +332,12 @@ def _fail(message: str) -> int:
 
 
 def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
-    if not (pipeline.repo / "feature_store.yaml").is_file():
+    configured = os.environ.get("FEAST_FS_YAML_FILE_PATH")  # which Feast goes by, wherever the definitions are
+    if not (Path(configured) if configured else pipeline.repo / "feature_store.yaml").is_file():
         raise RepoMissing(
-            f"No feature_store.yaml in {pipeline.repo}, so it is no Feast repository. "
+            f"There is no {configured}, which FEAST_FS_YAML_FILE_PATH names."
+            if configured
+            else f"No feature_store.yaml in {pipeline.repo}, so it is no Feast repository. "
             "Let --repo name the folder that has one, such as feature_repo."
         )
     interval = Interval(options.start, options.end)
@@ -358,7 +368,7 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
 
 def run_quarantine(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     if options.command == "quarantine":
-        print_held(held_rows(pipeline.con, pipeline.data, options.table), options.export)
+        print_held(held_rows(pipeline.con, pipeline.tables, options.table), options.export)
         return
     with one_writer(pipeline.data, options.command):
         pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from upath import UPath
 
 from validation.errors import Refusal
 
@@ -37,7 +38,7 @@ def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def open_table(path: str | Path, version: int | None = None) -> DeltaTable:
+def open_table(path: str | UPath, version: int | None = None) -> DeltaTable:
     """Open a Delta table at a version (default: the newest). Raises TableMissing, TableCorrupt."""
     try:
         return DeltaTable(str(path), version=version)
@@ -48,11 +49,11 @@ def open_table(path: str | Path, version: int | None = None) -> DeltaTable:
         raise TableCorrupt(f"The log of Delta table {path} cannot be read ({reason}): {REBUILD}.") from error
 
 
-def exists(path: str | Path) -> bool:
+def exists(path: str | UPath) -> bool:
     return DeltaTable.is_deltatable(str(path))
 
 
-def version_of(path: str | Path) -> int:
+def version_of(path: str | UPath) -> int:
     """The newest version number of the table at `path`. Raises TableMissing."""
     return open_table(path).version()
 
@@ -67,7 +68,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def snapshot(path: str | Path, version: int | None = None) -> tuple[DeltaTable, list[str]]:
+def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable, list[str]]:
     """A Delta table at a version (default: the newest), and the files that its rows are in.
 
     Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
@@ -84,15 +85,15 @@ def snapshot(path: str | Path, version: int | None = None) -> tuple[DeltaTable, 
 
 
 def create_view(
-    con: duckdb.DuckDBPyConnection, name: str, path: str | Path, version: int | None = None
+    con: duckdb.DuckDBPyConnection, name: str, path: str | UPath, version: int | None = None
 ) -> tuple[list[str], int]:
     """Make a `snapshot` visible in `con` as view `name`; returns its columns and its version number."""
     table, files = snapshot(path, version)
     schema = pa.schema(table.schema().to_arrow())
     columns = ", ".join(quote(column) for column in schema.names)
-    if not files:
-        con.register(f"__empty_{name}", schema.empty_table())
-        con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {quote('__empty_' + name)}")
+    if not files or "://" in files[0]:  # of an object store delta-rs reads: DuckDB's `httpfs` is downloaded, too
+        con.register(f"__rows_of_{name}", table.to_pyarrow_dataset() if files else schema.empty_table())
+        con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {quote('__rows_of_' + name)}")
         return schema.names, table.version()
     con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {_scan(files)}")
     return schema.names, table.version()

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,14 +31,11 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-# A row without a created timestamp counts as created before all others of its event timestamp.
-NEVER_CREATED = -(2**63)
+from feature_repo.stores.stamps import EPOCH, MICROSECOND, Stamp, microseconds, stamp_of
+
 # SQLite takes 32,766 variables and 500 SELECTs a statement.
 KEYS_A_SELECT, SELECTS_A_STATEMENT = 500, 60
 
-Stamp = tuple[int, int]  # event and created timestamp, microseconds since 1970 in UTC
 Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
 Found = tuple[int, dict[str, Value]]  # event timestamp, microseconds since 1970 in UTC, and values of a key
 Read = tuple[FeatureView, list[bytes], list[str] | None]  # view, serialized keys, requested features
@@ -109,7 +106,7 @@ class WalSqliteOnlineStore(OnlineStore):
     ) -> None:
         """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
         writes = [
-            (_key(config, entity_key), values, _stamp(event, created))
+            (_key(config, entity_key), values, stamp_of(event, created))
             for entity_key, values, event, created in data
             if values
         ]
@@ -171,7 +168,7 @@ class WalSqliteOnlineStore(OnlineStore):
         with _explained(config), self._connection(config) as con:
             con.execute("BEGIN IMMEDIATE")
             return sum(
-                con.execute(FORGET.format(table=_table(config, view)), (_microseconds(moment),)).rowcount
+                con.execute(FORGET.format(table=_table(config, view)), (microseconds(moment),)).rowcount
                 for view in tables
             )
 
@@ -347,12 +344,3 @@ def _key_of(names: tuple[str, ...], values: KeyValues, version: int) -> bytes:
 def _plain(value: Value) -> tuple[str | None, Any]:
     kind = value.WhichOneof("val")
     return kind, kind and getattr(value, kind)
-
-
-def _stamp(event: datetime, created: datetime | None) -> Stamp:
-    return _microseconds(event), _microseconds(created) if created else NEVER_CREATED
-
-
-def _microseconds(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - EPOCH) // MICROSECOND

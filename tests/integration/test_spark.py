@@ -22,6 +22,7 @@ from validation.times import utc
 AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
 ONLINE_SINCE = AS_OF - timedelta(days=40)
 SERVICE = "arrival_delay_v2"
+RESTATING = "feature_repo.stores.restating_redis.RestatingRedisOnlineStore"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def on_spark(workspace, spark, tmp_path_factory) -> Iterator[Any]:
         settings = yaml.safe_load(path.read_text()) | {
             "offline_store": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore", "spark_conf": SPARK_CONF},
             "batch_engine": {"type": "feature_repo.stores.spark_engine.SparkEngine"},
-            "online_store": {"type": "redis", "connection_string": address},
+            "online_store": {"type": RESTATING, "connection_string": address},
         }
         path.write_text(yaml.safe_dump(settings))
         apply(root / "feature_repo")

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from upath import UPath
 
 from validation.monitoring.results import Result, Verdict, by_limits
 from validation.spine import view_moments
+from validation.tables import tables_in, tables_of
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -70,21 +72,20 @@ def volume(store: FeatureStore, start: datetime, end: datetime) -> list[Result]:
     return results
 
 
-def quarantine(data: Path, start: datetime, end: datetime) -> list[Result]:
+def quarantine(store: FeatureStore, start: datetime, end: datetime) -> list[Result]:
     """The share of each table's rows of `[start, end)` that are held back."""
     import pyarrow.dataset as ds
+    from deltalake import DeltaTable
 
-    results = []
-    for folder in sorted((data / "quarantine").glob("*")):
-        held = _stamped(folder, start, end, ds.field("released_at").is_null())
-        kept = next(_stamped(data / kind / folder.name, start, end) for kind in ("raw", "features")
-                    if (data / kind / folder.name).is_dir())  # fmt: skip
+    results, tables = [], tables_of(Path(str(store.repo_path)))
+    for name in tables_in(tables / "quarantine"):
+        held = _stamped(tables / "quarantine" / name, start, end, ds.field("released_at").is_null())
+        guarded = (tables / kind / name for kind in ("raw", "features"))
+        kept = next(_stamped(one, start, end) for one in guarded if DeltaTable.is_deltatable(str(one)))
         share = held / (held + kept) if held + kept else None
         verdict = by_limits(share, HELD_INVESTIGATE, HELD_BREACH)
         told = f"{held:,} of {held + kept:,} rows are held; `make quarantine` lists them"
-        results.append(
-            Result(QUARANTINE, start, end, folder.name, "held_share", share, held + kept, verdict, details=told)
-        )
+        results.append(Result(QUARANTINE, start, end, name, "held_share", share, held + kept, verdict, details=told))
     return results
 
 
@@ -92,7 +93,7 @@ def _views(store: FeatureStore) -> list[Any]:
     return sorted(store.list_feature_views(), key=lambda view: view.name)
 
 
-def _stamped(table: Path, start: datetime, end: datetime, also: Any = True) -> int:
+def _stamped(table: UPath, start: datetime, end: datetime, also: Any = True) -> int:
     """How many rows of a Delta table are stamped in `[start, end)`, and fulfil another condition."""
     import pyarrow.dataset as ds
     from deltalake import DeltaTable

@@ -56,7 +56,7 @@ def monitor(
     with step("freshness and volume") as report:
         results += freshness(store, as_of)
         results += volume(store, start, as_of)
-        results += quarantine(Path(str(store.repo_path)).resolve().parent / "data", start, as_of)
+        results += quarantine(store, start, as_of)
         report.update(results=len(results))
     first, last = start - label_delay, as_of - label_delay
     for served in logged(engine, name, first, as_of):

@@ -1,0 +1,137 @@
+"""Tables in an object store: the same commands, told by variables alone, end in the same tables as in a folder."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import boto3
+import pandas as pd
+import pytest
+from botocore.config import Config
+from deltalake import DeltaTable
+from upath import UPath
+
+from feature_repo.pipeline import run
+from tests.small_repo import JULY, arguments, assert_same, complaint, read_raw, write_raw
+from validation.tables import tables_in
+
+KINDS = ("raw", "features", "quarantine")
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """The variables of an S3 with a bucket `lake`, empty."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                time.sleep(0.05)
+            variables = {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "features",
+                "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+            }  # fmt: skip
+            client = boto3.client(
+                "s3", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name="us-east-1", aws_access_key_id="root",
+                aws_secret_access_key="root", config=Config(proxies={}),
+            )  # fmt: skip
+            client.create_bucket(Bucket="lake")
+            yield variables
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def lake(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UPath:
+    """An empty place in the object store, which FTI_TABLES names."""
+    root = f"s3://lake/{tmp_path.name}"
+    for name, value in (s3 | {"FTI_TABLES": root}).items():
+        monkeypatch.setenv(name, value)
+    return UPath(root)
+
+
+def everything(root: UPath | Path) -> dict[str, pd.DataFrame]:
+    """The rows of every table, in an order that does not depend on how they were written."""
+    found = {}
+    for kind in KINDS:
+        for name in tables_in(UPath(root) / kind):
+            frame = DeltaTable(str(root / kind / name)).to_pandas()
+            columns = sorted(frame.columns)
+            found[f"{kind}/{name}"] = frame[columns].sort_values(columns, ignore_index=True)
+    return found
+
+
+def live(folder: Path) -> None:
+    """A month with a row to hold, and later some delays that are restated and the held row, corrected."""
+    flights = read_raw(folder, "flights.csv.zip")
+    write_raw(folder, "flights.csv.zip", flights.assign(distance=flights.distance.where(flights.index != 3, 17)))
+    for command in ("ingest", "publish"):
+        assert run.main(arguments(folder, command, *JULY)) == 0
+    write_raw(folder, "flights.csv.zip", read_raw(folder, "flights.csv.zip").assign(dep_delay=3, arr_delay=4))
+    assert run.main(arguments(folder, "ingest", *JULY, "--received-at", "2013-07-04")) == 0
+    held = folder / "held.csv"
+    assert run.main(arguments(folder, "quarantine", "--table", "schedule", "--export", str(held))) == 0
+    rows = pd.read_csv(held, dtype=str)
+    rows.assign(distance_miles="187.0").to_csv(held, index=False)
+    released = ("--table", "schedule", "--rows", str(held), "--received-at", "2013-07-05")
+    assert run.main(arguments(folder, "release", *released)) == 0
+    assert run.main(arguments(folder, "publish", "--start", "2013-07-02", "--end", "2013-07-03")) == 0
+
+
+def test_the_tables_are_the_same_as_in_a_folder(folder, lake, monkeypatch):
+    """Landed, held, restated, released and published anew, cell by cell; and nothing of it lies in the folder."""
+    at_home = Path(shutil.copytree(folder, folder.parent / "at_home"))
+    for place in (folder, at_home):
+        shutil.rmtree(place / "data")
+    live(folder)
+    assert not [kind for kind in KINDS if (folder / "data" / kind).exists()]
+    found = everything(lake)
+    monkeypatch.delenv("FTI_TABLES")
+    live(at_home)
+    wanted = everything(at_home / "data")
+    assert len(wanted["quarantine/schedule"]) == 1
+    assert_same(found, wanted)
+
+
+def test_feast_joins_and_serves_from_there(folder, lake, monkeypatch):
+    """Applied, joined point in time and materialized; the registry says where the rows are."""
+    from feast import FeatureStore
+
+    shutil.rmtree(folder / "data")
+    moment = datetime(2013, 7, 2, 12, tzinfo=UTC)
+    assert run.main(arguments(folder, "all", *JULY, "--as-of", moment.isoformat())) == 0
+    monkeypatch.delenv("FTI_TABLES")
+    store = FeatureStore(repo_path=str(folder / "feature_repo"))
+    asked = ["origin_weather:origin_temperature_f", "origin_weather:origin_wind_speed_mph"]
+    joined = store.get_historical_features(
+        pd.DataFrame({"origin": ["JFK"], "event_timestamp": [moment]}), asked
+    ).to_df()  # fmt: skip
+    online = store.get_online_features(asked, [{"origin": "JFK"}]).to_dict()
+    assert store.get_data_source("origin_weather_source").path == f"{lake}/features/origin_weather"
+    assert joined[["origin_temperature_f", "origin_wind_speed_mph"]].to_numpy().tolist() == [[10.0, 10.0]]
+    assert {name: value for name, value in online.items() if name != "origin"} == {
+        "origin_temperature_f": [10.0], "origin_wind_speed_mph": [10.0]
+    }  # fmt: skip
+
+
+def test_a_place_that_depends_on_the_folder_one_is_in_is_refused(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FTI_TABLES", "lake")
+    assert "FTI_TABLES is lake" in complaint(folder, capsys, "ingest", *JULY)
+
+
+def test_an_object_store_that_is_away_is_an_error_of_one_line(folder, lake, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert run.main(arguments(folder, "ingest", *JULY)) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "Traceback"))]
+    assert str(lake) in line
