@@ -123,6 +123,15 @@ cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor,
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
 	$(PYTHON) -m orchestration.replay --from "$(FROM)" --to "$(TO)" $(if $(REFRESH),--refresh-minutes "$(REFRESH)") $(foreach fault,$(FAULT),--fault "$(fault)")
 
+##@ Production profile, on this host
+.PHONY: production-up production-down production-status
+production-up: setup ## Start Postgres, Valkey, an object store, MLflow and the service; next: its `run` (see the README)
+	$(PYTHON) -m deploy.production up
+production-down: setup ## Stop them  (PURGE=1 deletes what they hold)
+	$(PYTHON) -m deploy.production down $(if $(PURGE),--purge)
+production-status: setup ## What runs, where, and where its logs are
+	$(PYTHON) -m deploy.production status
+
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
 mlflow-ui: setup ## Runs, models and aliases, at http://127.0.0.1:5000
@@ -131,7 +140,7 @@ feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
 	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
 
 ##@ Work on the code
-.PHONY: lint format typecheck bench lock clean
+.PHONY: lint format typecheck test-production bench lock clean
 lint: setup ## Style, formatting and the imports each package may make
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -141,6 +150,8 @@ format: setup ## Mend style and formatting
 	$(PYTHON) -m ruff format .
 typecheck: setup ## Check the types
 	$(PYTHON) -m mypy
+test-production: setup ## The production profile on its real servers, and their faults
+	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
 bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
 	$(PYTHON) -m tests.benchmarks $(ARGS)
 lock: ## Rewrite uv.lock after a change to pyproject.toml

@@ -32,19 +32,22 @@ def profile(
     *,
     values: Sequence[str] = (),
     newest_by: str | None = None,
+    spread_by: str | None = None,
     complete_until: datetime | None = None,
 ) -> pd.DataFrame:
     """Profile `events`, a batch stamped in [start, end), against `earlier`, what landed in the LOOKBACK before start.
 
-    Both frames have `event_timestamp` (UTC), the numeric columns `values`, and `newest_by` if that is given. From
-    `complete_until` on the feed is known to say nothing more, and nothing is expected of it.
+    Both frames have `event_timestamp` (UTC), the numeric columns `values`, and what `newest_by` and `spread_by` name.
+    From `complete_until` on the feed is known to say nothing more, and nothing is expected of it.
 
     Columns: `window`, its first moment as text; `rows`; `usual_rows`, the median of the same day in MIN_REFERENCES or
     more of the weeks before, and `share_of_usual`, for whole days only; for each value `_median`, `_iqr` (how far its
     quartiles are apart) and, for whole days, `_drift`, the median less the usual median; with `newest_by`,
-    `hours_since_newest`, at the window's end, of the group that has been silent longest. Unknown is NaN.
+    `hours_since_newest`, at the window's end, of the group that has been silent longest; with `spread_by`, for each
+    value `_narrowest`, the least `_iqr` of a group, and in `window` whose it is: one that counts in a larger unit moves
+    no number of all. Unknown is NaN.
     """
-    columns = ["event_timestamp", *values, *([newest_by] if newest_by else [])]
+    columns = list(dict.fromkeys(["event_timestamp", *values, *(by for by in (newest_by, spread_by) if by)]))
     known = pd.concat([earlier[columns], events[columns]]) if len(earlier) else events[columns]
     known = known[known.event_timestamp.notna()].sort_values("event_timestamp")
     known.index = pd.Index(known.event_timestamp.dt.tz_convert(None).to_numpy("datetime64[us]"))
@@ -58,6 +61,9 @@ def profile(
         frame[f"{value}_median"] = now[f"{value}_median"]
         frame[f"{value}_iqr"] = now[f"{value}_iqr"]
         frame[f"{value}_drift"] = now[f"{value}_median"] - usual[f"{value}_median"]
+        if spread_by:
+            frame[f"{value}_narrowest"], who = _narrowest(known, windows, value, spread_by)
+            frame["window"] += who.map(" ({})".format, na_action="ignore").reindex(frame.index).fillna("")
     if newest_by:
         frame["hours_since_newest"] = _hours_since_newest(known, newest_by, [last for _, last in windows])
     return frame
@@ -91,6 +97,15 @@ def _summary(known: pd.DataFrame, windows: list[Window], values: Sequence[str]) 
 def _quartiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     told = values[~np.isnan(values)]
     return np.percentile(told, [25, 50, 75]) if len(told) >= MIN_VALUES else np.full(3, np.nan)
+
+
+def _narrowest(known: pd.DataFrame, windows: list[Window], value: str, by: str) -> tuple[pd.Series, pd.Series]:
+    """For each window, the least interquartile range of a group, and which group's it is."""
+    groups = known.groupby(by)
+    spreads = pd.DataFrame(
+        {name: _summary(group, windows, [value])[f"{value}_iqr"] for name, group in groups}, index=range(len(windows))
+    ).dropna(how="all")
+    return spreads.min(axis=1).astype("float64"), spreads.fillna(np.inf).idxmin(axis=1)
 
 
 def _hours_since_newest(known: pd.DataFrame, newest_by: str, moments: list[datetime]) -> npt.NDArray[np.float64]:

@@ -105,7 +105,8 @@ class FeaturePipeline:
     def _check_profile(self, feed: Feed, outcomes: dict[str, Outcome], interval: Interval) -> Outcome:
         """Judge how many events there are and what is typical of them, beside what landed in the weeks before."""
         with step(f"validate {feed.suite.name}") as report:
-            columns = ["event_timestamp", *feed.values, *([feed.newest_by] if feed.newest_by else [])]
+            groups = [by for by in (feed.newest_by, feed.spread_by) if by]
+            columns = ["event_timestamp", *feed.values, *groups]
             since, raw = interval.start - LOOKBACK, self.tables / "raw"
             before = [landed(self.con, raw / table, since, interval.start) for table in feed.tables]
             frame = profile(
@@ -115,6 +116,7 @@ class FeaturePipeline:
                 interval.end,
                 values=feed.values,
                 newest_by=feed.newest_by,
+                spread_by=feed.spread_by,
                 complete_until=min(COMPLETE_UNTIL[table] for table in feed.tables),
             )
             report.update(days=len(frame))

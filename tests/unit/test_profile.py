@@ -97,6 +97,21 @@ def test_the_hours_since_the_newest_event_are_those_of_the_most_silent_group():
     assert of(batch.iloc[:0], earlier.iloc[:0], newest_by="place").hours_since_newest.isna().all()
 
 
+def test_the_narrowest_group_is_the_one_whose_quartiles_are_least_apart():
+    """Of those with enough values to tell; NaN, and no name, where none has."""
+    events = feed((0, 80, 0.0)).assign(value=lambda one: one.value * one.place.map({"A": 1.0, "B": 0.1}))
+    (day,) = of(events, feed(), values=["value"], spread_by="place").itertuples()
+    # 40 values of B, from 0.05 up, a tenth apart: from the first quartile to the third there are 19.5 steps.
+    assert (day.window, day.value_narrowest) == ("2013-06-03T00:00Z (B)", pytest.approx(1.95))
+    assert day.value_iqr > 10
+    few = pd.concat([events[events.place == "A"], events[events.place == "B"].iloc[:29]])
+    (day,) = of(few, feed(), values=["value"], spread_by="place").itertuples()
+    assert (day.window, day.value_narrowest) == ("2013-06-03T00:00Z (A)", pytest.approx(19.5))
+    (day,) = of(few.iloc[:29], feed(), values=["value"], spread_by="place").itertuples()
+    assert day.window == "2013-06-03T00:00Z"
+    assert np.isnan(day.value_narrowest)
+
+
 def test_events_without_a_stamp_and_few_values_are_no_trouble():
     """The gate holds the one, and of the other nothing is concluded."""
     events = feed((0, 20, 0))
@@ -163,8 +178,9 @@ def judged(gate: Gate, name: str, start: str, days: int = 1, fault=lambda events
     rules = PROFILES[name]
     until = pd.Timestamp(ENDS[name])
     frame = profile(
-        fault(batch), earlier, first, last, values=rules.values, newest_by=rules.newest_by, complete_until=until
-    )
+        fault(batch), earlier, first, last, values=rules.values, newest_by=rules.newest_by, spread_by=rules.spread_by,
+        complete_until=until,
+    )  # fmt: skip
     return gate.check(frame, rules.suite)
 
 
@@ -215,8 +231,28 @@ def scaled(column: str, factor: float, less: float = 0.0):
 )
 def test_a_broken_feed_is_refused(gate, name, day, fault, rule):
     """By name, with the day and what was observed."""
-    with pytest.raises(BatchRefused, match=rf"{rule} \(1 of 1, {day}T00:00Z: "):
+    with pytest.raises(BatchRefused, match=rf"{rule} \(1 of 1, {day}T00:00Z( \(\w+\))?: "):
         judged(gate, name, day, fault=fault).require(day)
+
+
+@pytest.mark.parametrize("carrier", ["EV", "UA", "9E"])
+@pytest.mark.parametrize(
+    ("name", "column", "day"),
+    [
+        ("arrivals", "arr_delay_minutes", "2013-03-08"),
+        ("arrivals", "arr_delay_minutes", "2013-06-03"),
+        ("arrivals", "arr_delay_minutes", "2013-10-05"),
+        ("departures", "dep_delay_minutes", "2013-10-05"),
+    ],
+)
+def test_one_carrier_that_counts_in_hours_is_refused_and_named(gate, name, column, carrier, day):
+    """It moves no number of all flights. By their arrivals on a day of snow, too, by departures on calm ones."""
+
+    def spoil(events: pd.DataFrame) -> pd.DataFrame:
+        return events.assign(**{column: events[column].mask(events.carrier == carrier, events[column] / 60)})
+
+    with pytest.raises(BatchRefused, match=rf"{column}_narrowest_possible \(1 of 1, {day}T00:00Z \({carrier}\): "):
+        judged(gate, name, day, fault=spoil).require(day)
 
 
 def test_half_a_day_missing_is_reported(gate):

@@ -26,6 +26,7 @@ class Feed:
     values: tuple[str, ...]
     suite: Suite
     newest_by: str | None = None
+    spread_by: str | None = None
 
 
 def _suite(name: str, critical: Mapping[str, Limits], warning: Mapping[str, Limits]) -> Suite:
@@ -65,6 +66,7 @@ PROFILES = {
     "departures": Feed(
         tables=("departures", "cancellations"),
         values=("dep_delay_minutes",),
+        spread_by="carrier",
         suite=_suite(
             "departures",
             critical={
@@ -73,6 +75,8 @@ PROFILES = {
                 "dep_delay_minutes_iqr": (2.5, 220),
                 # 2013: -12 to 63. A clock that is an hour behind moves it by -60; an hour ahead looks like a storm.
                 "dep_delay_minutes_drift": (-40, 90),
+                # Of any carrier. 2013: 2 at least. In hours below 1.2, unless it is a storm.
+                "dep_delay_minutes_narrowest": (1.2, None),
             },
             warning={"share_of_usual": ODD_SHARE, "dep_delay_minutes_drift": (-10, 20)},
         ),
@@ -80,6 +84,7 @@ PROFILES = {
     "arrivals": Feed(
         tables=("arrivals", "cancellations"),
         values=("arr_delay_minutes",),
+        spread_by="carrier",
         suite=_suite(
             "arrivals",
             critical={
@@ -88,6 +93,8 @@ PROFILES = {
                 "arr_delay_minutes_iqr": (5, 400),
                 # 2013: -26 to 65. A clock that is an hour behind moves it by -60; an hour ahead looks like a storm.
                 "arr_delay_minutes_drift": (-40, 90),
+                # Of any carrier. 2013: 8 at least. In hours at most 4.
+                "arr_delay_minutes_narrowest": (4.5, None),
             },
             warning={"share_of_usual": ODD_SHARE, "arr_delay_minutes_drift": (-20, 35)},
         ),
