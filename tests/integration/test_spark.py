@@ -1,8 +1,10 @@
-"""The whole year on Spark: feature rows, training rows and the online store are those of DuckDB, cell for cell."""
+"""The whole year on Spark: feature rows, training rows and the online store are those of DuckDB, cell for cell.
+
+`make test-spark` runs it; `make test` does not: Spark is as large as all that it needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from deltalake import DeltaTable
 
 from feature_repo.pipeline.run import END, START
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
-from tests import valkey
 from tests.spark_conf import SPARK_CONF
 from validation.times import utc
 
+pytestmark = pytest.mark.spark
 AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
 ONLINE_SINCE = AS_OF - timedelta(days=40)
 SERVICE = "arrival_delay_v2"
@@ -33,7 +35,7 @@ def spark(workspace) -> Any:
 
 
 @pytest.fixture(scope="module")
-def on_spark(workspace, spark, tmp_path_factory) -> Iterator[Any]:
+def on_spark(workspace, spark, valkey, tmp_path_factory) -> Any:
     """The workspace's definitions and tables, with Spark and Valkey in feature_store.yaml."""
     from feast import FeatureStore
 
@@ -45,15 +47,14 @@ def on_spark(workspace, spark, tmp_path_factory) -> Iterator[Any]:
     (root / "data" / "features").symlink_to(workspace.root / "data" / "features")
     copy_definitions(root / "feature_repo")
     path = root / "feature_repo" / "feature_store.yaml"
-    with valkey.running(root) as address:
-        settings = yaml.safe_load(path.read_text()) | {
-            "offline_store": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore", "spark_conf": SPARK_CONF},
-            "batch_engine": {"type": "feature_repo.stores.spark_engine.SparkEngine"},
-            "online_store": {"type": RESTATING, "connection_string": address},
-        }
-        path.write_text(yaml.safe_dump(settings))
-        apply(root / "feature_repo")
-        yield FeatureStore(repo_path=str(root / "feature_repo"))
+    settings = yaml.safe_load(path.read_text()) | {
+        "offline_store": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore", "spark_conf": SPARK_CONF},
+        "batch_engine": {"type": "feature_repo.stores.spark_engine.SparkEngine"},
+        "online_store": {"type": RESTATING, "connection_string": valkey},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    apply(root / "feature_repo")
+    return FeatureStore(repo_path=str(root / "feature_repo"))
 
 
 def test_each_transform_gives_the_same_cells(workspace, spark):
