@@ -154,7 +154,7 @@ test-production: setup ## The production profile on its real servers, and their 
 	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
 test-spark: ## The year on Spark beside DuckDB; installs the extra `spark`, needs Java 17  (ARGS="-k name")
 	@.ci/setup spark
-	$(PYTHON) -m pytest -n 0 -m spark tests/contract/test_asof_store.py tests/integration/test_spark.py $(ARGS)
+	$(PYTHON) -m pytest -n 0 -m spark tests $(ARGS)
 bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part)
 	$(PYTHON) -m tests.benchmarks $(ARGS)
 lock: ## Rewrite uv.lock after a change to pyproject.toml

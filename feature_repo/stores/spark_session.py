@@ -9,10 +9,13 @@ import os
 import sys
 from collections.abc import Mapping
 
-from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import SparkSession
-
 from validation.errors import Refusal
+
+try:
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+except ModuleNotFoundError as error:  # Feast would name `feast[spark]`, which lacks what Great Expectations then needs
+    raise ModuleNotFoundError("Spark is not installed. Install the extra: pip install -e '.[spark]'") from error
 
 # What answers depend on, whatever the settings say.
 ALWAYS = {

@@ -20,14 +20,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+import requests
 
 from tests.benchmarks import offline
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
 
-CONF = {"spark.master": "local[2]", "spark.driver.memory": "6g", "spark.sql.shuffle.partitions": "16"}
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+CONF = {
+    "spark.master": "local[2]",
+    "spark.driver.memory": "6g",
+    "spark.sql.shuffle.partitions": "16",
+    "spark.ui.enabled": "true",  # it says how much was shuffled
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Run:
     peak_gb: float
     rows: int
     digest: str
+    shuffled_gb: float = 0
+    spilled_gb: float = 0
 
 
 def measure(repo: Path = offline.REPO, years: Sequence[int] = (1, 10)) -> list[Result]:
@@ -47,38 +59,41 @@ def measure(repo: Path = offline.REPO, years: Sequence[int] = (1, 10)) -> list[R
     `repo`: a Feast repository, applied, with the tables of the whole year in `data/` beside it.
     Raises ValueError when answers differ, CalledProcessError when a join fails.
     """
-    runs: dict[int, tuple[Run, Run]] = {}
+    found: list[Result] = []
+    first = None
     for count in years:
         with tempfile.TemporaryDirectory() as name:
             _command("prepare", name, "--repo", str(repo), "--years", str(count))
-            runs[count] = _run("spark", Path(name), repo), _run("asof", Path(name), repo)
-        if len({run.digest for run in runs[count]}) > 1:
+            spark, duckdb = _run("spark", Path(name), repo), _run("asof", Path(name), repo)
+        if spark.digest != duckdb.digest:
             raise ValueError(f"Spark and DuckDB give different rows of {count} year(s).")
-    found, (first, _) = [], runs[years[0]]
-    for spark, duckdb in runs.values():
-        name = f"spark: point-in-time join, {spark.rows:,} rows"
-        times = spark.rows / first.rows
-        growth = spark.seconds / first.seconds
-        found += [
-            Result(name, spark.seconds, "s", f"DuckDB, {duckdb.seconds:.1f} s", spark.seconds / duckdb.seconds),
-            Result(
-                f"{name}, of the processor", spark.core_seconds, "core-s", f"DuckDB, {duckdb.core_seconds:.1f} core-s",
-                spark.core_seconds / duckdb.core_seconds,
-            ),
-            Result(
-                f"{name}, memory", spark.peak_gb, "GB", f"DuckDB, {duckdb.peak_gb:.1f} GB",
-                spark.peak_gb / duckdb.peak_gb,
-            ),
-        ]  # fmt: skip
-        if spark is not first:
-            linear = f"<= {1.2 * times:.0f} times the time"
-            found.append(
-                Result(
-                    f"{name}, beside {first.rows:,}", spark.seconds, "s", f"{first.seconds:.1f} s", growth, linear,
-                    growth <= 1.2 * times,
-                )
-            )  # fmt: skip
+        first = first or spark
+        found += _results(spark, duckdb, first)
     return found
+
+
+def _results(spark: Run, duckdb: Run, first: Run) -> list[Result]:
+    name = f"spark: point-in-time join, {spark.rows:,} rows"
+
+    def beside_duckdb(what: str, ours: float, theirs: float, unit: str) -> Result:
+        return Result(name + what, ours, unit, f"DuckDB, {theirs:.1f} {unit}", ours / theirs)
+
+    results = [
+        beside_duckdb("", spark.seconds, duckdb.seconds, "s"),
+        beside_duckdb(", of the processor", spark.core_seconds, duckdb.core_seconds, "core-s"),
+        beside_duckdb(", memory", spark.peak_gb, duckdb.peak_gb, "GB"),
+        Result(f"{name}, shuffled a row", spark.shuffled_gb / spark.rows * 1e9, "bytes"),
+        Result(f"{name}, spilled to disk", spark.spilled_gb, "GB"),
+    ]
+    if spark is not first:
+        times, growth = spark.rows / first.rows, spark.core_seconds / first.core_seconds
+        results.append(
+            Result(
+                f"{name}, beside {first.rows:,}", spark.core_seconds, "core-s", f"{first.core_seconds:.1f} core-s",
+                growth, f"<= {1.2 * times:.0f} times", growth <= 1.2 * times,
+            )
+        )  # fmt: skip
+    return results
 
 
 def _run(kind: str, folder: Path, repo: Path) -> Run:
@@ -100,7 +115,7 @@ def _command(*arguments: str) -> tuple[str, float]:
 
 
 def join(kind: str, repo: Path, folder: Path) -> dict[str, float | str]:
-    """From `entities.parquet` to `joined.parquet`, once: seconds, core-seconds, rows, and a digest of all cells."""
+    """From `entities.parquet` to `joined.parquet`, once: what a Run holds but for its memory."""
     import pandas as pd
     import pyarrow.parquet as pq
     from feast import FeatureStore
@@ -118,25 +133,35 @@ def join(kind: str, repo: Path, folder: Path) -> dict[str, float | str]:
         store = offline.store_over(folder / "copies", registered, interface, kind, spark_conf=CONF)
         spark = open_session(CONF)
         began, busy = time.perf_counter(), _core_seconds()
-        rows = spark.read.parquet(str(entities))
-        job = store.get_historical_features(rows, features)
+        job = store.get_historical_features(spark.read.parquet(str(entities)), features)
         job.to_spark_df().write.parquet(str(joined))
     else:
         store = offline.store_over(folder / "copies", registered, interface, kind)
         began, busy = time.perf_counter(), _core_seconds()
         job = store.get_historical_features(pd.read_parquet(entities), features)
         pq.write_table(job.to_arrow(), joined)
-    seconds, core_seconds = time.perf_counter() - began, _core_seconds() - busy
+    measured = {"seconds": time.perf_counter() - began, "core_seconds": _core_seconds() - busy}
+    moved = _moved(spark) if kind == "spark" else {}
     written = f"read_parquet('{joined}{'/*.parquet' if joined.is_dir() else ''}')"
     ((count, digest),) = connect().execute(f"SELECT count(*), bit_xor(hash(t))::VARCHAR FROM {written} t").fetchall()
     shutil.rmtree(joined) if joined.is_dir() else joined.unlink()
-    return {"seconds": seconds, "core_seconds": core_seconds, "rows": count, "digest": digest}
+    return measured | moved | {"rows": count, "digest": digest}
 
 
 def _core_seconds() -> float:
     """What this process and its children have taken of the processor so far."""
     me = psutil.Process()
     return sum(sum(process.cpu_times()[:2]) for process in [me, *me.children(recursive=True)])
+
+
+def _moved(spark: SparkSession) -> dict[str, float]:
+    """What Spark has written for its shuffles so far, and what did not fit into memory and went through the disk."""
+    context = spark.sparkContext
+    stages = requests.get(f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}/stages", timeout=60).json()
+    return {
+        "shuffled_gb": sum(stage["shuffleWriteBytes"] for stage in stages) / 1e9,
+        "spilled_gb": sum(stage["diskBytesSpilled"] for stage in stages) / 1e9,
+    }
 
 
 def main() -> None:

@@ -894,11 +894,20 @@ def test_a_spark_answer_may_stay_in_spark(table_at):
 
 
 def test_spark_reads_a_table_whose_path_looks_like_a_pattern(folder):
-    """Brackets and stars in a folder's name mean nothing; nor do partitions' names in hexadecimal escapes."""
-    path = str(folder / "a[b] {c}*" / "table")
+    """A star in a folder's name means nothing; nor do partitions' names in hexadecimal escapes."""
+    path = str(folder / "a*b" / "table")
     columns = ARROW | {"part": pa.string()}
     write_deltalake(path, arrow([row() | {"part": "x y/z"}], columns), partition_by=["part"])
     assert cells(retrieve(asked(NOON), [view_of(path)]).value) == [1.0]
+
+
+def test_a_table_may_be_a_link(table_at, folder):
+    """Where tables lie may be a link to a bigger disk; partitions' names are columns there too."""
+    path = str(folder / f"partitioned_{ASKED['store']}")
+    write_deltalake(path, arrow([row() | {"part": "x"}], ARROW | {"part": pa.string()}), partition_by=["part"])
+    link = folder / f"link_{ASKED['store']}"
+    link.symlink_to(path)
+    assert cells(retrieve(asked(NOON), [view_of(str(link))]).value) == [1.0]
 
 
 def test_spark_takes_categories_for_keys(table_at):
