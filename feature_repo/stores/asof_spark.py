@@ -73,7 +73,7 @@ class AsofSparkOfflineStore(OfflineStore):
     supports_filter_by_created_timestamp = True
 
     @staticmethod
-    def get_historical_features(  # type: ignore[override]  # no retrieval without entity rows, as in `asof_duckdb`
+    def get_historical_features(  # no retrieval without entity rows, as in `asof_duckdb`
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
