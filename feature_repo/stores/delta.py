@@ -68,29 +68,43 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def create_view(
-    con: duckdb.DuckDBPyConnection, name: str, path: str | UPath, version: int | None = None
-) -> tuple[list[str], int]:
-    """Make the snapshot visible in `con` as view `name`; returns its columns and its version number.
+def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable, list[str]]:
+    """A Delta table at a version (default: the newest), and the files that its rows are in.
 
     Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
     """
     table = open_table(path, version)
-    schema = pa.schema(table.schema().to_arrow())
     files = table.file_uris()
-    columns = ", ".join(quote(column) for column in schema.names)
-    if not files or "://" in files[0]:  # of an object store delta-rs reads: DuckDB's `httpfs` is downloaded, too
-        con.register(f"__rows_of_{name}", table.to_pyarrow_dataset() if files else schema.empty_table())
-        con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {quote('__rows_of_' + name)}")
-        return schema.names, table.version()
-    missing = [file for file in files if not Path(file).exists()]
+    missing = [file for file in files if "://" not in file and not Path(file).exists()]
     if missing:
         raise TableCorrupt(
             f"Delta table {path} version {table.version()} names {len(missing)} data file(s) that are gone, "
             f"first {missing[0]}: {REBUILD}."
         )
+    return table, files
+
+
+def create_view(
+    con: duckdb.DuckDBPyConnection, name: str, path: str | UPath, version: int | None = None
+) -> tuple[list[str], int]:
+    """Make a `snapshot` visible in `con` as view `name`; returns its columns and its version number."""
+    table, files = snapshot(path, version)
+    schema = pa.schema(table.schema().to_arrow())
+    columns = ", ".join(quote(column) for column in schema.names)
+    if not files or "://" in files[0]:  # of an object store delta-rs reads: DuckDB's `httpfs` is downloaded, too
+        con.register(f"__rows_of_{name}", table.to_pyarrow_dataset() if files else schema.empty_table())
+        con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {quote('__rows_of_' + name)}")
+        return schema.names, table.version()
     con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {_scan(files)}")
     return schema.names, table.version()
+
+
+def parquet_files(path: str | Path) -> list[str]:
+    """A Parquet file, or all of a folder. Raises TableMissing."""
+    files = sorted(Path(path).rglob("*.parquet")) if Path(path).is_dir() else [Path(path)]
+    if not files or not files[0].exists():
+        raise TableMissing(f"No Parquet file at {path}. {MEND}")
+    return [str(file) for file in files]
 
 
 def create_parquet_view(con: duckdb.DuckDBPyConnection, name: str, path: str | Path) -> None:
@@ -98,10 +112,7 @@ def create_parquet_view(con: duckdb.DuckDBPyConnection, name: str, path: str | P
 
     Timestamps become UTC microseconds: DuckDB does not compare those with nanoseconds, which pandas writes.
     """
-    files = sorted(Path(path).rglob("*.parquet")) if Path(path).is_dir() else [Path(path)]
-    if not files or not files[0].exists():
-        raise TableMissing(f"No Parquet file at {path}. {MEND}")
-    scan = _scan([str(file) for file in files])
+    scan = _scan(parquet_files(path))
     columns = [
         f"{quote(column)}::TIMESTAMPTZ AS {quote(column)}" if kind.startswith("TIMESTAMP") else quote(column)
         for column, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()

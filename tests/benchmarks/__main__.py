@@ -1,10 +1,12 @@
 """Measure the project on this machine: a table is printed, and the numbers are written as JSON.
 
-    python -m tests.benchmarks [journey] [features] [offline] [online] [models] [inference] [loop] [soak] [production]
+    python -m tests.benchmarks [PART ...] [--json FILE]
+
+The parts are journey, features, offline, online, models, inference, loop, soak, production and spark.
 
 Each number names what it is compared with, measured in the same run, and its target. Nothing here is a test: a machine
-that is busy misses targets. Without names, all parts but the last two are measured; the numbers of others stay in the
-file.
+that is busy misses targets. Without names, all parts but the last three are measured; the numbers of the others stay in
+the file.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ import psutil
 from tests.benchmarks.results import table
 
 PARTS = ("journey", "features", "offline", "online", "models", "inference", "loop")
-BY_NAME_ONLY = ("soak", "production")  # what takes long, and what other servers do
-READ_FEATURES = {"offline", "online", "models", "production"}
+BY_NAME_ONLY = ("soak", "production", "spark")  # what takes long, or needs other servers
+READ_FEATURES = {"offline", "online", "models", "production", "spark"}
 NEED_MODELS = {"inference", "loop", "soak", "production"}
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "data" / "feast" / "registry.db"

