@@ -7,6 +7,7 @@ and DuckDB reads them as Parquet. Globbing the directory instead would also retu
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -74,7 +75,8 @@ def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable,
     Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
     """
     table = open_table(path, version)
-    files = table.file_uris()
+    # delta-rs quotes paths as in an address, also of files here: a folder may have a space in its name.
+    files = [uri if "://" in uri else unquote(uri) for uri in table.file_uris()]
     missing = [file for file in files if "://" not in file and not Path(file).exists()]
     if missing:
         raise TableCorrupt(

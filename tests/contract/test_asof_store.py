@@ -50,7 +50,8 @@ class NoOnDemandViews:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
+    """Its name is one that a person may give, and that delta-rs quotes."""
+    with tempfile.TemporaryDirectory(suffix=" flüge 100%") as name:
         yield Path(name)
 
 
