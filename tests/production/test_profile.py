@@ -53,7 +53,7 @@ def stack() -> Iterator[Stack]:
         run(here, "features", "-m", "feature_repo.pipeline.run", "all")
         run(here, "loop", "-m", "mlflow", "run", "training", "-e", "main", "--env-manager", "local",
             "-P", "feature_service=arrival_delay_v1")  # fmt: skip
-        until(lambda: ask(here).status_code == 200)
+        until(lambda: {status_of(here) for _ in range(20)} == {200})  # each of its workers has the model
         yield here
     finally:
         assert production(["--folder", str(here.root), "down"]) == 0
