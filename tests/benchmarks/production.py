@@ -9,7 +9,6 @@ and fields, and a bare PING. `/predict` has the baselines of the part `inference
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,17 @@ from redis.client import Pipeline
 from deploy.stack import valkey_binary
 from feature_repo.pipeline.definitions import copy_definitions
 from tests.benchmarks import inference
-from tests.benchmarks.online import REPEATS, ROWS, TURNS, YEAR, next_of_the_year, open_repo, reader, seconds_of
+from tests.benchmarks.online import (
+    REPEATS,
+    ROWS,
+    TURNS,
+    YEAR,
+    next_of_the_year,
+    open_repo,
+    reader,
+    seconds_of,
+    seconds_to_fill,
+)
 from tests.benchmarks.results import Result, table
 from tests.benchmarks.servers import ROOT, Cores, free_port, on_cores
 
@@ -78,15 +87,7 @@ def _place(folder: Path, kind: str, port: int, db: int) -> Path:
 
 
 def _filling(places: dict[str, Path], port: int) -> Iterator[Result]:
-    from feature_repo.pipeline.feast_steps import apply, materialize
-
-    seconds = {}
-    for kind, place in places.items():
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            apply(place / "feature_repo")
-            began = time.perf_counter()
-            materialize(place / "feature_repo", *YEAR)
-        seconds[kind] = time.perf_counter() - began
+    seconds = {kind: seconds_to_fill(place / "feature_repo", YEAR[1]) for kind, place in places.items()}
     keys = redis.Redis("127.0.0.1", port).dbsize()
     yield Result(
         f"production: the year materialized into Valkey, {keys:,} keys", seconds["ours"], "s",
@@ -150,8 +151,6 @@ def _pipeline(client: redis.Redis, commands: list[tuple[Any, ...]]) -> Any:
 
 def _predictions(folder: Path, port: int, cores: Cores) -> list[Result]:
     """What `inference` measures of one row, with all stacks on this store by the profile's own settings."""
-    from feature_repo.pipeline.feast_steps import apply, materialize
-
     settings = {
         "FEAST_FS_YAML_FILE_PATH": str(ROOT / "feature_repo" / "production" / "feature_store.yaml"),
         "FEAST_REGISTRY": f"sqlite:///{folder}/registry.db",
@@ -159,9 +158,7 @@ def _predictions(folder: Path, port: int, cores: Cores) -> list[Result]:
     }
     os.environ |= settings
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            apply(ROOT / "feature_repo")
-            materialize(ROOT / "feature_repo", YEAR[0], inference.AS_OF)
+        seconds_to_fill(ROOT / "feature_repo", inference.AS_OF)
         with on_cores(cores.load):
             found = inference.rates_and_times(cores, CONNECTIONS)
     finally:
