@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def _valkey(core: set[int]) -> Iterator[int]:
     """A server on its own core; its port."""
     port = free_port()
     with on_cores(core):
-        process = psutil.Popen([valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
+        command = [valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     try:
         client = redis.Redis("127.0.0.1", port, retry=None)
         while True:
