@@ -45,7 +45,7 @@ def prediction(number: int = 0, **change: Any) -> LoggedPrediction:
         "request_id": f"request-{number}", "row": 0, "role": "champion", "predicted_at": NOW, "as_of": NOW,
         "model_name": "arrival-delay", "model_version": "2", "contract_sha256": "ab" * 32,
         "feature_service": "arrival_delay_v2", "request": {"carrier": "DL"}, "features": {"wind": 3.5},
-        "ages": {"origin_weather": timedelta(minutes=12)}, "probability": 0.1 + 0.2, "latency_ms": 1.5,
+        "ages": {"origin_weather": timedelta(minutes=12)}, "prediction": 0.1 + 0.2, "latency_ms": 1.5,
     }  # fmt: skip
     return LoggedPrediction(**values | change)
 
@@ -88,7 +88,7 @@ def test_a_row_comes_back_as_it_was(url):
     (row,) = rows_in(url)
     assert row["as_of"] == row["predicted_at"] == NOW
     assert row["as_of"].utcoffset() == timedelta()
-    assert row["probability"] == 0.1 + 0.2
+    assert row["prediction"] == 0.1 + 0.2
     assert (row["request_id"], row["row"], row["role"], row["row_key"]) == ("request-0", 0, "champion", None)
     assert [json.loads(row[name]) for name in ("request", "features", "ages")] == [
         {"carrier": "DL"}, {"wind": 3.5}, {"origin_weather": 720.0},
@@ -134,14 +134,14 @@ def test_a_row_is_stored_once(url):
         prediction(1, row=2, **flight | {"model_version": "1"}),
     ]  # fmt: skip
     values = [stored(row, engine.dialect) for row in online + batch]
-    again = [stored(prediction(2, **flight, probability=0.9), engine.dialect)]
+    again = [stored(prediction(2, **flight, prediction=0.9), engine.dialect)]
     assert [write(engine, values), write(engine, values + again)] == [6, 0]
     assert len(rows_in(url)) == 6
 
 
 def test_a_row_that_cannot_be_stored_costs_no_other(url, caplog):
     """It is dropped, and the log says why."""
-    bad = [prediction(7, role="nobody"), prediction(8, request={"carrier": "\ud800"}), prediction(9, probability=None)]
+    bad = [prediction(7, role="nobody"), prediction(8, request={"carrier": "\ud800"}), prediction(9, prediction=None)]
     with log_to(url) as log:
         log.put([prediction(0), *bad, prediction(1)])
     assert {row["request_id"] for row in rows_in(url)} == {"request-0", "request-1"}
