@@ -46,7 +46,9 @@ sensor_same_hour = FeatureView(
     # A row is complete a week less an hour before its own hour begins, and is for that hour alone.
     ttl=timedelta(days=8),
     schema=[
-        field("sensor_hour_people_1w", Float64, "People counted in the same hour a week before.", "people", window="1h"),
+        field(
+            "sensor_hour_people_1w", Float64, "People counted in the same hour a week before.", "people", window="1h"
+        ),
         field(
             "sensor_hour_mean_people_4w",
             Float64,

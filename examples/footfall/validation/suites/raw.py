@@ -38,9 +38,7 @@ RAW_SUITES = {
         "raw_counts",
         _present([*PLACE, "people"])
         | {
-            "people_in_range": gxe.ExpectColumnValuesToBeBetween(
-                column="people", min_value=0, max_value=MOST_PEOPLE
-            ),
+            "people_in_range": gxe.ExpectColumnValuesToBeBetween(column="people", min_value=0, max_value=MOST_PEOPLE),
             "counted_after_it_began": gxe.ExpectColumnPairValuesAToBeGreaterThanB(
                 column_A="event_timestamp", column_B="hour_start"
             ),
