@@ -46,9 +46,7 @@ sensor_same_hour = FeatureView(
     # A row is complete a week less an hour before its own hour begins, and is for that hour alone.
     ttl=timedelta(days=8),
     schema=[
-        field(
-            "sensor_hour_people_1w", Float64, "People counted in the same hour a week before.", "people", window="1h"
-        ),
+        field("sensor_hour_people_1w", Float64, "People counted in this hour a week before.", "people", window="1h"),
         field(
             "sensor_hour_mean_people_4w",
             Float64,
@@ -71,7 +69,7 @@ street_pace = FeatureView(
         field(
             f"street_share_of_usual_{w}",
             Float64,
-            f"People in the street in the last {w}, as a share of those a week before; sensors that counted both times.",
+            f"People in the street in the last {w}, a share of those a week before; of hours counted both times.",
             "ratio",
             window=w,
             default="1",
