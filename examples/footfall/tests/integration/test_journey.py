@@ -159,7 +159,7 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
 
 
 def test_a_day_is_scored_in_bulk_and_watched(trained):
-    """Every sensor and hour of a day has a prediction; once all are counted, the monitor tells how far off they were."""
+    """Every sensor and hour of a day has a prediction; once counted, the monitor tells how far off it was."""
     trained.run("serving.batch", "--as-of", AS_OF, "--days", "1")
     with closing(sqlite3.connect(trained.root / "predictions.db")) as log:
         (scored,) = log.execute("SELECT count(*) FROM predictions").fetchone()
