@@ -176,6 +176,7 @@ def _name(problem: Problem, to: Path) -> None:
     _change(makefile, r"^new: setup .*\n(\t.*\n)+", "")
     _change(makefile, r"^(\.PHONY: .*) new\b", r"\1")
     _change(makefile, r"^##\? DEST, FROM, NAME .*\n", "")
+    _change(to / "pyproject.toml", r', "examples\.new"', "")  # of what mypy checks
     two_weeks = problem.start + timedelta(days=14)
     _change(
         to / ".github/workflows/ci.yml",

@@ -164,6 +164,11 @@ def test_a_day_is_scored_in_bulk_and_watched(trained):
     with closing(sqlite3.connect(trained.root / "predictions.db")) as log:
         (scored,) = log.execute("SELECT count(*) FROM predictions").fetchone()
     assert scored >= 21 * 24
-    watched = trained.run("validation.monitoring.run", "--as-of", "2024-12-04", "--days", "2", may_end_with=(0, 3))
+    told = trained.root / "monitoring"
+    watched = trained.run(
+        *["validation.monitoring.run", "--as-of", "2024-12-03T04:00Z", "--days", "1", "--label-delay-hours", "4"],
+        *["--report", str(told / "report.html"), "--prometheus", str(told / "monitor.prom")],
+        may_end_with=(0, 3),
+    )
     assert "rmse" in watched
     assert "consistency" in watched
