@@ -26,8 +26,8 @@ def counts() -> pd.DataFrame:
     assert (wall.hour == shown).all()
     people = table.drop(columns=["date", "hour", "year"]).set_index(wall)[FIRST:LAST]
     down = (people == 0) & ((people.index.hour >= 9) & (people.index.hour <= 18))[:, None]
-    people.index = people.index.tz_localize("Pacific/Auckland", ambiguous=np.ones(len(people), bool)).tz_convert("UTC")
-    return people.mask(down)
+    utc = people.index.tz_localize("Pacific/Auckland", ambiguous=np.ones(len(people), bool)).tz_convert("UTC")
+    return people.mask(down).set_axis(utc)
 
 
 def street_of(sensor: str) -> str:
