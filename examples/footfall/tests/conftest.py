@@ -13,7 +13,7 @@ import pytest
 from feature_repo.pipeline.definitions import copy_definitions
 
 ROOT = Path(__file__).resolve().parents[1]
-START, END, AS_OF = "2024-09-01", "2024-12-16", "2024-12-02"
+START, END, AS_OF = "2024-02-15", "2024-06-08", "2024-06-01"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import pandas as pd
 
 HOUR, WEEK = pd.Timedelta(hours=1), pd.Timedelta(days=7)
 STREETS = ("Queen Street", "Quay Street", "K Road", "High Street", "Darby Street")
-FIRST, LAST = "2024-06-01", "2025-06-30"
+FIRST, LAST = "2024-02-01", "2024-06-30"
 
 
 def counts() -> pd.DataFrame:
-    """People, a row an hour (its start, UTC) and a column a sensor, of the summer of 2024 on; null where not known.
+    """People, a row an hour (its start, UTC) and a column a sensor, of the first half of 2024; null where not known.
 
     By position: row 0 is six in the morning of 2019-01-01 in Auckland, and one hour is left out, that which summer time
     skipped in 2024. So until then rows are wall clock hours one after another, and after it an hour more.
