@@ -157,17 +157,28 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
     assert "street_share_of_usual_24h" in json.dumps(told)
 
 
-def test_a_day_is_scored_in_bulk_and_watched(trained):
-    """Every sensor and hour of a day has a prediction; once counted, the monitor tells how far off it was."""
+def test_a_day_is_scored_in_bulk_and_watched(trained, people):
+    """Every sensor and hour of a day has a prediction; of those that were counted, the monitor's error is that by hand,
+    and what was read is what the tables say."""
     trained.run("serving.batch", "--as-of", AS_OF, "--days", "1")
-    with closing(sqlite3.connect(trained.root / "predictions.db")) as log:
-        (scored,) = log.execute("SELECT count(*) FROM predictions").fetchone()
-    assert scored >= 21 * 24
     told = trained.root / "monitoring"
-    watched = trained.run(
+    trained.run(
         *["validation.monitoring.run", "--as-of", "2024-06-02T04:00Z", "--days", "1", "--label-delay-hours", "4"],
         *["--report", str(told / "report.html"), "--prometheus", str(told / "monitor.prom")],
         may_end_with=(0, 3),
     )
-    assert "rmse" in watched
-    assert "consistency" in watched
+    with closing(sqlite3.connect(trained.root / "predictions.db")) as log:
+        scored = log.execute("SELECT request, prediction FROM predictions WHERE row_key IS NOT NULL").fetchall()
+        found = {
+            (monitor, metric): (value, rows)
+            for monitor, metric, value, rows in log.execute(
+                "SELECT monitor, metric, value, rows FROM monitor_results WHERE subject = 'footfall version 1, batch'"
+            )
+        }
+    assert len(scored) == 21 * 24
+    asked = [json.loads(request) for request, _ in scored]
+    came = np.array([people.loc[pd.Timestamp(one["hour_start"]), one["sensor"]] for one in asked])
+    errors = np.array([prediction for _, prediction in scored]) - came
+    rmse = float(np.sqrt(np.nanmean(errors**2)))
+    assert found["quality", "rmse"] == (pytest.approx(rmse), np.isfinite(errors).sum())
+    assert found["consistency", "consistency"][0] == 1.0
