@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 from sqlalchemy import Column, Engine, Float, Integer, String, Table, select
 
+from validation.metrics import HEADLINE
 from validation.monitoring.plots import QUIET, Line, over_time
 from validation.monitoring.results import RESULTS, history
 from validation.monitoring.run import LABEL_DELAY_HOURS
@@ -48,12 +49,13 @@ def events(engine: Engine, first: datetime, last: datetime) -> list[tuple[dateti
 
 
 def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
-    """A row a whole week and version that answered in it: columns week, version, rows, consistency, auc, auc_low,
-    auc_high, bias, drifted_share, prediction_psi. Unknown is NaN; outcomes are known LABEL_DELAY later."""
+    """A row a whole week and version that answered in it: columns week, version, rows, consistency, metric,
+    score, score_low, score_high, bias, drifted_share, prediction_psi. `metric` names the task's headline score. Unknown
+    is NaN; outcomes are known LABEL_DELAY later."""
     columns = RESULTS.c
     metrics = {
         ("consistency", "consistency"): "consistency",
-        ("quality", "roc_auc"): "auc",
+        **{("quality", metric): "score" for metric in HEADLINE.values()},
         ("quality", "bias"): "bias",
         ("drift", "drifted_share"): "drifted_share",
         ("drift", "prediction"): "prediction_psi",
@@ -79,11 +81,12 @@ def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
         mine = rows.setdefault((end - WEEK, one.subject.partition(" version ")[2].partition(",")[0]), {})
         name = metrics[one.monitor, one.metric]
         mine[name] = one.value
-        if name == "auc":
-            mine |= {"auc_low": one.low, "auc_high": one.high}
+        if name == "score":
+            mine |= {"metric": one.metric, "score_low": one.low, "score_high": one.high}
         if name == "consistency":
             mine["rows"] = one.rows
-    names = ["rows", "consistency", "auc", "auc_low", "auc_high", "bias", "drifted_share", "prediction_psi"]
+    names = ["rows", "consistency", "metric", "score", "score_low", "score_high", "bias", "drifted_share",
+             "prediction_psi"]  # fmt: skip
     table = pd.DataFrame([{"week": week, "version": version} | row for (week, version), row in sorted(rows.items())])
     return table.reindex(columns=["week", "version", *names])
 
@@ -125,14 +128,16 @@ def plots(engine: Engine, first: datetime, last: datetime) -> dict[str, str]:
 
 PLOTS: dict[str, tuple[str, str, str, dict[str, str], dict[str, float]]] = {
     "consistency.svg": ("Served values equal to the offline store's", "share", "consistency", {"consistency": ""}, {}),
-    "quality.svg": ("Quality of the answers", "ROC AUC, with 95 % interval", "quality", {"roc_auc": ""}, {}),
+    "quality.svg": (
+        "Quality of the answers", "with 95 % interval", "quality", {"roc_auc": "ROC AUC", "rmse": "RMSE"}, {},
+    ),
     "drift.svg": (
         "Drift", "PSI; share", "drift", {"prediction": "PSI of the answers", "drifted_share": "share of features"},
         {"breach": 0.5},
     ),
 }  # fmt: skip
 FORMS = {
-    "rows": ",.0f", "consistency": ".4%", "auc": ".3f", "auc_low": ".3f", "auc_high": ".3f", "bias": "+.3f",
+    "rows": ",.0f", "consistency": ".4%", "score": ".3f", "score_low": ".3f", "score_high": ".3f", "bias": "+.3f",
     "drifted_share": ".0%", "prediction_psi": ".2f",
 }  # fmt: skip
 

@@ -140,10 +140,10 @@ class BatchScorer:
         return rows[~there], int(there.sum())
 
     def _scored(self, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
-        """The rows with their features, in order of prediction time, and `__probability`."""
+        """The rows with their features, in order of prediction time, and `__prediction`."""
         interface = self.contract.interface
         joined = with_features(self.store, interface, rows, row_key)
-        return joined.assign(__probability=self.model.predict_frame(interface.model_inputs(joined)))
+        return joined.assign(__prediction=self.model.predict_frame(interface.model_inputs(joined)))
 
     def _stored(
         self, scored: pd.DataFrame, row_key: str, request_id: str, now: datetime, first: int
@@ -158,9 +158,9 @@ class BatchScorer:
         moments = pd.DatetimeIndex(scored[PREDICTION_TIME]).to_pydatetime()
         return [
             (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
-             as_json(asked), as_json(values), "{}", probability, None, key)
-            for row, (as_of, asked, values, probability, key) in enumerate(zip(
-                moments, request, features, scored["__probability"].tolist(), scored[row_key].tolist(), strict=True,
+             as_json(asked), as_json(values), "{}", prediction, None, key)
+            for row, (as_of, asked, values, prediction, key) in enumerate(zip(
+                moments, request, features, scored["__prediction"].tolist(), scored[row_key].tolist(), strict=True,
             ), first)
         ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A model as tables and trees: rows of values in; the probabilities that scikit-learn gives, thirty times as fast, out.
+"""A model as tables and trees: rows of values in; the forecasts that scikit-learn gives, thirty times as fast, out.
 
 scikit-learn builds a frame, copies it for each column transformer and waits for threads: milliseconds for one row. Its
 encoder is a lookup and its trees are trees. A model of another kind, or one that does not come out the same, is served
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 from threadpoolctl import ThreadpoolController
 
 from validation.contract import FeatureInterface
+from validation.task import forecast
 
 logger = logging.getLogger("bentoml.serving")
 TOLERANCE = 1e-9
 PROBES = 256
+TREES = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
 
 class NotCompilable(ValueError):
@@ -40,14 +42,14 @@ class Native:
     threads: ThreadpoolController
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """The probability of each row, a mapping from input name to value or None."""
+        """The forecast of each row, a mapping from input name to value or None."""
         inputs = self.interface.model_inputs(pd.DataFrame(list(rows), columns=self._names))
         with self.threads.limit(limits=1):
-            return self.estimator.predict_proba(inputs)[:, 1]
+            return self.predict_frame(inputs)
 
     def predict_frame(self, inputs: pd.DataFrame) -> np.ndarray:
         """As `predict`, of the model inputs as columns, on all cores."""
-        return self.estimator.predict_proba(inputs)[:, 1]
+        return forecast(self.estimator, inputs, self.interface.task)
 
     @property
     def _names(self) -> list[str]:
@@ -65,7 +67,7 @@ class Compiled:
     original: Native
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """The probability of each row, a mapping from input name to value or None."""
+        """The forecast of each row, a mapping from input name to value or None."""
         import treelite
 
         encoders = [(name, values.get) for name, values in self.encodings.items()]
@@ -84,25 +86,31 @@ class Compiled:
 
 
 def compiled(estimator: Any, interface: FeatureInterface) -> Compiled | Native:
-    """The estimator in its fastest form that gives the same probabilities."""
+    """The estimator in its fastest form that gives the same forecasts."""
     native = Native(estimator, interface, ThreadpoolController())
     try:
         fast = _compile(native)
         rows = _probes(estimator, fast)
-        apart = float(np.abs(fast.predict(rows) - native.predict(rows)).max())
-        if not apart <= TOLERANCE:
-            raise NotCompilable(f"it differs by {apart:.3g} from the original")
+        differs = apart(fast.predict(rows), native.predict(rows))
+        if not differs <= TOLERANCE:
+            raise NotCompilable(f"it differs by {differs:.3g} from the original")
     except NotCompilable as reason:
         logger.warning("the model is served by scikit-learn, not compiled: %s", reason)
         return native
     return fast
 
 
+def apart(found: np.ndarray, wanted: np.ndarray) -> float:
+    """How far forecasts are from what they are to be, at most: absolutely, and relatively what is beyond 1, for the sum
+    of large numbers is not told to the same digit. NaN, if one is NaN."""
+    return float((np.abs(found - wanted) / np.maximum(1, np.abs(wanted))).max())
+
+
 def _compile(native: Native) -> Compiled:
-    """Take the pipeline of `encode`, target encoding beside numbers as they are, and `classify` apart."""
+    """Take the pipeline of target encoding beside numbers as they are, and of trees, apart."""
     estimator = native.estimator
     steps = list(estimator.named_steps.values()) if isinstance(estimator, Pipeline) else []
-    if [type(step) for step in steps] != [ColumnTransformer, HistGradientBoostingClassifier]:
+    if len(steps) != 2 or type(steps[0]) is not ColumnTransformer or type(steps[1]) not in TREES:
         raise NotCompilable(f"{type(estimator).__name__} of {[type(step).__name__ for step in steps]}")
     (_, encoder, categories), *others = steps[0].transformers_
     if type(encoder) is not TargetEncoder or not all(_passes_on(kind) for _, kind, _ in others):
@@ -137,7 +145,7 @@ def _plain(value: Any) -> Any:
 def _probes(estimator: Any, fast: Compiled) -> list[dict[str, Any]]:
     """Rows where two forms of a model would part: values at the very thresholds of the trees, missing and unknown."""
     chance = np.random.default_rng(0)
-    thresholds = estimator.named_steps["classify"]._bin_mapper.bin_thresholds_[len(fast.encodings) :]
+    thresholds = estimator[-1]._bin_mapper.bin_thresholds_[len(fast.encodings) :]
     columns: dict[str, list[Any]] = {}
     for name, values in fast.encodings.items():
         known = [*values, "no such value"]

@@ -1,8 +1,9 @@
-"""One loaded model version: JSON in; the features it read, its probability and an answer for people out."""
+"""One loaded model version: JSON in; the features it read, its forecast and an answer for people out."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,11 +22,19 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from pydantic import BaseModel
 
 from serving import metrics
-from serving.compiled import TOLERANCE, Compiled, Native, compiled
+from serving.compiled import TOLERANCE, Compiled, Native, apart, compiled
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
-from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, StoredView, fetch_version
+from validation.contract import (
+    GOLDEN_NAME,
+    GOLDEN_SAID,
+    ContractBroken,
+    FeatureContract,
+    StoredView,
+    fetch_version,
+)
+from validation.task import ANSWER, CLASSIFICATION, Task
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
@@ -33,11 +42,12 @@ ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAME
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model said of one request (its fields, and `as_of` in UTC), and what it was made of."""
+    """What the model said of one request (its fields, and `as_of` in UTC), and what it was made of: `value` is a
+    probability, or a number in the label's unit."""
 
     request: dict[str, Any]
     row: FeatureRow
-    probability: float
+    value: float
 
 
 Outcome = Prediction | RowRefused
@@ -71,9 +81,9 @@ class ServedModel:
             read = self.reader.read(requests, [request[AS_OF] for request in requests])
         rows = [row for row in read if isinstance(row, FeatureRow)]
         with metrics.stage("model"):
-            probabilities = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
+            said = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
         return [
-            Prediction(request, row, next(probabilities)) if isinstance(row, FeatureRow) else row
+            Prediction(request, row, next(said)) if isinstance(row, FeatureRow) else row
             for request, row in zip(requests, read, strict=True)
         ]
 
@@ -83,6 +93,7 @@ class ServedModel:
         interface = self.contract.interface
         return {
             "predicts": f"{interface.label}: {interface.label_definition}",
+            **({"unit": interface.unit} if interface.unit else {}),
             "model": {"name": self.name, "version": self.version},
             "feature_service": interface.feature_service,
         }
@@ -135,7 +146,8 @@ class ServedModel:
     def describe(self, prediction: Prediction, warnings: list[str], with_features: bool = True) -> dict[str, Any]:
         """A prediction as an answer shows it; `warnings` are those of its request."""
         row = prediction.row
-        answer: dict[str, Any] = {"probability": prediction.probability, "as_of": prediction.request[AS_OF]}
+        named = ANSWER[self.contract.interface.task]
+        answer: dict[str, Any] = {named: prediction.value, "as_of": prediction.request[AS_OF]}
         if with_features:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
@@ -157,7 +169,7 @@ class ServedModel:
             request={name: value for name, value in prediction.request.items() if name != AS_OF},
             features={name: prediction.row.values[name] for name, _ in self._sources},
             ages=prediction.row.ages,
-            probability=prediction.probability,
+            prediction=prediction.value,
             latency_ms=latency_ms,
         )
 
@@ -218,7 +230,8 @@ def checked_model(
     training. Raises ContractBroken."""
     contract.verify(store)
     model = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
-    _require_golden(f"{version.name} version {version.version}", model, folder / "extra_files" / GOLDEN_NAME)
+    golden, task = folder / "extra_files" / GOLDEN_NAME, contract.interface.task
+    _require_golden(f"{version.name} version {version.version}", model, golden, task)
     return model
 
 
@@ -240,20 +253,24 @@ def _warm_up(model: ServedModel) -> None:
     example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
     request, _ = model.parse(json.dumps(example).encode(), LATEST)
     (outcome,) = model.predict([request])
-    if isinstance(outcome, Prediction) and not 0 <= outcome.probability <= 1:
-        raise ContractBroken(f"its example request gives {outcome.probability}, which is no probability")
+    if not isinstance(outcome, Prediction):
+        return
+    classifies = model.contract.interface.task == CLASSIFICATION
+    if not (0 <= outcome.value <= 1 if classifies else math.isfinite(outcome.value)):
+        no = "probability" if classifies else "finite number"
+        raise ContractBroken(f"its example request gives {outcome.value}, which is no {no}")
 
 
-def _require_golden(named: str, model: Compiled | Native, file: Path) -> None:
+def _require_golden(named: str, model: Compiled | Native, file: Path, task: Task) -> None:
     """Predict what training has predicted. Raises ContractBroken when there is nothing, or it comes out otherwise."""
     if not file.is_file():
         raise ContractBroken(f"{named} carries no {file.name}; it was not registered by this training pipeline.")
     golden = json.loads(file.read_text())
-    apart = float(np.abs(model.predict(golden["inputs"]) - golden["probabilities"]).max())  # NaN, if one is NaN
-    if not apart <= TOLERANCE:
+    differs = apart(model.predict(golden["inputs"]), np.array(golden[GOLDEN_SAID[task]]))
+    if not differs <= TOLERANCE:
         raise ContractBroken(
             f"{named} does not predict here what it did in training: {len(golden['inputs'])} golden rows differ by up "
-            f"to {apart:.3g}. Compare the packages in its requirements.txt with those installed."
+            f"to {differs:.3g}. Compare the packages in its requirements.txt with those installed."
         )
 
 

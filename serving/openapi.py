@@ -8,7 +8,8 @@ from starlette.responses import HTMLResponse
 
 from serving.model import ServedModel
 from serving.schemas import AS_OF
-from validation.contract import FeatureContract
+from validation.contract import FeatureContract, FeatureInterface
+from validation.task import ANSWER, Task
 
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -19,10 +20,14 @@ ERROR: dict[str, Any] = {
     },
 }
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-ANSWER: dict[str, Any] = {
+# What holds the forecast, by task: the name is `validation.task.ANSWER`'s.
+_FORECAST: dict[Task, dict[str, Any]] = {
+    "classification": {"type": "number", "minimum": 0, "maximum": 1},
+    "regression": {"type": "number"},
+}
+_ANSWER: dict[str, Any] = {
     "type": "object",
     "required": [
-        "probability",
         "predicts",
         "model",
         "feature_service",
@@ -33,7 +38,6 @@ ANSWER: dict[str, Any] = {
         "warnings",
     ],
     "properties": {
-        "probability": {"type": "number", "minimum": 0, "maximum": 1},
         "predicts": {"type": "string"},
         "model": {"type": "object", "properties": {"name": {"type": "string"}, "version": {"type": "string"}}},
         "feature_service": {"type": "string"},
@@ -50,15 +54,7 @@ ANSWER: dict[str, Any] = {
         "warnings": _TEXTS,
     },
 }
-_ABOUT = ("predicts", "model", "feature_service")
-_PROPERTIES = ANSWER["properties"]
-_OF_ROW = {name: schema for name, schema in _PROPERTIES.items() if name not in _ABOUT} | ERROR["properties"]
-BATCH_ANSWER = {
-    "type": "object",
-    "required": [*_ABOUT, "rows"],
-    "properties": {name: _PROPERTIES[name] for name in _ABOUT}
-    | {"rows": {"type": "array", "items": {"type": "object", "properties": _OF_ROW}}},
-}
+_ABOUT = ("predicts", "unit", "model", "feature_service")
 # Swagger UI as BentoML ships it; BentoML's own page around it calls a tracker.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,6 +68,29 @@ PAGE = """<!DOCTYPE html>
 <script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});</script>
 </body>
 </html>"""
+
+
+def answer_of(interface: FeatureInterface) -> dict[str, Any]:
+    """The schema of an answer: the forecast under its task's name, with its unit when that is known."""
+    named = ANSWER[interface.task]
+    unit = {"unit": {"type": "string", "const": interface.unit}} if interface.unit else {}
+    return {
+        "type": "object",
+        "required": [named, *_ANSWER["required"], *unit],
+        "properties": {named: _FORECAST[interface.task]} | _ANSWER["properties"] | unit,
+    }
+
+
+def _batch_answer_of(answer: dict[str, Any]) -> dict[str, Any]:
+    properties = answer["properties"]
+    about = [name for name in _ABOUT if name in properties]
+    of_row = {name: schema for name, schema in properties.items() if name not in about} | ERROR["properties"]
+    return {
+        "type": "object",
+        "required": [*about, "rows"],
+        "properties": {name: properties[name] for name in about}
+        | {"rows": {"type": "array", "items": {"type": "object", "properties": of_row}}},
+    }
 
 
 def document(served: ServedModel) -> dict[str, Any]:
@@ -94,7 +113,7 @@ def document(served: ServedModel) -> dict[str, Any]:
         described = {"summary": summary, "responses": answers({"type": "object"}, *failures)}
         return {"get": described | ({"parameters": parameters} if parameters else {})}
 
-    one = served.schema.model_json_schema()
+    one, answer = served.schema.model_json_schema(), answer_of(interface)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -104,9 +123,11 @@ def document(served: ServedModel) -> dict[str, Any]:
             f"Reads {interface.feature_service}.",
         },
         "paths": {
-            "/predict": posts("Predict one", one, ANSWER),
+            "/predict": posts("Predict one", one, answer),
             "/predict_batch": posts(
-                "Predict many, in their order; a row that cannot be answered says why", _batch_of(one), BATCH_ANSWER
+                "Predict many, in their order; a row that cannot be answered says why",
+                _batch_of(one),
+                _batch_answer_of(answer),
             ),
             "/model": gets("The version that serves now, and its contract"),
             "/features": gets("The feature views that this version reads (admin)", 403),

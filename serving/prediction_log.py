@@ -51,7 +51,7 @@ class LoggedPrediction:
     request: Mapping[str, Any]
     features: Mapping[str, Any]
     ages: Mapping[str, timedelta]
-    probability: float
+    prediction: float
     latency_ms: float | None
     row_key: str | None = None
 

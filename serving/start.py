@@ -135,7 +135,8 @@ def welcome(address: str, model: dict[str, Any], seconds: float) -> str:
         [
             "",
             f"Serving {model['name']} version {model['version']} at {address}  (ready after {seconds:.0f} s)",
-            f"  predicts  {interface['label']}: {interface['label_definition']}",
+            f"  predicts  {interface['label']}: {interface['label_definition']}"
+            + (f", in {interface['unit']}" if "unit" in interface else ""),
             f"  reads     {interface['feature_service']}, {inputs} inputs from {views} feature views and the request",
             f"  fitted to {training['rows']:,} rows of [{start}, {end}), judged up to {as_of}",
             f"  try it on {address}/docs, or paste:",

@@ -45,7 +45,7 @@ class Section(BaseModel):
 
 
 class ModelParameters(Section):
-    """Parameters of scikit-learn's HistGradientBoostingClassifier, and how its probabilities are calibrated."""
+    """Parameters of scikit-learn's HistGradientBoosting trees, and how a classifier's probabilities are calibrated."""
 
     max_iter: PositiveInt
     learning_rate: float = Field(gt=0)
@@ -73,9 +73,10 @@ class MetricRule(Section):
 
 
 class SliceRule(Section):
-    """The floor of one metric in every slice of at least `min_rows` validation rows."""
+    """The limit of one metric in every slice of at least `min_rows` validation rows."""
 
-    metric: Literal["roc_auc", "average_precision"]
+    metric: Literal["roc_auc", "average_precision", "rmse", "mae", "r2"]
+    better: Literal["higher", "lower"] = "higher"
     limit: float
     min_rows: PositiveInt
 

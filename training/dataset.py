@@ -35,6 +35,7 @@ from validation.spine import (
     with_features,
 )
 from validation.tables import tables_of
+from validation.task import LABEL_DTYPE
 
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
@@ -67,7 +68,7 @@ class LabelledRows:
 
     @property
     def labels(self) -> pd.Series:
-        return self.frame[self.interface.label].astype("int64")
+        return self.frame[self.interface.label].astype(LABEL_DTYPE[self.interface.task])
 
     @cached_property
     def sha256(self) -> str:

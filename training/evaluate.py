@@ -25,11 +25,12 @@ from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, Decision, deci
 from training.references import REQUEST_FEATURES
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
-from validation.metrics import WEIGHABLE, differences, scores, slice_scores
+from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
+from validation.task import Task
+from validation.task import forecast as forecast_of
 
-REFERENCE_METRIC = f"validation_{REQUEST_FEATURES}_roc_auc"
 LATENCY_REPEATS = 30
 
 
@@ -39,15 +40,15 @@ class NotComparable(Refusal):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a version says of rows: `probabilities` in the order of `rows`, and the milliseconds that one row takes."""
+    """What a version says of rows: `said` in the order of `rows`, and the milliseconds that one row takes."""
 
     rows: LabelledRows
-    probabilities: np.ndarray
+    said: np.ndarray
     latency_ms: float
 
     @property
     def scores(self) -> dict[str, float]:
-        return scores(self.rows.labels, self.probabilities) | {"latency_ms": self.latency_ms}
+        return scores(self.rows.labels, self.said, self.rows.interface.task) | {"latency_ms": self.latency_ms}
 
 
 def evaluate(
@@ -63,6 +64,7 @@ def evaluate(
     """
     fetched, run_id = fetch_version(challenger), str(challenger.run_id)
     contract = fetched[1]
+    task = contract.interface.task
     start, end = contract.training_set.end + config.label_delay, contract.training_set.as_of - config.label_delay
     if champion is not None and str(champion.version) == str(challenger.version):
         champion = None
@@ -74,10 +76,11 @@ def evaluate(
             _require_same_outcomes(own.rows, other.rows, f"{challenger.version} and {champion.version}")
         report.update(rows=len(own.rows), challenger=challenger.version, champion=champion and champion.version)
     own_scores, champion_scores = own.scores, other.scores if other else None
-    reference = client.get_run(run_id).data.metrics.get(REFERENCE_METRIC)
-    if reference is not None and "roc_auc" in own_scores:
-        own_scores["gain_over_request_features"] = own_scores["roc_auc"] - reference
-    slices = slice_scores(own.rows.inputs, config.slices, own.rows.labels, own.probabilities)
+    headline = HEADLINE[task]
+    reference = client.get_run(run_id).data.metrics.get(f"validation_{REQUEST_FEATURES}_{headline}")
+    if reference is not None and headline in own_scores:
+        own_scores["gain_over_request_features"] = gain(own_scores[headline], reference, task)
+    slices = slice_scores(own.rows.inputs, config.slices, own.rows.labels, own.said, task)
     apart = {} if other is None else _differences(config, own, other)
     decision = Decision(
         challenger=str(challenger.version),
@@ -110,18 +113,18 @@ def forecast(
     contract.verify(store)
     pin_versions(store, contract.interface)
     rows = labelled_rows(store, contract.interface, start, as_of).between(start, end)
-    model = mlflow.sklearn.load_model(str(folder))
+    model, task = mlflow.sklearn.load_model(str(folder)), contract.interface.task
     inputs = rows.inputs
-    return Forecast(rows, model.predict_proba(inputs)[:, 1], _latency_ms(model, inputs))
+    return Forecast(rows, forecast_of(model, inputs, task), _latency_ms(model, inputs, task))
 
 
-def _latency_ms(model: Any, inputs: pd.DataFrame) -> float:
+def _latency_ms(model: Any, inputs: pd.DataFrame, task: Task) -> float:
     """The least time of one row by itself, in one thread: what else the machine does is not the model's doing."""
 
     def timed(row: int) -> float:
         one = inputs.iloc[[row % len(inputs)]]
         began = time.perf_counter()
-        model.predict_proba(one)
+        forecast_of(model, one, task)
         return (time.perf_counter() - began) * 1000
 
     with threadpool_limits(1):
@@ -141,13 +144,14 @@ def _differences(config: TrainingConfig, own: Forecast, other: Forecast) -> dict
     rules, bootstrap = config.gate.metrics, config.gate.bootstrap
     return differences(
         own.rows.labels.to_numpy(),
-        own.probabilities,
-        other.probabilities,
+        own.said,
+        other.said,
         own.rows.frame[PREDICTION_TIME].dt.floor("D").to_numpy(),
         [name for name, rule in rules.items() if rule.max_regression is not None and name in WEIGHABLE],
         bootstrap.resamples,
         bootstrap.confidence,
         config.model.random_state,
+        own.rows.interface.task,
     )
 
 
@@ -171,6 +175,7 @@ def table(decision: Decision) -> str:
     sliced = [rule for rule in decision.rules if rule.of_slice and rule.passed]
     lines += [f"  {'ok  ' if rule.passed else 'FAIL'} {rule}" for rule in decision.rules if rule not in sliced]
     if sliced:
-        lowest = min(sliced, key=lambda rule: rule.observed or 0)
-        lines.append(f"  ok   {len(sliced)} slices; the lowest: {lowest}")
+        lower = sliced[0].better == "lower"
+        worst = (max if lower else min)(sliced, key=lambda rule: rule.observed or 0)
+        lines.append(f"  ok   {len(sliced)} slices; the {'highest' if lower else 'lowest'}: {worst}")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ class Rule:
     required: str
     passed: bool
     of_slice: bool = False
+    better: Literal["higher", "lower"] = "higher"
 
     def __str__(self) -> str:
         observed = "missing" if self.observed is None else f"{self.observed:.4f}"
@@ -73,7 +75,8 @@ def decide(
     metric = rules.slices.metric
     for row in large.to_dict("records"):
         named = f"{metric}[{row['slice']}={row['group']}]"
-        found.append(replace(_limit(named, row[metric], rules.slices.limit, "higher"), of_slice=True))
+        # Of slices that the task's scores know nothing of, as of a probability's RMSE, the score is missing: it fails.
+        found.append(replace(_limit(named, row.get(metric), rules.slices.limit, rules.slices.better), of_slice=True))
     if champion is not None:
         found += [
             _regression(name, rule, (differences or {}).get(name), rules.bootstrap.confidence)
@@ -83,13 +86,13 @@ def decide(
     return found
 
 
-def _limit(name: str, observed: float | None, limit: float, better: str) -> Rule:
+def _limit(name: str, observed: float | None, limit: float, better: Literal["higher", "lower"]) -> Rule:
     passed = False
     if observed is not None and math.isfinite(observed):
         passed = observed >= limit if better == "higher" else observed <= limit
     else:
         observed = None
-    return Rule(name, observed, f"at {'least' if better == 'higher' else 'most'} {limit:g}", passed)
+    return Rule(name, observed, f"at {'least' if better == 'higher' else 'most'} {limit:g}", passed, better=better)
 
 
 def _regression(name: str, rule: MetricRule, difference: Difference | None, confidence: float) -> Rule:

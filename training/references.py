@@ -9,9 +9,11 @@ import pandas as pd
 
 from training.config import ModelParameters
 from training.dataset import LabelledRows
-from training.model import build_model, logistic_regression
+from training.model import build_model, linear_model
+from validation.task import Task, forecast
 
 REQUEST_FEATURES = "request_features"
+LINEAR: dict[Task, str] = {"classification": "logistic_regression", "regression": "ridge"}
 # Rows of the overall mean that each group of the climatology is given: a route with three flights says little.
 PRIOR_ROWS = 20
 HOUR = "dep_local_hour"
@@ -25,14 +27,14 @@ def references(rows: LabelledRows, parameters: ModelParameters) -> dict[str, For
     A feature service without a local hour has no climatology.
     """
     interface = rows.interface
-    categories, asked = interface.categories, interface.request_inputs
+    categories, asked, task = interface.categories, interface.request_inputs, interface.task
     inputs, labels = rows.inputs, rows.labels
-    alone = build_model(categories, parameters).fit(inputs[asked], labels)
+    alone = build_model(categories, parameters, task).fit(inputs[asked], labels)
     numbers = [str(name) for name in inputs if name not in categories]
-    linear = logistic_regression(categories, numbers, parameters.random_state).fit(inputs, labels)
+    linear = linear_model(categories, numbers, parameters.random_state, task).fit(inputs, labels)
     found: dict[str, Forecaster] = {
-        REQUEST_FEATURES: lambda others: alone.predict_proba(others.inputs[asked])[:, 1],
-        "logistic_regression": lambda others: linear.predict_proba(others.inputs)[:, 1],
+        REQUEST_FEATURES: lambda others: forecast(alone, others.inputs[asked], task),
+        LINEAR[task]: lambda others: forecast(linear, others.inputs, task),
     }
     if HOUR in inputs:
         found["climatology"] = _climatology(rows)
@@ -40,7 +42,8 @@ def references(rows: LabelledRows, parameters: ModelParameters) -> dict[str, For
 
 
 def _climatology(rows: LabelledRows) -> Forecaster:
-    """The share of late flights of each route and local hour, drawn to the overall share where flights are few."""
+    """The mean label of each route and local hour, a share of late flights if it is 0 or 1, drawn to the overall mean
+    where flights are few."""
     labels = rows.labels.astype("float64")
     overall = float(labels.mean())
     grouped = labels.groupby(_route_and_hour(rows.inputs))

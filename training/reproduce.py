@@ -25,6 +25,7 @@ from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.spine import row_key_of
 from validation.steps import step
+from validation.task import forecast
 
 SAMPLE_ROWS = 1000
 SHOWN = 5
@@ -67,7 +68,7 @@ def reproduce(store: FeatureStore, client: MlflowClient, version: ModelVersion) 
         model = fit(rows, config)
     recorded = mlflow.sklearn.load_model(str(folder))
     sample = rows.inputs.iloc[np.linspace(0, len(rows) - 1, min(SAMPLE_ROWS, len(rows))).astype(int)]
-    again, before = (one.predict_proba(sample)[:, 1] for one in (model, recorded))
+    again, before = (forecast(one, sample, contract.interface.task) for one in (model, recorded))
     if np.array_equal(again, before):
         found.same.append(f"predictions of {len(sample):,} rows, to the last bit")
     else:

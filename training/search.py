@@ -12,11 +12,13 @@ from training.config import ModelParameters, TrainingConfig
 from training.model import build_model, search_space
 from training.plots import search_figure
 from validation.metrics import scores
+from validation.task import Task, forecast
 
 if TYPE_CHECKING:
     from training.dataset import LabelledRows
 
-METRIC = "log_loss"
+# What a trial is judged by, the lower the better.
+METRIC: dict[Task, str] = {"classification": "log_loss", "regression": "rmse"}
 
 
 def search(rows: LabelledRows, config: TrainingConfig) -> ModelParameters:
@@ -28,20 +30,21 @@ def search(rows: LabelledRows, config: TrainingConfig) -> ModelParameters:
     cut = config.fit_end - timedelta(days=config.search.days)
     learn = rows.between(config.start, cut - config.label_delay, known_by=cut)
     judge = rows.between(cut, config.fit_end)
-    inputs, labels = learn.inputs, learn.labels
+    inputs, labels, task = learn.inputs, learn.labels, rows.interface.task
 
     def objective(trial: optuna.Trial) -> float:
         parameters = config.model.model_copy(update=search_space(trial))
         with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
             mlflow.log_params(parameters.model_dump())
-            model = build_model(rows.interface.categories, parameters).fit(inputs, labels)
-            found = scores(judge.labels, model.predict_proba(judge.inputs)[:, 1])
+            model = build_model(rows.interface.categories, parameters, task).fit(inputs, labels)
+            found = scores(judge.labels, forecast(model, judge.inputs, task), task)
             mlflow.log_metrics({f"search_{name}": value for name, value in found.items()})
-        return found[METRIC]
+        return found[METRIC[task]]
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=config.model.random_state))
     study.enqueue_trial(config.model.model_dump())
     study.optimize(objective, n_trials=config.search.trials, show_progress_bar=True)
-    mlflow.log_figure(search_figure([float(trial.value or 0) for trial in study.trials], METRIC), "plots/search.png")
+    tried = [float(trial.value or 0) for trial in study.trials]
+    mlflow.log_figure(search_figure(tried, METRIC[task]), "plots/search.png")
     return config.model.model_copy(update=study.best_params)

@@ -25,7 +25,6 @@ from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from upath import UPath
 
@@ -40,6 +39,7 @@ from training.dataset import (
     training_sets,
     upcoming_request,
 )
+from training.leaks import can_tell, told_alone
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
 from training.promote import CHALLENGER, EXISTS
@@ -50,6 +50,7 @@ from validation.contract import (
     DIGEST_TAG,
     FILE_NAME,
     GOLDEN_NAME,
+    GOLDEN_SAID,
     MODEL_DIGEST_TAG,
     SERVICE_TAG,
     FeatureContract,
@@ -64,6 +65,7 @@ from validation.monitoring.drift import PREDICTION, PROFILE_ARTIFACT, profile
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.suites.training_set import leak_suite, training_suite
+from validation.task import Task, forecast, predicts_by
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
 GOLDEN_ROWS = 20
@@ -98,7 +100,7 @@ def train(
         model = fit(learn, config)
         report.update(inputs=len(interface.inputs))
     with step("fit references") as report:
-        forecasters = {"model": lambda rows: model.predict_proba(rows.inputs)[:, 1]}
+        forecasters = {"model": lambda rows: forecast(model, rows.inputs, interface.task)}
         forecasters |= references(learn, config.model)
         report.update(references=len(forecasters) - 1)
     contract = FeatureContract(
@@ -148,7 +150,7 @@ def split(known: LabelledRows, config: TrainingConfig) -> tuple[LabelledRows, La
 
 def fit(rows: LabelledRows, config: TrainingConfig) -> Any:
     """The model, fitted."""
-    return build_model(rows.interface.categories, config.model).fit(rows.inputs, rows.labels)
+    return build_model(rows.interface.categories, config.model, rows.interface.task).fit(rows.inputs, rows.labels)
 
 
 def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
@@ -165,12 +167,12 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
 def check(rows: LabelledRows, name: str) -> None:
     """Judge the training set by its suites and log the findings. Raises BatchRefused."""
     gate = Gate()
-    label, inputs = rows.interface.label, rows.inputs
+    label, inputs, task = rows.interface.label, rows.inputs, rows.interface.task
     frame = inputs.assign(**{rows.row_key: rows.frame[rows.row_key], label: rows.frame[label]})
-    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns)))]
-    if rows.labels.nunique() == 2:
+    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns), task))]
+    if can_tell(rows.labels, task):
         numbers = inputs.drop(columns=rows.interface.categories)
-        outcomes.append(gate.check(auc_alone(numbers, rows.labels), leak_suite(name)))
+        outcomes.append(gate.check(told_alone(numbers, rows.labels, task), leak_suite(name, task)))
     mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
     for outcome in outcomes:
         outcome.require(
@@ -178,24 +180,6 @@ def check(rows: LabelledRows, name: str) -> None:
             "Nothing was fitted or registered. Mend the features it is made of, or the rule in "
             "validation/suites/training_set.py if that is wrong, and run again.",
         )
-
-
-def auc_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
-    """How well each column alone tells the labels apart, in whichever direction: columns feature and auc_alone.
-
-    Of the rows where it is known; a column that is known for one label only has said it by that.
-    """
-    found = []
-    for name in numbers:
-        known = numbers[name].notna()
-        here = labels[known]
-        auc = 0.5
-        if here.nunique() == 2:
-            auc = float(roc_auc_score(here, numbers[name][known]))
-        elif known.any() and not known.all():
-            auc = 1.0
-        found.append({"feature": name, "auc_alone": max(auc, 1 - auc)})
-    return pd.DataFrame(found)
 
 
 def log_dataset(rows: LabelledRows, table: UPath) -> None:
@@ -232,10 +216,11 @@ def log_run(
     said = profile(pd.DataFrame({PREDICTION: forecasts["model"]}))[PREDICTION]
     columns[PREDICTION] = said.with_usual(pd.Series(forecasters["model"](learn)), moments)
     mlflow.log_dict({name: found.model_dump(mode="json") for name, found in columns.items()}, PROFILE_ARTIFACT)
-    mlflow.log_metrics(compared(judge.labels, forecasts, "validation"))
-    slices = slice_scores(judge.inputs, config.slices, judge.labels, forecasts["model"])
+    task = contract.interface.task
+    mlflow.log_metrics(compared(judge.labels, forecasts, "validation", task))
+    slices = slice_scores(judge.inputs, config.slices, judge.labels, forecasts["model"], task)
     mlflow.log_table(slices, "slices.json")
-    drawn = figures(model, judge.inputs, judge.labels, forecasts, slices, config.model.random_state)
+    drawn = figures(model, judge.inputs, judge.labels, forecasts, slices, config.model.random_state, task)
     for name, figure in drawn.items():
         mlflow.log_figure(figure, f"plots/{name}")
 
@@ -252,20 +237,20 @@ def log_holdout(
     except DataMissing:
         return
     labels, forecasts = rows.labels, {name: predict(rows) for name, predict in forecasters.items()}
-    mlflow.log_metrics(compared(labels, forecasts, "holdout"))
+    mlflow.log_metrics(compared(labels, forecasts, "holdout", interface.task))
     months = rows.frame[PREDICTION_TIME].dt.strftime("%Y%m")
     for month in sorted(months.unique()):
         mine = (months == month).to_numpy()
-        found = {name: probabilities[mine] for name, probabilities in forecasts.items()}
-        mlflow.log_metrics(compared(labels[mine], found, "holdout_month"), step=int(month))
+        found = {name: said[mine] for name, said in forecasts.items()}
+        mlflow.log_metrics(compared(labels[mine], found, "holdout_month", interface.task), step=int(month))
 
 
-def compared(labels: pd.Series, forecasts: Mapping[str, np.ndarray], prefix: str) -> dict[str, float]:
+def compared(labels: pd.Series, forecasts: Mapping[str, np.ndarray], prefix: str, task: Task) -> dict[str, float]:
     """Scores by name: `{prefix}_{metric}` of the model, `{prefix}_{reference}_{metric}` of each reference."""
     return {
         "_".join([prefix, *([name] if name != "model" else []), metric]): value
-        for name, probabilities in forecasts.items()
-        for metric, value in scores(labels, probabilities).items()
+        for name, said in forecasts.items()
+        for metric, value in scores(labels, said, task).items()
     }
 
 
@@ -274,6 +259,7 @@ def log_model(model: Any, contract: FeatureContract, inputs: pd.DataFrame) -> tu
 
     Returns its URI and the hash of its files.
     """
+    task = contract.interface.task
     example, golden = inputs.head(3), inputs.iloc[np.linspace(0, len(inputs) - 1, GOLDEN_ROWS).astype(int)]
     # A row or two: threads would only wait for one another.
     with TemporaryDirectory() as folder, threadpool_limits(1):
@@ -282,7 +268,7 @@ def log_model(model: Any, contract: FeatureContract, inputs: pd.DataFrame) -> tu
             GOLDEN_NAME: json.dumps(
                 {
                     "inputs": golden.astype(object).where(golden.notna(), None).to_dict("records"),
-                    "probabilities": model.predict_proba(golden)[:, 1].tolist(),
+                    GOLDEN_SAID[task]: forecast(model, golden, task).tolist(),
                 }
             ),
         }
@@ -291,9 +277,9 @@ def log_model(model: Any, contract: FeatureContract, inputs: pd.DataFrame) -> tu
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
-            signature=infer_signature(example, model.predict_proba(example)),
+            signature=infer_signature(example, getattr(model, predicts_by(task))(example)),
             input_example=example,
-            pyfunc_predict_fn="predict_proba",
+            pyfunc_predict_fn=predicts_by(task),
             # Finding requirements by itself takes MLflow 20 s and leaves them loose.
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in PINNED],
             skops_trusted_types=TRUSTED_TYPES,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,13 +18,15 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from validation.errors import Refusal
+from validation.task import CLASSIFICATION, REGRESSION, TASKS, Task
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView
     from mlflow.entities.model_registry import ModelVersion
 
 FILE_NAME = "feature_contract.json"
 GOLDEN_NAME = "golden.json"  # model inputs and what the model said of them in training, beside the contract
+GOLDEN_SAID: dict[Task, str] = {"classification": "probabilities", "regression": "predictions"}
 SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
 MODEL_DIGEST_TAG = "model.sha256"
@@ -42,6 +44,11 @@ class ContractBroken(Refusal):
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without(written: dict[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part is written as, less those fields that say what is usual."""
+    return {name: value for name, value in written.items() if name not in usual or value != usual[name]}
 
 
 class JoinKey(Part):
@@ -98,11 +105,7 @@ class StoredView(Part):
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the policy of a view that has none: contracts from before there were any keep their hash."""
-        written: dict[str, Any] = handler(self)
-        for name, usual in (("when_missing", "null"), ("defaults", {})):
-            if written[name] == usual:
-                del written[name]
-        return written
+        return _without(handler(self), {"when_missing": "null", "defaults": {}})
 
 
 class OnDemandView(Part):
@@ -123,7 +126,10 @@ class ModelInput(Part):
 
 
 class FeatureInterface(Part):
-    """All that a feature service asks of a request and of the feature store, in the order the model takes it."""
+    """All that a feature service asks of a request and of the feature store, in the order the model takes it.
+
+    `task` says what the label asks of a model (validation/task.py), `unit` in what a number to be predicted counts.
+    """
 
     feature_service: str
     inputs: list[ModelInput]
@@ -137,6 +143,13 @@ class FeatureInterface(Part):
     label_definition: str
     prediction_anchor: str
     prediction_lead_minutes: int
+    task: Task = "classification"
+    unit: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the task that all had before there was another: contracts from then keep their hash."""
+        return _without(handler(self), {"task": CLASSIFICATION, "unit": None})
 
     @classmethod
     def from_registry(cls, store: FeatureStore, feature_service: str) -> FeatureInterface:
@@ -318,6 +331,7 @@ def _read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfa
     categories = [name for name in service.tags.get("key_features", "").split(",") if name]
     inputs += [ModelInput(name=key.name, dtype=key.dtype, source="request") for key in keys if key.name in categories]
     spine, label = store.get_feature_view(service.tags["spine"]), store.get_feature_view(service.tags["label"])
+    task, unit = _task_of(label)
     return FeatureInterface(
         feature_service=feature_service,
         inputs=inputs,
@@ -331,7 +345,21 @@ def _read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfa
         label_definition=label.tags["definition"],
         prediction_anchor=spine.tags["prediction_anchor"],
         prediction_lead_minutes=int(spine.tags["prediction_lead_minutes"]),
+        task=task,
+        unit=unit,
     )
+
+
+def _task_of(label: FeatureView) -> tuple[Task, str | None]:
+    """What a label view's tag `task` says, and of a number the tag `unit` of its field."""
+    task: Any = label.tags.get("task", CLASSIFICATION)
+    if task not in TASKS:
+        raise ContractBroken(
+            f"Feature view {label.name!r} has the tag task={task!r}; expected one of {', '.join(TASKS)}, or no such "
+            "tag for a label that is 0 or 1."
+        )
+    units = (field.tags.get("unit") for field in label.features if field.name == label.tags["label"])
+    return task, next(units, None) if task == REGRESSION else None
 
 
 def _dtype(dtype: Any) -> ValueType:

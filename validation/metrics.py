@@ -1,4 +1,4 @@
-"""Scores of a probability forecast: labels and probabilities in, named numbers out."""
+"""Scores of a forecast, of a probability or of a number: labels and forecasts in, named numbers out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from validation.task import CLASSIFICATION, REGRESSION, Task
 
 CALIBRATION_BINS = 20
 DRAWN_CELLS = 2_000_000  # draws times rows that are in memory at once: 16 MB an array
@@ -25,16 +35,52 @@ MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "brier": lambda labels, forecast: (forecast - labels) ** 2,
     "log_loss": _log_loss,
     "bias": lambda labels, forecast: forecast - labels,
+    "mae": lambda labels, forecast: np.abs(forecast - labels),
 }
 # Those that can be told of rows drawn several times, as the bootstrap needs.
-WEIGHABLE = ("roc_auc", "average_precision", *MEANS)
+WEIGHABLE = ("roc_auc", "average_precision", "rmse", "r2", *MEANS)
+# What is told of each slice of the rows.
+SLICE_COLUMNS: dict[Task, tuple[str, ...]] = {
+    "classification": (
+        "base_rate", "mean_forecast", "roc_auc", "average_precision", "brier", "log_loss", "calibration_error",
+    ),
+    "regression": ("mean_label", "mean_forecast", "rmse", "mae", "r2", "bias", "label_std"),
+}  # fmt: skip
+# The one score that a model is called good or bad by.
+HEADLINE: dict[Task, str] = {"classification": "roc_auc", "regression": "rmse"}
 
 
-def scores(labels: pd.Series, probabilities: np.ndarray) -> dict[str, float]:
-    """ROC AUC, average precision, log loss, Brier score, calibration error, base rate and row count.
+def scores(labels: pd.Series, forecast: np.ndarray, task: Task = "classification") -> dict[str, float]:
+    """The scores of a task.
 
-    Of rows with one outcome only the AUC and the average precision are undefined and left out.
+    Classification: ROC AUC, average precision, log loss, Brier score, calibration error, base rate and row count; of
+    rows with one outcome only the AUC and the average precision are undefined and left out. Regression: RMSE, MAE, R2,
+    bias (above 0 the forecast is too high), mean and standard deviation of the labels, and row count; of rows with one
+    label only R2 is undefined and left out.
     """
+    return _of_probabilities(labels, forecast) if task == CLASSIFICATION else _of_numbers(labels, forecast)
+
+
+def gain(own: float, other: float, task: Task) -> float:
+    """How much better a headline score is than another: AUC won, or the share of the other's RMSE that is gone."""
+    return own - other if task == CLASSIFICATION else 1 - own / other if other else 0.0
+
+
+def _of_numbers(labels: pd.Series, forecast: np.ndarray) -> dict[str, float]:
+    found = {
+        "rmse": float(root_mean_squared_error(labels, forecast)),
+        "mae": float(mean_absolute_error(labels, forecast)),
+        "bias": float(forecast.mean() - labels.mean()),
+        "mean_label": float(labels.mean()),
+        "label_std": float(labels.std(ddof=0)),
+        "rows": float(len(labels)),
+    }
+    if labels.nunique() > 1:
+        found["r2"] = float(r2_score(labels, forecast))
+    return found
+
+
+def _of_probabilities(labels: pd.Series, probabilities: np.ndarray) -> dict[str, float]:
     found = {
         "log_loss": float(log_loss(labels, probabilities, labels=[0, 1])),
         "brier": float(brier_score_loss(labels, probabilities)),
@@ -75,14 +121,14 @@ class Difference:
 
 def differences(
     labels: np.ndarray, one: np.ndarray, other: np.ndarray, blocks: np.ndarray, metrics: Sequence[str],
-    resamples: int, confidence: float, seed: int,
+    resamples: int, confidence: float, seed: int, task: Task = "classification",
 ) -> dict[str, Difference]:  # fmt: skip
     """`one` less `other` in each metric, with the two-sided bootstrap interval of that confidence.
 
     Paired: both are scored on the same draw. Drawn are whole `blocks`, days here, because the flights of a day share
     its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
     """
-    codes, draws = _draws(labels, blocks, resamples, seed)
+    codes, draws = _draws(labels, blocks, resamples, seed, task)
     if not len(draws):
         return {}
     times = np.vstack([np.ones_like(draws[:1]), draws])  # first each block once: the rows as they are
@@ -95,19 +141,24 @@ def differences(
 
 def intervals(
     labels: np.ndarray, forecast: np.ndarray, blocks: np.ndarray, metrics: Sequence[str],
-    resamples: int, confidence: float, seed: int,
+    resamples: int, confidence: float, seed: int, task: Task = "classification",
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """The two-sided bootstrap interval of each metric, drawn as in `differences`; none where one is undefined."""
-    codes, draws = _draws(labels, blocks, resamples, seed)
+    codes, draws = _draws(labels, blocks, resamples, seed, task)
     if not len(draws):
         return {}
     return {metric: _between(_drawn(metric, labels, forecast, codes, draws), confidence) for metric in metrics}
 
 
-def _draws(labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The block of each row, and how often each draw has each block; draws with one outcome alone are left out."""
+def _draws(
+    labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int, task: Task
+) -> tuple[np.ndarray, np.ndarray]:
+    """The block of each row, and how often each draw has each block; those of one outcome alone, which are the whole
+    of no AUC, are left out."""
     names, codes = np.unique(blocks, return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    if task == REGRESSION:
+        return codes, draws
     late = draws @ np.bincount(codes, labels, len(names))
     return codes, draws[(late > 0) & (late < draws @ np.bincount(codes, minlength=len(names)))]
 
@@ -115,9 +166,19 @@ def _draws(labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int) ->
 def _drawn(metric: str, labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """A score of each draw. What blocks contribute is summed once, so a draw costs as much as there are blocks."""
     blocks = draws.shape[1]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return (draws @ np.bincount(codes, values, blocks)) / (draws @ np.bincount(codes, minlength=blocks))
+
     if metric in MEANS:
-        sums = np.bincount(codes, MEANS[metric](labels, forecast), blocks)
-        return (draws @ sums) / (draws @ np.bincount(codes, minlength=blocks))
+        return mean(MEANS[metric](labels, forecast))
+    if metric in {"rmse", "r2"}:
+        # No means over rows, but made of such.
+        squared = mean((forecast - labels) ** 2)
+        centred = labels - labels.mean()  # the variance of large numbers would be the small difference of two larger
+        variance = mean(centred**2) - mean(centred) ** 2
+        unexplained = np.divide(squared, variance, out=np.full(len(draws), np.nan), where=variance > 0)
+        return np.sqrt(squared) if metric == "rmse" else 1 - unexplained
     if metric == "roc_auc":
         late, other = (np.bincount(codes[labels == outcome], minlength=blocks) for outcome in (1, 0))
         ranked = ((draws @ _ranked_right(labels, forecast, codes, blocks)) * draws).sum(axis=1)
@@ -154,9 +215,10 @@ def _between(values: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 def slice_scores(
-    columns: pd.DataFrame, cuts: Mapping[str, Sequence[float]], labels: pd.Series, probabilities: np.ndarray
-) -> pd.DataFrame:
-    """Scores of each slice of the rows: columns slice, group, rows, base_rate, mean_forecast and those of `scores`.
+    columns: pd.DataFrame, cuts: Mapping[str, Sequence[float]], labels: pd.Series, forecast: np.ndarray,
+    task: Task = "classification",
+) -> pd.DataFrame:  # fmt: skip
+    """Scores of each slice of the rows: columns slice, group, rows, mean_forecast and those of `scores` of the task.
 
     A text column has a slice for each value; a number one for each stretch between its `cuts`, and one where it is
     missing. Columns that are not there are left out.
@@ -170,10 +232,9 @@ def slice_scores(
             mine = (groups == group).to_numpy()
             if not mine.any():
                 continue
-            found = scores(labels[mine], probabilities[mine])
-            rows.append({"slice": name, "group": group, "mean_forecast": float(probabilities[mine].mean())} | found)
-    table = pd.DataFrame(rows, columns=["slice", "group", "rows", "base_rate", "mean_forecast", "roc_auc",
-        "average_precision", "brier", "log_loss", "calibration_error"])  # fmt: skip
+            found = scores(labels[mine], forecast[mine], task)
+            rows.append({"slice": name, "group": group, "mean_forecast": float(forecast[mine].mean())} | found)
+    table = pd.DataFrame(rows, columns=["slice", "group", "rows", *SLICE_COLUMNS[task]])
     return table.astype({"rows": "int64"})
 
 

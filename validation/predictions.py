@@ -27,8 +27,10 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 
@@ -88,7 +90,7 @@ PREDICTIONS = Table(
     Column("request", String, nullable=False),
     Column("features", String, nullable=False),
     Column("ages", String, nullable=False),
-    Column("probability", Float, nullable=False),
+    Column("prediction", Float, nullable=False),  # a probability, or a number in the label's unit
     Column("latency_ms", Float),
     Column("row_key", String),
     # A batch predicts a row once. Online rows have no row_key, and to SQL no null equals another: they never collide
@@ -99,6 +101,8 @@ PREDICTIONS = Table(
 )
 
 
+# Columns by the name they had before: a table from then is kept, with all its rows.
+RENAMED = {"probability": "prediction"}
 COLUMNS = [column.name for column in PREDICTIONS.columns]
 
 
@@ -158,13 +162,22 @@ def _file_of(connection: Any) -> tuple[int, int] | None:
 
 
 def create(engine: Engine) -> None:
-    """Make the table, and SQLite's folder, where they are not there yet."""
+    """Make the table, and SQLite's folder, where they are not there yet; a table from before gets its new names."""
     if engine.dialect.name == "sqlite":
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
     try:
-        METADATA.create_all(engine)
+        _make(engine)
     except DBAPIError:  # perhaps because another process has made it at the same moment
-        METADATA.create_all(engine)
+        _make(engine)
+
+
+def _make(engine: Engine) -> None:
+    METADATA.create_all(engine)
+    there = {column["name"] for column in inspect(engine).get_columns(PREDICTIONS.name)}
+    for before, now in RENAMED.items():
+        if before in there and now not in there:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {PREDICTIONS.name} RENAME COLUMN {before} TO {now}"))
 
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:

@@ -27,9 +27,10 @@ from tests.benchmarks.results import Result
 from training.config import load_config
 from training.dataset import END_OF_TIME, labelled_rows
 from training.evaluate import evaluate
+from training.leaks import auc_alone
 from training.promote import challenger_of
 from training.references import references
-from training.train import auc_alone, fit, log_model, read_interface, train
+from training.train import fit, log_model, read_interface, train
 from validation.contract import fetch_version
 from validation.metrics import scores
 

@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_where_it_ended(score, url, tmp_path, monkeypatch):
     whole = f"sqlite:///{tmp_path / 'whole.db'}"
     monkeypatch.setattr(batch, "JOINED_DAYS", 1)
     assert batch.main([*arguments, "--url", whole]) == 0
-    columns = ["as_of", "row_key", "request", "features", "probability"]
+    columns = ["as_of", "row_key", "request", "features", "prediction"]
     pd.testing.assert_frame_equal(rows_in(url)[columns], rows_in(whole)[columns], check_exact=True)
 
 
@@ -161,8 +161,8 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
         wanted = {name: online[name] for name in numbers}
         assert {name: logged[name] for name in numbers} == pytest.approx(wanted, abs=1e-12, rel=1e-12)
         assert all(logged[name] == online[name] for name in online.keys() - set(numbers))
-        assert row["probability"] == pytest.approx(said.probability, abs=1e-12)
-    assert rows.probability.nunique() > 1
+        assert row["prediction"] == pytest.approx(said.value, abs=1e-12)
+    assert rows.prediction.nunique() > 1
 
 
 @pytest.mark.parametrize(

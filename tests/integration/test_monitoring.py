@@ -207,9 +207,9 @@ def test_quality_is_that_of_the_labels_that_are_known(scored, trained):
     there = label.notna()
     assert whole["label_coverage"].value == pytest.approx(there.mean())
     assert whole["roc_auc"].rows == there.sum()
-    assert whole["roc_auc"].value == pytest.approx(roc_auc_score(label[there], predicted.probability[there]))
-    assert whole["brier"].value == pytest.approx(brier_score_loss(label[there], predicted.probability[there]))
-    assert whole["bias"].value == pytest.approx(predicted.probability[there].mean() - label[there].mean())
+    assert whole["roc_auc"].value == pytest.approx(roc_auc_score(label[there], predicted.prediction[there]))
+    assert whole["brier"].value == pytest.approx(brier_score_loss(label[there], predicted.prediction[there]))
+    assert whole["bias"].value == pytest.approx(predicted.prediction[there].mean() - label[there].mean())
     assert whole["roc_auc"].low < whole["roc_auc"].value < whole["roc_auc"].high
     days = [one for one in results if one.metric == "brier" and one.end - one.start == timedelta(days=1)]
     assert [one.start for one in days] == [START, START + timedelta(days=1)]
@@ -233,7 +233,7 @@ def test_labels_of_online_answers_are_found_by_what_was_asked(answered, tmp_path
 def test_a_model_that_answers_the_opposite_is_in_breach(log):
     """Ranks and mean are both wrong beyond what chance explains."""
     with log.begin() as connection:
-        connection.execute(update(PREDICTIONS).values(probability=1 - PREDICTIONS.c.probability))
+        connection.execute(update(PREDICTIONS).values(prediction=1 - PREDICTIONS.c.prediction))
     code, results = monitored(log, END + DELAY)
     whole = {one.metric: one for one in results if one.monitor == "quality" and (one.start, one.end) == (START, END)}
     assert code == run.BREACHED
@@ -251,7 +251,7 @@ def test_drift_is_found_where_it_is(log):
             connection.execute(
                 update(PREDICTIONS)
                 .where(PREDICTIONS.c.request_id == row.request_id, PREDICTIONS.c.row == row.row)
-                .values(features=json.dumps(values), probability=0.9 + row.probability / 10)
+                .values(features=json.dumps(values), prediction=0.9 + row.prediction / 10)
             )
     after = of(monitored(log)[1], "drift")
     assert before["scheduled_minutes"].verdict == "healthy"

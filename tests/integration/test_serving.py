@@ -462,7 +462,7 @@ def test_every_prediction_is_logged_as_it_was_answered(service, complete):
     assert one["as_of"] == AS_OF.timestamp() * 1e6
     assert abs(one["predicted_at"] / 1e6 - time.time()) < 60
     assert 0 < one["latency_ms"] < 10_000
-    assert one["probability"] == answer.json["probability"]
+    assert one["prediction"] == answer.json["probability"]
     assert json.loads(one["request"]) == {
         name: value.replace("+00:00", "Z") if isinstance(value, str) else value
         for name, value in complete.items()
@@ -1010,7 +1010,7 @@ def test_a_shadow_scores_and_is_never_answered(started, complete):
     champion = started.logged_rows("role = 'champion'")
     assert set(shadow.model_version) == {"1"}
     assert set(shadow.request_id) <= set(champion.request_id)
-    assert set(shadow.probability).isdisjoint(champion.probability)
+    assert set(shadow.prediction).isdisjoint(champion.prediction)
 
 
 def test_traces_go_where_they_are_wanted(started, complete, collector):

@@ -147,7 +147,7 @@ def test_a_feature_that_knows_the_outcome_is_caught(trained, rows):
     """The departure delay is known two hours too late; every honest feature is far from it."""
     from deltalake import DeltaTable
 
-    from training.train import auc_alone
+    from training.leaks import auc_alone
     from validation.suites.training_set import MOST_AUC_ALONE
 
     departures = DeltaTable(str(trained.root / "data" / "raw" / "departures")).to_pandas().set_index("flight_id")

@@ -115,7 +115,7 @@ def test_the_service_answers_from_these_servers_and_logs_there(stack):
 
     until(lambda: len(logged()) == 1)
     (row,) = logged().to_dict("records")
-    assert row["probability"] == answer["probability"]
+    assert row["prediction"] == answer["probability"]
     assert json.loads(row["features"]) == {name: one["value"] for name, one in answer["features"].items()}
 
 

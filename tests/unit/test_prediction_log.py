@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,7 +46,7 @@ def prediction(number: int = 0, **change: Any) -> LoggedPrediction:
         "request_id": f"request-{number}", "row": 0, "role": "champion", "predicted_at": NOW, "as_of": NOW,
         "model_name": "arrival-delay", "model_version": "2", "contract_sha256": "ab" * 32,
         "feature_service": "arrival_delay_v2", "request": {"carrier": "DL"}, "features": {"wind": 3.5},
-        "ages": {"origin_weather": timedelta(minutes=12)}, "probability": 0.1 + 0.2, "latency_ms": 1.5,
+        "ages": {"origin_weather": timedelta(minutes=12)}, "prediction": 0.1 + 0.2, "latency_ms": 1.5,
     }  # fmt: skip
     return LoggedPrediction(**values | change)
 
@@ -88,7 +89,7 @@ def test_a_row_comes_back_as_it_was(url):
     (row,) = rows_in(url)
     assert row["as_of"] == row["predicted_at"] == NOW
     assert row["as_of"].utcoffset() == timedelta()
-    assert row["probability"] == 0.1 + 0.2
+    assert row["prediction"] == 0.1 + 0.2
     assert (row["request_id"], row["row"], row["role"], row["row_key"]) == ("request-0", 0, "champion", None)
     assert [json.loads(row[name]) for name in ("request", "features", "ages")] == [
         {"carrier": "DL"}, {"wind": 3.5}, {"origin_weather": 720.0},
@@ -110,6 +111,57 @@ def test_json_is_strict(url):
     found = json.loads(row["features"], parse_constant=refuse)
     assert found == features | {"nan": None, "inf": None, "least": None}
     assert json.loads(row["request"]) == {"scheduled_departure": "2013-10-02T16:30:00Z"}
+
+
+def as_before(url: str) -> None:
+    """Make the log as it was when all predictions were probabilities."""
+    engine = open_log(url)
+    create(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE predictions RENAME COLUMN prediction TO probability"))
+
+
+def test_a_log_from_before_keeps_its_rows_and_takes_new_ones(url):
+    """The column that was called probability is called prediction, once, whoever opens the log first or again."""
+    with log_to(url) as log:
+        log.put([prediction(number, prediction=number / 7) for number in range(5)])
+    kept = rows_in(url)
+    as_before(url)
+    with open_log(url).connect() as connection:
+        found = connection.execute(text("SELECT probability FROM predictions ORDER BY request_id")).scalars().all()
+    assert found == [number / 7 for number in range(5)]
+    for _ in range(2):
+        create(open_log(url))
+        assert rows_in(url) == kept
+    with log_to(url) as log:
+        log.put([prediction(5, prediction=31.5), prediction(0)])
+    assert rows_in(url) == [*kept, kept[0] | {"request_id": "request-5", "prediction": 31.5}]
+    assert {index["name"] for index in inspect(open_log(url)).get_indexes("predictions")} >= {"predictions_by_time"}
+
+
+def test_several_that_open_a_log_from_before_at_once_rename_once(url):
+    as_before(url)
+    with ThreadPoolExecutor(8) as pool:
+        for opened in [pool.submit(create, open_log(url)) for _ in range(8)]:
+            opened.result()
+    assert "prediction" in {column["name"] for column in inspect(open_log(url)).get_columns("predictions")}
+
+
+def test_who_may_only_add_waits_until_the_owner_has_renamed(postgres):
+    """In production serving may not alter a table: its rows wait in memory, and none is lost."""
+    url = postgres.replace("DATABASE", "postgres")
+    as_before(url)
+    owner = open_log(url)
+    with owner.begin() as connection:
+        connection.execute(text("CREATE ROLE adds LOGIN"))
+        connection.execute(text("GRANT SELECT, INSERT ON predictions TO adds"))
+    with log_to(owner.url.set(username="adds").render_as_string(hide_password=False)) as log:
+        log.put([prediction()])
+        until(lambda: log.failures)
+        assert log.queued == 1
+        create(owner)
+        until(lambda: log.written)
+    assert [row["prediction"] for row in rows_in(url)] == [0.1 + 0.2]
 
 
 def test_ranges_hold_their_start_and_not_their_end(url):
@@ -134,14 +186,14 @@ def test_a_row_is_stored_once(url):
         prediction(1, row=2, **flight | {"model_version": "1"}),
     ]  # fmt: skip
     values = [stored(row, engine.dialect) for row in online + batch]
-    again = [stored(prediction(2, **flight, probability=0.9), engine.dialect)]
+    again = [stored(prediction(2, **flight, prediction=0.9), engine.dialect)]
     assert [write(engine, values), write(engine, values + again)] == [6, 0]
     assert len(rows_in(url)) == 6
 
 
 def test_a_row_that_cannot_be_stored_costs_no_other(url, caplog):
     """It is dropped, and the log says why."""
-    bad = [prediction(7, role="nobody"), prediction(8, request={"carrier": "\ud800"}), prediction(9, probability=None)]
+    bad = [prediction(7, role="nobody"), prediction(8, request={"carrier": "\ud800"}), prediction(9, prediction=None)]
     with log_to(url) as log:
         log.put([prediction(0), *bad, prediction(1)])
     assert {row["request_id"] for row in rows_in(url)} == {"request-0", "request-1"}

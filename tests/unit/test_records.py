@@ -70,8 +70,8 @@ def test_weeks_are_whole_and_their_outcomes_come_later(log):
     assert (first["rows"], second["rows"]) == (707, 714)
     assert (first.consistency, second.drifted_share) == (pytest.approx(1 - 7e-4), pytest.approx(0.14))
     # The score of a week is known two days after its end.
-    assert (first.auc, second.auc) == (pytest.approx(0.709), pytest.approx(0.716))
-    assert (first.auc_low, first.auc_high) == (0.6, 0.8)
+    assert (first.score, second.score) == (pytest.approx(0.709), pytest.approx(0.716))
+    assert (first.score_low, first.score_high) == (0.6, 0.8)
 
 
 def test_what_happened_is_told_in_order(log):

@@ -19,6 +19,7 @@ from serving.compiled import Compiled, Native, compiled
 from training.config import load_config
 from training.model import build_model
 from validation.contract import FeatureInterface, ModelInput
+from validation.task import CLASSIFICATION, REGRESSION
 
 CATEGORIES, NUMBERS = ["city", "line"], ["heat", "load", "wind"]
 
@@ -40,9 +41,19 @@ def interface(frame: pd.DataFrame) -> Any:
     inputs = [
         ModelInput(name=name, dtype="string" if name in CATEGORIES else "double", source="request") for name in frame
     ]
-    found = SimpleNamespace(inputs=inputs)
+    return _of_inputs(inputs, CLASSIFICATION)
+
+
+def _of_inputs(inputs: list[ModelInput], task: str) -> Any:
+    found = SimpleNamespace(inputs=inputs, task=task)
     found.model_inputs = lambda rows: FeatureInterface.model_inputs(found, rows)
     return found
+
+
+@pytest.fixture
+def of_numbers(interface: Any) -> Any:
+    """The same inputs for a label that is a number."""
+    return _of_inputs(interface.inputs, REGRESSION)
 
 
 def fitted(frame: pd.DataFrame, **change: Any) -> Any:
@@ -50,6 +61,15 @@ def fitted(frame: pd.DataFrame, **change: Any) -> Any:
     risk = 1 / (1 + np.exp(-frame.heat.fillna(1) - (frame.city == "a") + frame.wind * frame.load))
     parameters = load_config({}).model.model_copy(update={"max_iter": 40, "min_samples_leaf": 20} | change)
     return build_model(CATEGORIES, parameters).fit(frame, (chance.random(len(frame)) < risk).astype(int))
+
+
+def fitted_to_numbers(frame: pd.DataFrame, loss: str = "squared_error", **change: Any) -> Any:
+    """Of labels in the thousands: their sums have no ninth decimal."""
+    chance = np.random.default_rng(6)
+    counted = 5000 + 900 * frame.heat.fillna(1) - 400 * (frame.city == "a") + 300 * frame.wind * frame.load
+    parameters = load_config({}).model.model_copy(update={"max_iter": 40, "min_samples_leaf": 20} | change)
+    model = build_model(CATEGORIES, parameters, REGRESSION).set_params(regress__loss=loss)
+    return model.fit(frame, (counted + chance.normal(0, 200, len(frame))).clip(lower=1))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -70,6 +90,27 @@ def test_it_gives_what_scikit_learn_gives(frame, interface):
     assert [fast.predict([row])[0] for row in rows[:50]] == fast.predict(rows[:50]).tolist()
     turned = [dict(reversed(row.items())) for row in rows]
     assert fast.predict(turned).tolist() == fast.predict(rows).tolist()
+
+
+def test_a_number_is_what_scikit_learn_says_too(frame, of_numbers):
+    """Known, unknown and missing values, encoded by mean numbers, in both forms."""
+    model = fitted_to_numbers(frame)
+    fast, native = compiled(model, of_numbers), Native(model, of_numbers, module.ThreadpoolController())
+    assert isinstance(fast, Compiled)
+    some = frame.sample(500, random_state=1)
+    some.iloc[:20, some.columns.get_loc("city")] = "never seen"
+    some.iloc[10:30, some.columns.get_loc("load")] = np.nan
+    wanted = model.predict(some)
+    assert wanted.min() > 1000
+    assert fast.predict(rows_of(some)) == pytest.approx(wanted, rel=1e-12)
+    assert native.predict(rows_of(some)).tolist() == fast.predict_frame(some).tolist() == wanted.tolist()
+
+
+def test_counts_by_a_log_link_come_out_the_same(frame, of_numbers):
+    """Poisson's trees add up logarithms: whichever form serves them, it says what scikit-learn says."""
+    model = fitted_to_numbers(frame, loss="poisson")
+    served = compiled(model, of_numbers)
+    assert served.predict(rows_of(frame.head(200))) == pytest.approx(model.predict(frame.head(200)), rel=1e-9)
 
 
 def test_both_forms_predict_columns_too(frame, interface):

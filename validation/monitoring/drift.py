@@ -137,7 +137,7 @@ def drift(expected: Mapping[str, ColumnProfile], served: Logged, start: datetime
     Whatever is no further from it than some week of training was is healthy. One feature that moved further is to be
     looked at; most of them, or the answers, breach.
     """
-    columns = served.features.assign(**{PREDICTION: served.probabilities})
+    columns = served.features.assign(**{PREDICTION: served.predictions})
     results = [
         _drifted(str(name), expected.get(str(name)), columns[name], served.subject, start, end)
         for name in [*served.features, PREDICTION]

@@ -35,7 +35,7 @@ class Logged:
     requests: pd.DataFrame
     features: pd.DataFrame
     ages: pd.DataFrame
-    probabilities: pd.Series
+    predictions: pd.Series
     row_keys: pd.Series
 
     @property
@@ -53,7 +53,7 @@ class Logged:
         """Those of the predictions for which `rows` is true."""
         chosen = {
             name: getattr(self, name)[rows].reset_index(drop=True)
-            for name in ("requests", "features", "ages", "probabilities", "row_keys")
+            for name in ("requests", "features", "ages", "predictions", "row_keys")
         }
         about = {name: getattr(self, name) for name in ("name", "version", "role", "run_id", "contract")}
         return Logged(**about, **chosen)
@@ -72,7 +72,7 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
         registered = client.get_model_version(name, version)
         _, contract = fetch_version(registered)
         one = select(
-            columns.as_of, columns.request, columns.features, columns.ages, columns.probability, columns.row_key
+            columns.as_of, columns.request, columns.features, columns.ages, columns.prediction, columns.row_key
         ).where(asked, columns.model_version == version, columns.role == role)
         with engine.connect() as connection:
             ordered = one.order_by(columns.as_of, columns.request_id, columns.row)
@@ -82,7 +82,7 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
             _requests(contract.interface, rows),
             contract.interface.model_inputs(_parsed(rows.features, [one.name for one in contract.interface.inputs])),
             _ages(contract.interface, rows.ages),
-            rows.probability,
+            rows.prediction,
             rows.row_key,
         )  # fmt: skip
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 BREACHED = 3
+VALIDATION = "validation_"  # how the names of those scores begin
 LABEL_DELAY_HOURS = 48
 AHEAD = ", asked ahead"
 OUTPUTS = ROOT / "data" / "monitoring"
@@ -102,13 +103,17 @@ def _of_what_became(
         return results
 
 
-def _training_of(run_id: str) -> tuple[float | None, dict[str, Any]]:
-    """The AUC of a run's model on its validation rows, and the slices it was judged by."""
+def _training_of(run_id: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """The scores of a run's model on its validation rows, by name, and the slices it was judged by."""
     from mlflow import MlflowClient
     from mlflow.artifacts import load_text
 
     config = json.loads(load_text(f"runs:/{run_id}/training_config.json"))
-    return MlflowClient().get_run(run_id).data.metrics.get("validation_roc_auc"), config["slices"]
+    metrics = MlflowClient().get_run(run_id).data.metrics
+    of_validation = {
+        name.removeprefix(VALIDATION): value for name, value in metrics.items() if name.startswith(VALIDATION)
+    }
+    return of_validation, config["slices"]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,10 @@ SCORES = {
     "roc_auc": "ROC AUC: how well the outcomes are told apart",
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
-    "bias": "Bias: mean forecast less base rate",
+    "rmse": "RMSE: how far the answers are off, the far ones most of all",
+    "mae": "MAE: how far the answers are off",
+    "r2": "R2: the share of the outcomes' variance that is explained",
+    "bias": "Bias: mean forecast less mean outcome",
 }
 
 
@@ -82,7 +85,10 @@ def _quality(history: pd.DataFrame, events: Events) -> Section:
         return section
     days = mine[mine["verdict"].isna()].sort_values("as_of")
     days = days.drop_duplicates(["subject", "metric", "start"], keep="last").assign(at=lambda frame: frame["start"])
+    told = set(whole["metric"])
     for metric, title in SCORES.items():
+        if metric not in told:  # a score of the other task
+            continue
         shown, dots = (frame[frame["metric"] == metric] for frame in (whole, days))
         label = title.partition(":")[0]
         _add_lines(section, title, label, shown.assign(at=shown["end"]), {}, events, dots, "end of the window (UTC)")

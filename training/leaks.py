@@ -1,0 +1,59 @@
+"""How much of the label each feature tells all by itself: numeric inputs and labels in; a row a feature out.
+
+What is known only afterwards tells nearly all of it. validation/suites/training_set.py says how much is too much.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from validation.task import CLASSIFICATION, Task
+
+GROUPS = 20
+
+
+def can_tell(labels: pd.Series, task: Task) -> bool:
+    """Whether there is anything to tell: both outcomes of a class, or different numbers."""
+    return labels.nunique() == 2 if task == CLASSIFICATION else labels.nunique() > 1
+
+
+def told_alone(numbers: pd.DataFrame, labels: pd.Series, task: Task) -> pd.DataFrame:
+    """`auc_alone` of a label that is 0 or 1, `r2_alone` of one that is a number."""
+    return auc_alone(numbers, labels) if task == CLASSIFICATION else r2_alone(numbers, labels)
+
+
+def auc_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    """How well each column alone tells the labels apart, in whichever direction: columns feature and auc_alone.
+
+    Of the rows where it is known; a column that is known for one label only has said it by that.
+    """
+    found = []
+    for name in numbers:
+        known = numbers[name].notna()
+        here = labels[known]
+        auc = 0.5
+        if here.nunique() == 2:
+            auc = float(roc_auc_score(here, numbers[name][known]))
+        elif known.any() and not known.all():
+            auc = 1.0
+        found.append({"feature": name, "auc_alone": max(auc, 1 - auc)})
+    return pd.DataFrame(found)
+
+
+def r2_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    """The share of the label's variance that each column explains by itself: columns feature and r2_alone.
+
+    The column's rows are put into GROUPS of equally many, as far as ties allow, and one of those where it is missing;
+    what the groups' mean labels explain is the correlation ratio (Pearson 1905). So a label that was bent, turned
+    round, or only left blank where it is high is found too, which a correlation would miss. Of labels, their ranks: a
+    few huge ones would outweigh all others. Of n rows, chance alone explains some GROUPS / n.
+    """
+    ranks = labels.rank().to_numpy()
+    spread = float(((ranks - ranks.mean()) ** 2).sum())
+    found = []
+    for name in numbers:
+        groups = pd.qcut(numbers[name], GROUPS, labels=False, duplicates="drop").fillna(GROUPS)
+        means = pd.Series(ranks, numbers.index).groupby(groups).transform("mean").to_numpy()
+        found.append({"feature": name, "r2_alone": float(((means - ranks.mean()) ** 2).sum()) / spread})
+    return pd.DataFrame(found)
