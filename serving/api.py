@@ -15,16 +15,17 @@ import bentoml
 from opentelemetry import trace
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import metrics
+from serving.assets import DOCS_POLICY, answer, home, page_file
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys
 from serving.middleware import Json, Middleware
 from serving.model import Outcome, Prediction, ServedModel
-from serving.openapi import docs_page, document
+from serving.openapi import document
 from serving.predictor import NoModel
 from serving.schemas import RequestInvalid, parse_lookup, rows_of
 from serving.scorer import Overloaded
@@ -35,7 +36,7 @@ logger = logging.getLogger("bentoml.serving")
 tracer = trace.get_tracer("serving")
 SETTINGS = ServingSettings()
 ADMIN = ("/features", "/metrics")
-PATHS = ("/predict", "/predict_batch", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/")
+PATHS = ("/predict", "/predict_batch", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/page", "/")
 
 
 class BodyTooLarge(ValueError):
@@ -150,12 +151,8 @@ async def openapi(_: Request) -> Response:
     return Json(document(_service().predictor.served))
 
 
-async def docs(_: Request) -> Response:
-    return docs_page()
-
-
-async def home(_: Request) -> Response:
-    return RedirectResponse("/docs")
+async def docs(request: Request) -> Response:
+    return answer(request, "docs.html", DOCS_POLICY)
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -219,6 +216,7 @@ APP = Starlette(
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", home),
+        Route("/page/{name}", page_file),
         Mount("/static_content", StaticFiles(packages=[("bentoml", "_internal/server/static_content")])),
     ],
     exception_handlers={

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from serving import metrics
 from serving.compiled import TOLERANCE, Compiled, Native, compiled
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
+from serving.meanings import meanings
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
 from validation.contract import GOLDEN_NAME, ContractBroken, FeatureContract, StoredView, fetch_version
@@ -53,6 +54,7 @@ class ServedModel:
     model: Compiled | Native
     reader: FeatureReader
     schema: type[BaseModel]
+    meanings: dict[str, dict[str, str]]
     loaded_at: datetime
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
@@ -96,6 +98,7 @@ class ServedModel:
             "loaded_at": self.loaded_at,
             "compiled": isinstance(self.model, Compiled),
             "feature_contract_sha256": self.contract_sha256,
+            "meanings": self.meanings,
             "contract": self.contract.model_dump(mode="json"),
         }
 
@@ -205,6 +208,7 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         model=checked,
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
+        meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
     )
     _warm_up(model)

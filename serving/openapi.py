@@ -1,10 +1,8 @@
-"""The OpenAPI description of the model that serves now, and a page to try it on."""
+"""The OpenAPI description of the model that serves now."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from starlette.responses import HTMLResponse
 
 from serving.model import ServedModel
 from serving.schemas import AS_OF
@@ -59,19 +57,6 @@ BATCH_ANSWER = {
     "properties": {name: _PROPERTIES[name] for name in _ABOUT}
     | {"rows": {"type": "array", "items": {"type": "object", "properties": _OF_ROW}}},
 }
-# Swagger UI as BentoML ships it; BentoML's own page around it calls a tracker.
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="UTF-8"><title>Predictions</title>
-<link rel="stylesheet" href="/static_content/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="/static_content/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});</script>
-</body>
-</html>"""
 
 
 def document(served: ServedModel) -> dict[str, Any]:
@@ -162,7 +147,3 @@ _MEANING = {
     503: "There is no model to serve yet, or the feature store cannot be read",
     504: "It took too long",
 }
-
-
-def docs_page() -> HTMLResponse:
-    return HTMLResponse(PAGE)
