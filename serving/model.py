@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from serving import metrics
 from serving.compiled import TOLERANCE, Compiled, Native, compiled
+from serving.explain import Explainer, NotExplainable, explainer
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
@@ -54,6 +55,7 @@ class ServedModel:
     reader: FeatureReader
     schema: type[BaseModel]
     loaded_at: datetime
+    explainer: Explainer | NotExplainable
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
@@ -140,6 +142,23 @@ class ServedModel:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
 
+    def require_explainer(self) -> Explainer:
+        """Raises NotExplainable."""
+        if isinstance(self.explainer, NotExplainable):
+            raise self.explainer
+        return self.explainer
+
+    def explain(self, prediction: Prediction) -> dict[str, Any]:
+        """What moved a prediction and how much, the input that moved it most first. Raises NotExplainable."""
+        values = prediction.row.values
+        found = self.require_explainer().explain(values, prediction.probability)
+        moved = found["contributions"]
+        rows = [
+            {"feature": name, "value": values[name], "source": source, "contribution": moved[name]}
+            for name, source in self._sources
+        ]
+        return found | {"contributions": sorted(rows, key=lambda one: -abs(one["contribution"]))}
+
     def entry(
         self, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
     ) -> LoggedPrediction:
@@ -206,9 +225,17 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
         loaded_at=datetime.now(UTC),
+        explainer=_explainer(checked),
     )
     _warm_up(model)
     return model
+
+
+def _explainer(model: Compiled | Native) -> Explainer | NotExplainable:
+    try:
+        return explainer(model)
+    except NotExplainable as reason:
+        return reason
 
 
 def checked_model(
