@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from serving import metrics
 from serving.compiled import TOLERANCE, Compiled, Native, compiled
+from serving.explain import Explainer, NotExplainable, explainer
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
 from serving.meanings import meanings
 from serving.prediction_log import LoggedPrediction
@@ -56,6 +57,7 @@ class ServedModel:
     schema: type[BaseModel]
     meanings: dict[str, dict[str, str]]
     loaded_at: datetime
+    explainer: Explainer | NotExplainable
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
@@ -143,6 +145,23 @@ class ServedModel:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
 
+    def require_explainer(self) -> Explainer:
+        """Raises NotExplainable."""
+        if isinstance(self.explainer, NotExplainable):
+            raise self.explainer
+        return self.explainer
+
+    def explain(self, prediction: Prediction) -> dict[str, Any]:
+        """What moved a prediction and how much, the input that moved it most first. Raises NotExplainable."""
+        values = prediction.row.values
+        found = self.require_explainer().explain(values, prediction.probability)
+        moved = found["contributions"]
+        rows = [
+            {"feature": name, "value": values[name], "source": source, "contribution": moved[name]}
+            for name, source in self._sources
+        ]
+        return found | {"contributions": sorted(rows, key=lambda one: -abs(one["contribution"]))}
+
     def entry(
         self, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
     ) -> LoggedPrediction:
@@ -210,9 +229,17 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         schema=request_schema(contract, unused=request_names(store) - used),
         meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
+        explainer=_explainer(checked),
     )
     _warm_up(model)
     return model
+
+
+def _explainer(model: Compiled | Native) -> Explainer | NotExplainable:
+    try:
+        return explainer(model)
+    except NotExplainable as reason:
+        return reason
 
 
 def checked_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from serving.model import ServedModel
-from serving.schemas import AS_OF
+from serving.schemas import AS_OF, MAX_REQUESTS
 from validation.contract import FeatureContract
 
 ERROR: dict[str, Any] = {
@@ -48,6 +48,70 @@ ANSWER: dict[str, Any] = {
         "warnings": _TEXTS,
     },
 }
+_NUMBER: dict[str, Any] = {"type": "number"}
+EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "description": "base + the sum of all contributions = output, which is the answer on this scale.",
+    "required": ["method", "scale", "base", "output", "base_probability", "contributions"],
+    "properties": {
+        "method": {"type": "string"},
+        "scale": {"enum": ["log-odds", "label"]},
+        "base": {**_NUMBER, "description": "What the model says of a row of which nothing is known."},
+        "output": _NUMBER,
+        "base_probability": {"type": ["number", "null"]},
+        "contributions": {
+            "type": "array",
+            "description": "Of every input, the one that moved the answer most first.",
+            "items": {
+                "type": "object",
+                "required": ["feature", "value", "source", "contribution"],
+                "properties": {
+                    "feature": {"type": "string"},
+                    "value": {},
+                    "source": {"type": "string"},
+                    "contribution": _NUMBER,
+                },
+            },
+        },
+    },
+}
+EXPLAINED = {
+    "type": "object",
+    "required": [*ANSWER["required"], "explanation"],
+    "properties": ANSWER["properties"] | {"explanation": EXPLANATION},
+}
+OBJECT: dict[str, Any] = {"type": "object"}
+LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_REQUESTS}
+REQUESTS = {
+    "type": "object",
+    "required": ["requests", "problems"],
+    "properties": {
+        "requests": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["as_of", "request", "role"],
+                "properties": {
+                    "as_of": {"type": "string", "format": "date-time"},
+                    "request": OBJECT,
+                    "role": {"enum": ["champion", "shadow", "batch", "example"]},
+                },
+            },
+        },
+        "problems": _TEXTS,
+    },
+}
+STATUS = {
+    "type": "object",
+    "required": ["now", "model", "versions", "views", "traffic", "monitors", "events", "links", "problems"],
+    "properties": {
+        "now": {"type": "string", "format": "date-time"},
+        **{name: {"type": ["object", "null"]} for name in ("model", "versions", "traffic")},
+        **{name: {"type": ["array", "null"], "items": OBJECT} for name in ("views", "monitors")},
+        **{name: {"type": "array", "items": OBJECT} for name in ("events", "links")},
+        "problems": {**_TEXTS, "description": "Why something is null."},
+    },
+}
 _ABOUT = ("predicts", "model", "feature_service")
 _PROPERTIES = ANSWER["properties"]
 _OF_ROW = {name: schema for name, schema in _PROPERTIES.items() if name not in _ABOUT} | ERROR["properties"]
@@ -70,13 +134,15 @@ def document(served: ServedModel) -> dict[str, Any]:
             for status, content in described.items()
         }
 
-    def posts(summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    def posts(summary: str, body: dict[str, Any], answer: dict[str, Any], *failures: int) -> dict[str, Any]:
         content = {"required": True, "content": {"application/json": {"schema": body}}}
-        said = answers(answer, 408, 413, 415, 422, 429, 504)
+        said = answers(answer, 408, 413, 415, 422, 429, 504, *failures)
         return {"post": {"summary": summary, "requestBody": content, "responses": said}}
 
-    def gets(summary: str, *failures: int, parameters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-        described = {"summary": summary, "responses": answers({"type": "object"}, *failures)}
+    def gets(
+        summary: str, *failures: int, parameters: list[dict[str, Any]] | None = None, answer: dict[str, Any] = OBJECT
+    ) -> dict[str, Any]:
+        described = {"summary": summary, "responses": answers(answer, *failures)}
         return {"get": described | ({"parameters": parameters} if parameters else {})}
 
     one = served.schema.model_json_schema()
@@ -93,6 +159,9 @@ def document(served: ServedModel) -> dict[str, Any]:
             "/predict_batch": posts(
                 "Predict many, in their order; a row that cannot be answered says why", _batch_of(one), BATCH_ANSWER
             ),
+            "/explain": posts(
+                "Predict one, and say how much each input moved the answer; it is not logged", one, EXPLAINED, 501
+            ),
             "/model": gets("The version that serves now, and its contract"),
             "/features": gets("The feature views that this version reads (admin)", 403),
             "/features/{view}": gets(
@@ -100,6 +169,18 @@ def document(served: ServedModel) -> dict[str, Any]:
                 403,
                 422,
                 parameters=_look_up_parameters(served.contract),
+            ),
+            "/requests": gets(
+                "Requests that were predicted lately, to try again (admin)",
+                403,
+                422,
+                parameters=[{"name": "limit", "in": "query", "schema": {**LIMIT, "default": 50}}],
+                answer=REQUESTS,
+            ),
+            "/status": gets(
+                "The model, its versions, its views, traffic, monitors and events; null is what cannot be had (admin)",
+                403,
+                answer=STATUS,
             ),
         },
         "components": {
@@ -145,5 +226,6 @@ _MEANING = {
     422: "The request cannot be answered; the error says which field and why",
     429: "Too many requests are being answered; ask again after Retry-After seconds",
     503: "There is no model to serve yet, or the feature store cannot be read",
+    501: "The version that serves is of a kind whose answers cannot be explained",
     504: "It took too long",
 }

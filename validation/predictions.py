@@ -6,6 +6,7 @@ Serving writes it (serving/prediction_log.py), monitoring reads it: here is what
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,14 +158,14 @@ def _file_of(connection: Any) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def create(engine: Engine) -> None:
-    """Make the table, and SQLite's folder, where they are not there yet."""
+def create(engine: Engine, tables: Sequence[Table] | None = None) -> None:
+    """Make the tables, all that are known by now if none are named, and SQLite's folder, where they are not there."""
     if engine.dialect.name == "sqlite":
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
     try:
-        METADATA.create_all(engine)
-    except DBAPIError:  # perhaps because another process has made it at the same moment
-        METADATA.create_all(engine)
+        METADATA.create_all(engine, tables)
+    except DBAPIError:  # perhaps because another process has made them at the same moment
+        METADATA.create_all(engine, tables)
 
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:
