@@ -37,9 +37,8 @@ logger = logging.getLogger("bentoml.serving")
 tracer = trace.get_tracer("serving")
 SETTINGS = ServingSettings()
 ADMIN = ("/features", "/metrics", "/requests", "/status")
-PATHS = (
-    "/predict", "/predict_batch", "/explain", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/page", "/",
-)  # fmt: skip
+PAGES = ("/openapi.json", "/docs", "/static_content", "/page", "/")
+PATHS = ("/predict", "/predict_batch", "/explain", "/model", *ADMIN, *PAGES)
 
 
 class BodyTooLarge(ValueError):

@@ -5,12 +5,13 @@ import { driversOf } from "./drivers.js";
 import { counted, featureName, human, moment, old, outcome, percent, titled, value } from "./words.js";
 
 /**
- * `answer` is of POST /explain or /predict, `of` the model's own account, `usual` the share of all cases that come out
- * so, or null; `asked` the JSON that was sent. Gives the nodes to show, and one sentence that says it all.
+ * `answer` is of POST /explain or /predict, `model` the service's account of its model, `baseRate` the share of all cases
+ * that come out so, or null; `asked` the JSON that was sent, `why` there is no explanation. Gives the nodes to show, and
+ * one sentence that says it all.
  */
-export function answerOf(answer, { model, usual, asked, requestId, why }) {
+export function answerOf(answer, { model, baseRate, asked, requestId, why }) {
   const label = model.contract.interface.label;
-  const said = "probability" in answer ? likely(answer, label, usual) : predicted(answer, label);
+  const said = "probability" in answer ? likely(answer, label, baseRate) : predicted(answer, label);
   const explained = answer.explanation
     ? driversOf(answer.explanation, model.meanings ?? {}, outcome(label))
     : why && el("section", {}, el("h3", {}, "What drove it"), el("p", { class: "quiet" }, why));
@@ -20,16 +21,18 @@ export function answerOf(answer, { model, usual, asked, requestId, why }) {
   };
 }
 
-function likely({ probability }, label, usual) {
-  const late = outcome(label);
-  const times = Math.round(probability * 100);
-  const compared = usual ? `${compare(probability / usual)}: ${percent(usual)} of all cases come out so.` : "";
-  const counts = `Of 100 cases like this one, about ${times} come out “${late}”.`;
+/** One number to compare with: where the explanation starts, a typical case; without one, the share of all cases. */
+function likely({ probability, explanation }, label, baseRate) {
+  const what = outcome(label);
+  const usual = explanation?.base_probability ?? baseRate;
+  const typical = explanation ? "in a typical case" : "usual";
+  const compared = usual ? `${compare(probability / usual)} than ${typical} (${percent(usual)}).`.replace("as likely than", "as likely as") : "";
+  const counts = `Of 100 cases like this one, about ${Math.round(probability * 100)} come out “${what}”.`;
   return {
-    sentence: `${percent(probability)} likely: ${late}. ${compared}`,
+    sentence: `${percent(probability)} likely: ${what}. ${compared}`,
     nodes: [
-      el("p", { class: "big" }, el("strong", {}, percent(probability)), ` likely: ${late}`),
-      meter(probability, usual),
+      el("p", { class: "big" }, el("strong", {}, percent(probability)), ` likely: ${what}`),
+      meter(probability, usual, explanation ? "typical" : "usual"),
       el("p", { class: "lead" }, [counts, compared].filter(Boolean).join(" ")),
     ],
   };
@@ -39,7 +42,7 @@ function predicted(answer, label) {
   const unit = answer.unit ?? "";
   const said = value(answer.prediction, unit);
   const usual = answer.explanation?.base;
-  const compared = usual === undefined ? "" : `Of a case that nothing is known of it says ${value(usual, unit)}.`;
+  const compared = usual === undefined ? "" : `In a typical case it says ${value(usual, unit)}.`;
   return {
     sentence: `${titled(human(label))}: ${said}. ${compared}`,
     nodes: [el("p", { class: "big" }, el("strong", {}, said), ` ${human(label)}`), el("p", { class: "lead" }, compared)],
@@ -47,19 +50,19 @@ function predicted(answer, label) {
 }
 
 const compare = (ratio) => {
-  if (ratio < 0.5) return "Much less likely than usual";
-  if (ratio < 0.8) return "Less likely than usual";
-  if (ratio <= 1.25) return "About as likely as usual";
-  return ratio <= 2 ? "More likely than usual" : "Much more likely than usual";
+  if (ratio < 0.5) return "Much less likely";
+  if (ratio < 0.8) return "Less likely";
+  if (ratio <= 1.25) return "About as likely";
+  return ratio <= 2 ? "More likely" : "Much more likely";
 };
 
-/** A bar from never to always, with a mark where the usual share is; the words beside it say the same. */
-function meter(share, usual) {
+/** A bar from never to always, with a mark where `usual` is; the words beside it say the same. */
+function meter(share, usual, name) {
   const bar = el("div", { class: "bar" });
   bar.style.width = `${share * 100}%`;
   const marks = [bar];
   if (usual) {
-    const mark = el("div", { class: "usual" }, el("span", {}, `usual ${percent(usual)}`));
+    const mark = el("div", { class: "usual" }, el("span", {}, `${name} ${percent(usual)}`));
     mark.style.left = `${usual * 100}%`;
     if (usual > 0.75) mark.classList.add("right");
     marks.push(mark);

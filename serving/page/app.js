@@ -13,7 +13,7 @@ const POLL_MS = 5000;
 const AGAIN_MS = 1000;
 
 let model = null; // what /model says of the version that the form is for
-let usual = null; // the share of all cases that come out as the label, where somebody knows it
+let baseRate = null; // the share of all cases that come out as the label, where this key may know it
 let form = null;
 let sighted = null; // another version that was seen once: workers move one after another
 let asking = 0;
@@ -43,9 +43,10 @@ async function take() {
     byId("answer").classList.add("past");
   } else {
     refresh(byId("answer"), introduction(account));
+    predict(true);
   }
   const [known, status] = await Promise.all([askIfThere("requests"), askIfThere("status")]);
-  usual = status?.model?.base_rate ?? null;
+  baseRate = status?.model?.base_rate ?? null;
   showPicker(byId("picker"), known?.requests ?? [], fields, (request) => {
     form.fill(request);
     predict();
@@ -67,14 +68,15 @@ function introduction({ contract }) {
   const { inputs, stored_views } = contract.interface;
   return [
     el("h2", { id: "answer-title" }, "The answer"),
-    el("p", { class: "lead" }, "Press Predict: the form holds a real case to begin with."),
+    el("p", { class: "lead" }, "The form holds a real case to begin with. Change it, or press Predict."),
     el("p", { class: "quiet" },
       `The model looks up what is known of that case in ${counted(stored_views.length, "feature view")}, ${counted(inputs.length, "feature")} in all, `
       + "and says how likely it is. You see each value, how old it is, and how far it moved the answer."),
   ];
 }
 
-async function predict() {
+/** Ask for what the form holds. The `first` time nobody has asked for it: only what leaves no trace is done. */
+async function predict(first = false) {
   const request = form.read();
   if (request === null) return;
   const mine = (asking += 1);
@@ -82,18 +84,19 @@ async function predict() {
   holder.setAttribute("aria-busy", "true");
   form.button.disabled = true;
   try {
-    const { body, requestId, why } = await explained(request);
+    const { body, requestId, why } = await explained(request, first);
     if (mine !== asking) return;
-    const said = answerOf(body, { model, usual, asked: request, requestId, why });
+    const said = answerOf(body, { model, baseRate, asked: request, requestId, why });
     holder.replaceChildren(
       el("h2", { id: "answer-title" }, "The answer"), el("p", { class: "hidden", role: "status" }), ...said.nodes.flat().filter(Boolean),
     );
     holder.classList.remove("past");
     // A live region is read when it changes, not when it appears.
     setTimeout(() => { holder.querySelector("[role=status]").textContent = said.sentence; }, 50);
-    reveal(holder);
+    if (!first) reveal(holder);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
+    if (first) return;
     const fields = error.status === 422 ? error.fields : {};
     form.showProblems(fields);
     if (Object.keys(fields).length === 0) {
@@ -106,12 +109,12 @@ async function predict() {
   }
 }
 
-/** The prediction with its explanation; without, and why, where there is none for this model or not just now. */
-async function explained(request) {
+/** The prediction with its explanation; without, logged, and why, where there is none for this model or not just now. */
+async function explained(request, first) {
   try {
     return await ask("explain", request);
   } catch (error) {
-    if (![404, 429, 501].includes(error.status)) throw error;
+    if (first || ![404, 429, 501].includes(error.status)) throw error;
     const why = error.status === 404 ? "This service does not explain its answers." : error.message;
     return { ...(await ask("predict", request)), why };
   }

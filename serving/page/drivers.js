@@ -33,10 +33,10 @@ export function driversOf(explanation, meanings, late) {
 }
 
 function sentence({ base, output, base_probability }, odds, late) {
-  if (!odds) return `Knowing nothing of this case the model says ${number(base)}. The bars add up from there to its answer, ${number(output)}.`;
+  if (!odds) return `A typical case stands at ${number(base)}. The bars lead from there to this answer, ${number(output)}.`;
   const answer = 1 / (1 + Math.exp(-output));
-  return `Knowing nothing of this case the model says ${percent(base_probability)}. The bars lead from there to its answer, `
-    + `${percent(answer)}. They are log-odds, which add up: +0.7 doubles the odds of “${late}”, −0.7 halves them.`;
+  return `A typical case stands at ${percent(base_probability)}. The bars lead from there to this answer, ${percent(answer)}. `
+    + `They are log-odds, which add up: +0.7 doubles the odds of “${late}”, −0.7 halves them.`;
 }
 
 function row(name, moved, widest, show, description, kind = null) {

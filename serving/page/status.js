@@ -43,22 +43,17 @@ function versions(known, model) {
   return el("div", { class: "tiles" }, roles.map((role) => version(role, known[role], model)));
 }
 
-const TOLD = new Set(["version", "feature_service", "registered_at", "decision", "reasons"]);
-
 function version(role, found, model) {
   const serves = found && model && String(found.version) === String(model.version);
   const heading = el("h3", {}, titled(role), serves && el("span", { class: "chip good" }, "serves now"));
   if (!found) return el("div", { class: "tile" }, heading, el("p", { class: "quiet" }, "none"));
-  const scores = Object.entries(found).filter(([name, value]) => !TOLD.has(name) && value !== null && typeof value !== "object");
   const facts = [["features", found.feature_service], ["registered", moment(found.registered_at)]]
-    .concat(scores.map(([name, value]) => [human(name), typeof value === "number" ? number(value) : String(value)]))
-    .concat(found.decision ? [["decision", human(found.decision)]] : []);
-  const reasons = [found.reasons ?? []].flat();
+    .concat(Object.entries(found.scores ?? {}).map(([name, value]) => [human(name), number(value)]))
+    .concat(found.decision ? [["gate", human(found.decision)]] : []);
   return el(
     "div", { class: "tile" }, heading, el("p", { class: "figure" }, `version ${found.version}`),
     el("dl", {}, facts.map(([name, fact]) => el("div", {}, el("dt", {}, name), el("dd", {}, fact)))),
-    reasons.length > 0 && el("details", { "data-key": `reasons of ${role}` }, el("summary", {}, counted(reasons.length, "reason")),
-      el("ul", {}, reasons.map((one) => el("li", {}, one)))),
+    found.reasons && el("p", { class: "hint" }, found.reasons),
   );
 }
 
@@ -72,7 +67,8 @@ function freshness(views) {
     el("td", {}, view.ttl_seconds ? span(view.ttl_seconds) : "ever"),
   ));
   return [
-    el("p", { class: "quiet" }, "How old the newest row of each feature view is. A row that is older than what it is good for is not used."),
+    el("p", { class: "quiet" }, "How old the newest row of each feature view is. A row that is older than what it is good for is not used."
+      + (views.some((one) => one.state === "unknown") ? " It is unknown until a prediction is logged, or the monitors have run." : "")),
     el("table", { class: "listed" },
       el("thead", {}, el("tr", {}, ["View", "State", "Age of the newest row", "Good for"].map((one) => el("th", { scope: "col" }, one)))),
       el("tbody", {}, rows)),
@@ -83,11 +79,11 @@ function traffic(found) {
   if (!found) return null;
   const points = (found.by_hour ?? []).map(({ at, rows }) => ({ at, value: rows }));
   const latency = found.latency_ms;
-  const facts = [[`predictions in ${span(found.hours * 3600)}`, number(found.requests)]]
+  const facts = [[`requests in ${found.hours} hours`, number(found.requests)]]
     .concat(latency ? ["p50", "p95", "p99"].map((name) => [`${name} latency`, `${number(latency[name])} ms`]) : []);
   return [
     el("dl", { class: "figures" }, facts.map(([name, fact]) => el("div", {}, el("dt", {}, name), el("dd", {}, fact)))),
-    points.length ? barChart(points, "Predictions by hour") : el("p", { class: "quiet" }, "No prediction in that time."),
+    points.some((one) => one.value) ? barChart(points, "Predictions by hour") : el("p", { class: "quiet" }, "No prediction was logged in that time."),
   ];
 }
 
