@@ -138,7 +138,7 @@ def welcome(address: str, model: dict[str, Any], seconds: float) -> str:
             f"  predicts  {interface['label']}: {interface['label_definition']}",
             f"  reads     {interface['feature_service']}, {inputs} inputs from {views} feature views and the request",
             f"  fitted to {training['rows']:,} rows of [{start}, {end}), judged up to {as_of}",
-            f"  try it on {address}/docs, or paste:",
+            f"  try it on {address}, or paste:",
             "",
             f"  curl -s {address}/predict -H 'Content-Type: application/json' -d '{request}'",
             "",

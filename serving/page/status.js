@@ -6,8 +6,7 @@ import { counted, human, moment, number, percent, span, titled } from "./words.j
 
 const FIRST = 6; // charts of a monitor that are shown at once
 const EVENTS = 20;
-const GOOD = new Set(["ok", "pass", "passed", "fresh"]);
-const BAD = new Set(["breach", "fail", "failed", "stale", "empty"]);
+const KINDS = { fresh: "good", healthy: "good", stale: "bad", empty: "bad", breach: "bad", investigate: "warn" };
 
 export function statusOf(status) {
   return [
@@ -33,10 +32,7 @@ function problems(found) {
   );
 }
 
-function chip(state) {
-  const kind = GOOD.has(state) ? "good" : BAD.has(state) ? "bad" : "plain";
-  return el("span", { class: `chip ${kind}` }, human(state));
-}
+const chip = (state) => el("span", { class: `chip ${KINDS[state] ?? "plain"}` }, human(state));
 
 function versions(known, model) {
   const roles = ["champion", "previous", "challenger"];
@@ -90,7 +86,8 @@ function traffic(found) {
 function monitors(found) {
   const groups = Map.groupBy ? Map.groupBy(found, (one) => one.monitor) : grouped(found);
   return [...groups].map(([monitor, all]) => {
-    const sorted = [...all].sort((one, other) => BAD.has(other.verdict) - BAD.has(one.verdict));
+    const bad = (one) => KINDS[one.verdict] === "bad";
+    const sorted = [...all].sort((one, other) => bad(other) - bad(one));
     const [first, rest] = [sorted.slice(0, FIRST), sorted.slice(FIRST)];
     return section(titled(human(monitor)), `monitor-${monitor}`, [
       el("div", { class: "tiles" }, first.map(measured)),
@@ -106,16 +103,17 @@ function grouped(found) {
   return groups;
 }
 
-function measured({ subject, metric, verdict, value, as_of: asOf, history, monitor }) {
-  const name = [metric, subject].filter(Boolean).map(human).join(" of ");
+function measured({ monitor, subject, metric, verdict, value, as_of: asOf, details, history }) {
   const points = (history ?? []).map((one) => ({ at: one.as_of, value: one.value, low: one.low, high: one.high }));
   const show = /rate|share/.test(metric) ? percent : number;
   return el(
     "div", { class: "tile" },
-    el("h3", {}, titled(name), chip(verdict)),
+    el("h3", {}, titled(human(metric)), verdict && chip(verdict)),
+    el("p", { class: "hint" }, human(subject)),
     el("p", { class: "figure" }, Number.isFinite(value) ? show(value) : "not measured"),
-    lineChart(points, `${titled(human(monitor))}, ${name}`, show),
-    el("p", { class: "hint" }, `last looked at ${moment(asOf)}`),
+    lineChart(points, `${titled(human(monitor))}, ${human(metric)} of ${human(subject)}`, show),
+    details && el("p", { class: "hint" }, details),
+    el("p", { class: "hint" }, `as of ${moment(asOf)}`),
   );
 }
 
