@@ -41,6 +41,7 @@ async function take() {
   if (before) {
     notify("swap", `Version ${account.version} took over from version ${before.version}. The form below is its own; what you typed is kept.`);
     byId("answer").classList.add("past");
+    byId("answer-title").textContent = `The answer of version ${before.version}`;
   } else {
     refresh(byId("answer"), introduction(account));
     predict(true);

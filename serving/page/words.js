@@ -44,7 +44,7 @@ export function value(found, unit = "") {
   if (typeof found === "boolean") return found ? "yes" : "no";
   if (typeof found !== "number") return String(found);
   if (unit === "ratio") return `${number(found * 100)} %`;
-  return unit ? `${number(found)} ${unit}` : number(found);
+  return unit ? `${number(found)} ${found === 1 ? unit.replace(/s$/, "") : unit}` : number(found);
 }
 
 /** 0 s, 45 min, 3 h 20 min, 2 d 4 h, 304 d. */
