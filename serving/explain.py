@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -36,11 +37,11 @@ class ExplainerBusy(RuntimeError):
 
 @dataclass(frozen=True)
 class Leaves:
-    """All leaves of all trees that ask as many inputs on the way to them. The arrays have a row a leaf.
+    """All leaves of all trees that ask as many inputs on the way to them. The arrays have a column a leaf.
 
-    `values` is what a leaf adds to the output. The other arrays have a column for each input that is asked: which input
-    it is; the bounds `low < x <= high` within which `x` goes to this leaf, NaN for none below; whether a missing `x`
-    does; and the share of training rows that went there, at the splits of this input, when nothing is known of it.
+    `values` is what a leaf adds to the output. The other arrays have a row for each input that is asked: which input it
+    is; the bounds `low < x <= high` within which `x` goes to this leaf, NaN for none below; whether a missing `x` does;
+    and the share of training rows that went there, at the splits of this input, when nothing is known of it.
     """
 
     values: np.ndarray
@@ -60,15 +61,19 @@ class Leaves:
         """
         given = x[self.inputs]
         known = np.where(np.isnan(given), self.missing, ~(given <= self.low) & (given <= self.high))
-        totals = np.zeros(count)
-        players = self.inputs.shape[1]
-        nodes, weights = np.polynomial.legendre.leggauss((players + 1) // 2)
         integral = np.zeros(self.shares.shape)
-        for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        for node, weight in _quadrature((len(self.inputs) + 1) // 2):
             factors = self.shares * (1 - node) + known * node  # above 0: nodes lie within, and no share is 0
-            integral += weight * factors.prod(axis=1, keepdims=True) / factors
-        np.add.at(totals, self.inputs, self.values[:, None] * (known - self.shares) * integral)
-        return totals
+            integral += weight * factors.prod(axis=0) / factors
+        moved = self.values * (known - self.shares) * integral
+        return np.bincount(self.inputs.ravel(), moved.ravel(), minlength=count)
+
+
+@cache  # it costs as much as what it is for
+def _quadrature(count: int) -> list[tuple[float, float]]:
+    """Nodes and weights of Gauss-Legendre on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return [*zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def explainer(model: Compiled | Native) -> Explainer:
         raise NotExplainable(f"The trees add up to no output that this service explains: {type(trees._loss).__name__}.")
     leaves = [_together([one for one in paths if len(one[1]) == many]) for many in {len(asked) for _, asked in paths}]
     base = float(np.ravel(trees._baseline_prediction)[0]) + sum(
-        float((one.values * one.shares.prod(axis=1)).sum()) for one in leaves
+        float((one.values * one.shares.prod(axis=0)).sum()) for one in leaves
     )
     return Explainer(model, [one for one in leaves if one.inputs.size], base, scale)
 
@@ -180,12 +185,8 @@ def _paths(nodes: np.ndarray) -> list[Path]:
 def _together(paths: Sequence[Path]) -> Leaves:
     """Leaves that ask equally many inputs, as arrays."""
     many = len(paths[0][1])
+    inputs = np.array([[*asked] for _, asked in paths], dtype="int64").reshape(len(paths), many)
     bounds = np.array([[*asked.values()] for _, asked in paths], dtype="float64").reshape(len(paths), many, 4)
-    return Leaves(
-        values=np.array([value for value, _ in paths]),
-        inputs=np.array([[*asked] for _, asked in paths], dtype="int64").reshape(len(paths), many),
-        low=bounds[:, :, 0],
-        high=bounds[:, :, 1],
-        missing=bounds[:, :, 2].astype(bool),
-        shares=bounds[:, :, 3],
-    )
+    low, high, missing, shares = np.ascontiguousarray(bounds.T)
+    values = np.array([value for value, _ in paths])
+    return Leaves(values, np.ascontiguousarray(inputs.T), low, high, missing.astype(bool), shares)

@@ -70,7 +70,7 @@ def traffic(engine: Engine, name: str, now: datetime) -> dict[str, Any]:
             .order_by(columns.predicted_at.desc())
             .limit(LATENCIES)
         )
-        latencies = dict(connection.execute(newest).tuples().all())
+        latencies = {one.request_id: one.latency_ms for one in connection.execute(newest)}
     quantiles = np.quantile([*latencies.values()], (0.5, 0.95, 0.99)).tolist() if latencies else []
     return {
         "hours": HOURS,

@@ -123,9 +123,9 @@ class Status:
                 found = await asyncio.wait_for(reading, PATIENCE)
             except (SQLAlchemyError, TimeoutError) as error:
                 problems.append(self._problem("requests", error))
-        example = dict(served.contract.example_request)
-        if len(found) < limit:
-            found.append({AS_OF: example.pop(AS_OF, None), "request": example, "role": "example"})
+        example = {name: value for name, value in served.contract.example_request.items() if name != AS_OF}
+        if len(found) < limit and example not in [one["request"] for one in found]:
+            found.append({AS_OF: served.contract.example_request[AS_OF], "request": example, "role": "example"})
         return {"requests": found, "problems": problems}
 
     def close(self) -> None:
