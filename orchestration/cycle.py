@@ -34,7 +34,6 @@ from feature_repo.pipeline.ingest import FlightEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
-from orchestration.records import CYCLE_STEPS, events
 from orchestration.retrain import retrain
 from serving.batch import NothingDue, scorer_of
 from serving.settings import ServingSettings
@@ -43,6 +42,7 @@ from validation.gate import Gate
 from validation.monitoring.alert import alert_settings
 from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS
+from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
 from validation.monitoring.results import Result, Verdict, saved, worst

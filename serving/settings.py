@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, HttpUrl, ValidationInfo, field_validator
 
 from validation.settings import PredictionSettings
 
@@ -35,6 +35,21 @@ class ServingSettings(PredictionSettings):
     log_retention_days: int | None = Field(default=None, gt=0)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)
+    mlflow_url: HttpUrl | None = None
+    feast_url: HttpUrl | None = None
+    report_url: HttpUrl | None = None
+    docs_url: HttpUrl | None = None
+
+    @property
+    def links(self) -> list[dict[str, str]]:
+        """Where a browser finds what goes with the service: those that are set."""
+        known = {
+            "Models and runs (MLflow)": self.mlflow_url,
+            "Features (Feast)": self.feast_url,
+            "Monitoring report": self.report_url,
+            "Documentation": self.docs_url,
+        }
+        return [{"title": title, "url": str(url)} for title, url in known.items() if url is not None]
 
     @field_validator("timeout_seconds")
     @classmethod

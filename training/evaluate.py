@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions
-from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, Decision, decide
+from training.gate import Decision, decide
 from training.references import REQUEST_FEATURES
-from validation.contract import FeatureContract, fetch_version
+from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
 from validation.spine import PREDICTION_TIME

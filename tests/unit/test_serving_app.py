@@ -90,7 +90,7 @@ async def test_a_request_keeps_its_id_or_gets_one(given, kept, monkeypatch):
 async def test_every_answer_is_for_no_frame_and_no_cache():
     """Answers and refusals alike."""
     for address in ("http://127.0.0.1", "http://192.0.2.7"):
-        headers = (await get(address, "/docs")).headers
+        headers = (await get(address, "/nothing")).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"

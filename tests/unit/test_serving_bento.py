@@ -42,13 +42,14 @@ def test_the_image_has_no_compiler_because_every_package_comes_as_a_wheel():
 
 
 def test_the_bento_holds_all_that_serving_imports(project):
-    """The serving package, what it shares with training, the feature store's settings and its own stores."""
+    """The serving package and its page, what it shares with training, the feature store's settings and its stores."""
     packed = {
         str(file.relative_to(ROOT))
         for pattern in project["tool"]["bentoml"]["build"]["include"]
         for file in ROOT.glob(pattern)
     }
     needed = {f"{folder}/{file.name}" for folder in ("serving", "validation") for file in (ROOT / folder).glob("*.py")}
+    needed |= {f"serving/page/{file.name}" for file in (ROOT / "serving" / "page").iterdir()}
     settings = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
     for named in (settings["online_store"]["type"], settings["registry"]["registry_store_type"]):
         if named.startswith("feature_repo."):
