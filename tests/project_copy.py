@@ -1,4 +1,4 @@
-"""A checkout of its own for commands that change things: git's files, the trained workspace's state, this environment."""
+"""A checkout of its own for commands that change things: files of git, state of the trained workspace, environment."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def client(trained, commands_see_workspace) -> MlflowClient:
 def cells(text: str, heading: str) -> dict[str, dict[str, str]]:
     """The first table below a heading, by the first cell of each row."""
     lines = text.split(f"{heading}", 1)[1].split("\n| ", 1)[1].split("\n\n", maxsplit=1)[0].splitlines()
-    titles, _, *rows = [re.split(r"(?<!\\)\|", line.strip("| ")) for line in lines]
+    titles, _, *rows = [re.split(r"(?<!\\)\|", line.removeprefix("| ").removesuffix(" |")) for line in lines]
     titles = [title.strip() for title in titles]
     return {row[0].strip().strip("`"): dict(zip(titles, map(str.strip, row), strict=True)) for row in rows}
 
@@ -153,7 +153,7 @@ def test_a_sheet_counts_what_pandas_counts(sheet, trained, table):
     assert said["rows"] == f"{len(rows):,}"
     assert said["first event"] == f"{rows.event_timestamp.min():%Y-%m-%d %H:%M}"
     assert said["last event"] == f"{rows.event_timestamp.max():%Y-%m-%d %H:%M}"
-    section = text.split(f"### `{table}`", 1)[1]
+    section = text.split(f"### `{table}`", 1)[1].split("\n### ", 1)[0]
     shares = dict(re.findall(r"^\| (\w+) \| (?:Float64|Int64|String|UnixTimestamp) \|.*\| (\S+%) \|$", section, re.M))
     features = [name for name in shares if name in rows]
     assert features
