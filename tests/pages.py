@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +53,7 @@ def commands(page: Path) -> list[Block]:
     """The page's commands, each with the lines that are shown right after it."""
     text, found = page.read_text(), list(FENCE.finditer(page.read_text()))
     made = []
-    for one, after in zip(found, [*found[1:], None], strict=True):
+    for one, after in zip_longest(found, found[1:]):
         block = _block(page, text, one)
         if block.language != "sh":
             continue
