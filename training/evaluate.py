@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from threadpoolctl import threadpool_limits
 
+from training.card import record
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions
 from training.gate import Decision, decide
@@ -100,6 +101,7 @@ def evaluate(
         REASONS_TAG: decision.reasons,
     }.items():
         client.set_model_version_tag(challenger.name, challenger.version, tag, value)
+    record(client, challenger)
     return decision
 
 
