@@ -62,12 +62,15 @@ help: ## This list
 	@echo
 
 ##@ Start here
-.PHONY: run test setup
+.PHONY: run test setup new
 run: setup check-port pipeline serve ## Build the features, train the models, serve the champion
 test: setup ## Run every test  (ARGS="tests/unit -k name" for some)
 	$(PYTHON) -m pytest $(ARGS)
 setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
+
+new: setup ## A project of its own, with another problem  (DEST=../my-problem FROM=footfall NAME=my-problem)
+	$(PYTHON) -m examples.new "$(DEST)" $(if $(FROM),--from "$(FROM)") $(if $(NAME),--name "$(NAME)")
 
 ##@ Feature pipeline
 .PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet
@@ -191,6 +194,7 @@ clean: ## Remove the environment and everything the project made
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
+##? DEST, FROM, NAME  new: the folder, the problem to begin with (flights), what the project and its model are called
 ##? FROM, TO  a replay's first day, and the day after its last
 ##? REFRESH, AGAIN  minutes between two fillings of the online store in a replay (15); set: a cycle does again what is done
 ##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15

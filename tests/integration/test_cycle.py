@@ -25,7 +25,8 @@ from sqlalchemy import select
 from feature_repo.pipeline.ingest import RawFiles
 from orchestration import cycle as command
 from orchestration.cycle import CYCLE_STEPS, STEPS, Cycle, open_cycle
-from orchestration.faults import CelsiusOnline, FaultySource, FrozenWeather
+from orchestration.faults import CelsiusOnline, FrozenWeather
+from orchestration.faulty import FaultySource
 from orchestration.replay import Folder, ReplayStopped
 from orchestration.replay import run as run_replay
 from serving.settings import ServingSettings
@@ -304,7 +305,7 @@ def test_dagster_fails_what_the_gate_refuses_and_does_not_try_again(dagster_sees
     from orchestration import definitions
 
     source = FaultySource(RawFiles(), [FrozenWeather(AS_OF - DAY, AS_OF)])
-    monkeypatch.setattr(definitions, "FlightEvents", lambda: source)
+    monkeypatch.setattr(definitions, "RawEvents", lambda: source)
     with DagsterInstance.ephemeral() as instance:
         result = materialize(
             definitions.ASSETS[:2], partition_key="2013-10-04", instance=instance, raise_on_error=False

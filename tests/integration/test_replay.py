@@ -56,12 +56,12 @@ def write_raw(folder: Path, flights: pd.DataFrame, weather: pd.DataFrame) -> Non
 @pytest.fixture(scope="module")
 def pipeline_over(tmp_path_factory) -> Callable:
     """Make a pipeline with tables of its own over a folder of raw files."""
-    from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+    from feature_repo.pipeline.ingest import RawEvents, RawFiles
     from feature_repo.pipeline.run import FeaturePipeline
 
     def build(raw: Path):
         repo = tmp_path_factory.mktemp("workspace") / "feature_repo"
-        return FeaturePipeline(repo, FlightEvents(RawFiles(raw)), gate=OpenGate())
+        return FeaturePipeline(repo, RawEvents(RawFiles(raw)), gate=OpenGate())
 
     return build
 
@@ -331,7 +331,7 @@ def test_a_day_that_cannot_be_is_refused_beside_the_weeks_before(
     """Most flights are missing, delays come in hours, one airport's weather stopped: nothing lands."""
     from deltalake import DeltaTable
 
-    from feature_repo.pipeline.ingest import FlightEvents, RawFiles
+    from feature_repo.pipeline.ingest import RawEvents, RawFiles
     from feature_repo.pipeline.run import FeaturePipeline
     from validation.gate import BatchRefused, Gate
 
@@ -343,7 +343,7 @@ def test_a_day_that_cannot_be_is_refused_beside_the_weeks_before(
     sixth = (frames[table].month == 2) & (frames[table].day.isin([5, 6]))
     frames[table] = pd.concat([frames[table][~sixth], change(frames[table][sixth])])
     write_raw(tmp_path / "raw", frames["flights"], frames["weather"])
-    pipeline = FeaturePipeline(landed_weeks.repo, FlightEvents(RawFiles(tmp_path / "raw")), gate)
+    pipeline = FeaturePipeline(landed_weeks.repo, RawEvents(RawFiles(tmp_path / "raw")), gate)
     before = {path.name: DeltaTable(str(path)).version() for path in (pipeline.data / "raw").iterdir()}
     with pytest.raises(BatchRefused, match=rule):
         pipeline.ingest(interval("2013-02-06", "2013-02-07"))

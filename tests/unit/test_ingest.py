@@ -16,7 +16,7 @@ from feature_repo.pipeline.ingest import (
     RAW_SCHEMAS,
     WEATHER_COLUMNS,
     ZONES_MISSING_FROM_AIRPORTS,
-    FlightEvents,
+    RawEvents,
     RawFiles,
     SourceError,
     flights_in_utc,
@@ -126,7 +126,7 @@ def test_real_flights_land_when_the_raw_file_says_so():
     files = RawFiles()
     raw = files.read("flights.csv.zip", ["dep_time", "arr_time", "flight", "dest", "dep_delay", "arr_delay"])
     zones = files.read("airports.csv", ["faa", "tzone"]).set_index("faa").tzone.to_dict() | ZONES_MISSING_FROM_AIRPORTS
-    source = FlightEvents(files)
+    source = RawEvents(files)
     frame = source._flights
     wrong = []
     for zone, rows in raw.groupby(raw.dest.map(zones)):
@@ -147,7 +147,7 @@ def test_real_flights_land_when_the_raw_file_says_so():
 
 def events_of(frame: pd.DataFrame, start: str = "2012-01-01", end: str = "2015-01-01") -> dict[str, pd.DataFrame]:
     """The flight events of converted flights."""
-    source = FlightEvents()
+    source = RawEvents()
     source.__dict__["_flights"] = frame
     tables = ("schedule", "departures", "arrivals", "cancellations")
     return {name: source.between(name, utc(start).to_pydatetime(), utc(end).to_pydatetime()) for name in tables}
@@ -233,7 +233,7 @@ def write_flights(folder: Path, flights: pd.DataFrame) -> None:
 
 
 def all_events(folder: Path) -> dict[str, pd.DataFrame]:
-    source = FlightEvents(RawFiles(folder))
+    source = RawEvents(RawFiles(folder))
     return {
         name: source.between(name, utc("2012-12-01").to_pydatetime(), utc("2014-01-03").to_pydatetime())
         for name in RAW_KEYS
@@ -332,7 +332,7 @@ def test_a_flight_that_lacks_a_cell_is_handed_to_the_gate(raw, cell):
 def test_an_event_without_a_moment_is_in_every_interval(raw, table, change):
     """No clock shows it and no interval holds it, so each hands it to the gate, and nobody overlooks it."""
     write_flights(raw, pd.DataFrame([flight(flight=8), flight() | change]))
-    source = FlightEvents(RawFiles(raw))
+    source = RawEvents(RawFiles(raw))
     for day in ("2013-06-30", "2013-07-01", "2013-07-02"):
         start = utc(day)
         events = source.between(table, start.to_pydatetime(), (start + pd.Timedelta(days=1)).to_pydatetime())
@@ -349,7 +349,7 @@ def test_text_and_fractions_are_no_whole_numbers(raw, cell):
 
 
 def test_the_columns_of_each_table_are_the_declared_ones(raw):
-    """`RAW_SCHEMAS` says what `FlightEvents` hands out: in that order, and of types that fit."""
+    """`RAW_SCHEMAS` says what `RawEvents` hands out: in that order, and of types that fit."""
     for name, events in all_events(raw).items():
         assert list(events.columns) == RAW_SCHEMAS[name].names
         assert pa.Table.from_pandas(events, schema=RAW_SCHEMAS[name], preserve_index=False).num_rows == len(events)

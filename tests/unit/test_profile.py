@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.pipeline.ingest import FlightEvents
+from feature_repo.pipeline.ingest import RawEvents
 from validation.gate import BatchRefused, Gate, Outcome
 from validation.profile import LOOKBACK, profile
 from validation.suites.profiles import PROFILES
@@ -155,9 +155,9 @@ def gate() -> Gate:
 
 
 @cache
-def source() -> FlightEvents:
+def source() -> RawEvents:
     """The raw files, read once."""
-    return FlightEvents()
+    return RawEvents()
 
 
 @cache

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from feature_repo.pipeline import run as pipeline_run
-from feature_repo.pipeline.ingest import FlightEvents
+from feature_repo.pipeline.ingest import RawEvents
 from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, merge_events, replace_interval, with_month
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
@@ -255,7 +255,7 @@ WEATHER = (
 )
 
 
-class Source(FlightEvents):
+class Source(RawEvents):
     """Events as given, a row a table, handed out by interval."""
 
     def __init__(self, *rows: tuple[str, str, dict[str, Any]]) -> None:

