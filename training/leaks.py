@@ -53,7 +53,7 @@ def r2_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     spread = float(((ranks - ranks.mean()) ** 2).sum())
     found = []
     for name in numbers:
-        groups = pd.qcut(numbers[name], GROUPS, labels=False, duplicates="drop").fillna(GROUPS)
+        groups = (numbers[name].rank(pct=True) * GROUPS).floordiv(1).fillna(-1)  # ties have one rank, so one group
         means = pd.Series(ranks, numbers.index).groupby(groups).transform("mean").to_numpy()
         found.append({"feature": name, "r2_alone": float(((means - ranks.mean()) ** 2).sum()) / spread})
     return pd.DataFrame(found)

@@ -293,6 +293,17 @@ def test_a_training_set_needs_both_outcomes_one_row_a_flight_and_known_features(
     assert "enough_rows" in refused(gate.check(good.iloc[:999], checks))
 
 
+def test_a_training_set_of_numbers_needs_them_finite_and_not_all_the_same(gate):
+    """Infinite, missing and constant labels stop a training run; negative and large ones do not."""
+    minutes = [-30.0, 1e9] * 500
+    good = pd.DataFrame({"flight_id": [str(n) for n in range(1000)], "minutes": minutes, "seats": [150.0] * 1000})
+    checks = training_suite("made_up", "flight_id", "minutes", ["seats"], "regression")
+    assert gate.check(good, checks).require("today").held.empty
+    assert "outcomes_differ" in refused(gate.check(good.assign(minutes=7.0), checks))
+    for bad in (float("inf"), float("-inf"), None):
+        assert "few_rows_held" in refused(gate.check(good.assign(minutes=[bad, *minutes[1:]]), checks))
+
+
 def test_an_accepted_batch_rule_is_reported_and_does_not_stop():
     """Odd and known to be right: the finding stays, the batch goes on; other rules stop as before."""
     suite = Suite("odd", {}, {"unique": gxe.ExpectColumnValuesToBeUnique(column="a")}, min_rows=3)

@@ -7,17 +7,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from validation.contract import FeatureContract, FeatureInterface
 from validation.metrics import differences, intervals
 from validation.monitoring.consistency import compared, late
 from validation.monitoring.drift import ColumnProfile, drift, profile, psi, psi_by_chance
 from validation.monitoring.logged import Logged
+from validation.monitoring.quality import quality
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -251,6 +261,67 @@ def test_the_bootstrap_is_scikit_learns_scorers_on_each_draw(cells: int, decimal
         low, high = np.quantile(pairs[:, 0] - pairs[:, 1], [0.05, 0.95])
         value = score(labels, one, sample_weight=None) - score(labels, other, sample_weight=None)
         assert (apart[name].value, apart[name].low, apart[name].high) == pytest.approx((value, low, high), abs=1e-12)
+
+
+OF_NUMBERS = {
+    "rmse": root_mean_squared_error,
+    "mae": mean_absolute_error,
+    "r2": r2_score,
+    "bias": ORACLE["bias"],
+}
+
+
+def test_the_bootstrap_of_numbers_is_scikit_learns_scorers_on_each_draw() -> None:
+    """An RMSE and an R2 are no means over rows, and are scored anew of each draw; no draw is left out."""
+    chance = np.random.default_rng(6)
+    blocks = np.repeat(np.arange(6), 50)
+    labels = 1e6 + 40 * blocks + chance.normal(0, 30, 300)
+    one, other = (labels + chance.normal(5, spread, 300) for spread in (10, 20))
+    times = np.random.default_rng(8).multinomial(6, [1 / 6] * 6, size=80)
+    found = intervals(labels, one, blocks, list(OF_NUMBERS), 80, 0.9, 8, "regression")
+    apart = differences(labels, one, other, blocks, list(OF_NUMBERS), 80, 0.9, 8, "regression")
+    for name, score in OF_NUMBERS.items():
+        pairs = np.array([[score(labels, said, sample_weight=row[blocks]) for said in (one, other)] for row in times])
+        assert found[name] == pytest.approx(np.quantile(pairs[:, 0], [0.05, 0.95]), rel=1e-7)
+        low, high = np.quantile(pairs[:, 0] - pairs[:, 1], [0.05, 0.95])
+        value = score(labels, one, sample_weight=None) - score(labels, other, sample_weight=None)
+        assert (apart[name].value, apart[name].low, apart[name].high) == pytest.approx((value, low, high), rel=1e-7)
+
+
+def minutes_served(labels: np.ndarray, said: np.ndarray, moments: pd.DatetimeIndex, task: str = "regression") -> Logged:
+    """Predictions of a version of that task, of rows that differ in nothing else."""
+    contract = SimpleNamespace(interface=SimpleNamespace(task=task))
+    frame = pd.DataFrame({"origin": ["JFK"] * len(labels)})
+    asked, empty = pd.DataFrame({"event_timestamp": moments}), pd.Series(dtype=object)
+    return Logged("minutes", "1", "champion", "run", contract, asked, frame, frame[[]], pd.Series(said), empty)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "verdicts"),
+    [
+        (lambda labels, said: said, ("healthy", "healthy", "healthy")),
+        (lambda labels, said: labels + 1.6 * (said - labels), ("breach", "breach", "healthy")),
+        (lambda labels, said: said + 15, ("breach", "breach", "breach")),
+        (lambda labels, said: said - 15, ("breach", "breach", "breach")),
+        (lambda labels, said: labels + 0.5 * (said - labels), ("healthy", "healthy", "healthy")),
+    ],
+    ids=["as in training", "errors grown", "too high", "too low", "better"],
+)
+def test_numbers_are_judged_by_what_their_errors_were_in_training(spoilt, verdicts) -> None:
+    """RMSE and MAE relative to those of the validation, the bias in spreads of the label; better is no breach."""
+    chance = np.random.default_rng(9)
+    moments = pd.date_range(START, END, periods=2001, inclusive="left").astype("datetime64[us, UTC]")
+    labels = chance.normal(100, 40, 2000)
+    served = minutes_served(labels, spoilt(labels, labels + chance.normal(0, 10, 2000)), moments)
+    before = {"rmse": 10.0, "mae": 10 * math.sqrt(2 / math.pi), "label_std": 40.0, "bias": 0.0}
+    found = quality(served, pd.Series(labels), before, {"origin": []}, START, END)
+    whole = {one.metric: one for one in found if (one.start, one.end) == (START, END)}
+    assert tuple(whole[metric].verdict for metric in ("rmse", "mae", "bias")) == verdicts
+    assert whole["rmse"].value == pytest.approx(math.sqrt(np.mean((served.predictions - labels) ** 2)))
+    assert (whole["rmse[origin=JFK]"].value, whole["rmse[origin=JFK]"].verdict) == (whole["rmse"].value, None)
+    assert sum(one.metric == "rmse" and one.verdict is None for one in found) == 7
+    unknown = {one.metric: one for one in quality(served, pd.Series(labels), {}, {}, START, END) if one.verdict}
+    assert {unknown[metric].verdict for metric in ("rmse", "mae", "bias")} == {"healthy"}
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:

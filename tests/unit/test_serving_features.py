@@ -286,6 +286,29 @@ def test_a_policy_is_part_of_the_contract_and_none_leaves_it_as_it_was(repo):
     ]
 
 
+def predicting(repo: Path, **tags: str) -> FeatureInterface:
+    """The interface of the pump store whose label has these tags, and a unit."""
+    store = open_store(repo)
+    label = store.get_feature_view(store.get_feature_service("pump_v1").tags["label"])
+    label.tags = {**label.tags, **tags}
+    for field in label.features:
+        field.tags = {"unit": "bar"}
+    return FeatureInterface.from_registry(Changed(store, label), "pump_v1")
+
+
+def test_a_label_says_what_it_asks_of_a_model_and_contracts_from_before_stay_as_they_are(repo):
+    """Without the tag `task` it is 0 or 1, and neither that nor a unit is written; a number is another contract."""
+    usual, number = predicting(repo), predicting(repo, task="regression")
+    assert (usual.task, usual.unit) == ("classification", None)
+    assert not {"task", "unit"} & set(usual.model_dump(mode="json"))
+    assert predicting(repo, task="classification").model_dump_json() == usual.model_dump_json()
+    assert (number.task, number.unit) == ("regression", "bar")
+    assert FeatureInterface.model_validate_json(number.model_dump_json()) == number
+    assert differences(usual, number) == ["task: recorded None, now 'regression'", "unit: recorded None, now 'bar'"]
+    with pytest.raises(ContractBroken, match="task='ranking'; expected one of classification, regression"):
+        predicting(repo, task="ranking")
+
+
 def test_a_row_is_looked_up_however_old(repo, reader):
     """As it is stored, for people; nothing for a key that was never written."""
     view = next(view for view in reader._interface.stored_views if view.name == "wear")

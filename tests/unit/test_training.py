@@ -18,13 +18,15 @@ from mlflow.exceptions import MlflowException
 from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
-from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, load_config
+from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
 from training.gate import decide
+from training.leaks import r2_alone
+from training.model import build_model
 from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
 from training.run import require_one_registry
 from training.runs import claim
 from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
-from validation.metrics import Difference, calibration_error, differences, scores, slice_scores
+from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 
 MODEL = "made-up"
 RULES = GateRules.model_validate(
@@ -153,6 +155,68 @@ def test_scores_of_one_outcome_have_no_auc():
     assert "roc_auc" not in found
     assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.09) / 3)
     assert found["base_rate"] == 0
+
+
+def test_scores_of_numbers_are_their_formulas():
+    """Errors in the label's unit, the bias with its sign; of one label only there is no R2."""
+    labels, said = pd.Series([10.0, 20.0, 60.0]), np.array([12.0, 18.0, 54.0])
+    found = scores(labels, said, "regression")
+    assert found == pytest.approx(
+        {
+            "rmse": ((4 + 4 + 36) / 3) ** 0.5, "mae": 10 / 3, "bias": -2.0, "mean_label": 30.0, "rows": 3,
+            "label_std": ((400 + 100 + 900) / 3) ** 0.5, "r2": 1 - 44 / 1400,
+        }
+    )  # fmt: skip
+    assert "r2" not in scores(pd.Series([5.0, 5.0]), np.array([4.0, 6.0]), "regression")
+    assert gain(8.0, 10.0, "regression") == pytest.approx(0.2)
+    assert gain(0.75, 0.7, "classification") == pytest.approx(0.05)
+
+
+def test_slices_of_numbers_have_errors():
+    columns = pd.DataFrame({"origin": ["JFK", "JFK", "EWR"]})
+    found = slice_scores(columns, {"origin": []}, pd.Series([1.0, 3.0, 8.0]), np.array([2.0, 2.0, 5.0]), "regression")
+    found = found.set_index("group")
+    assert found.loc["JFK", ["rows", "rmse", "bias", "mean_label", "mean_forecast"]].tolist() == [2, 1, 0, 2, 2]
+    assert found.loc["EWR", ["rmse", "mae", "bias"]].tolist() == [3, 3, -3]
+    assert np.isnan(found.loc["EWR", "r2"])
+
+
+def test_a_slice_has_a_ceiling_where_lower_is_better():
+    """An RMSE above the limit of a slice fails, one below passes; a score that the task has not, fails."""
+    rules = RULES.model_copy(
+        update={"metrics": {}, "slices": SliceRule(metric="rmse", better="lower", limit=5, min_rows=100)}
+    )
+    named = {"slice": ["origin"] * 2, "group": ["JFK", "EWR"], "rows": [100, 100]}
+    found = decide(rules, {}, pd.DataFrame(named | {"rmse": [4.9, 5.1]}))
+    assert [(rule.name, rule.passed) for rule in found] == [("rmse[origin=JFK]", True), ("rmse[origin=EWR]", False)]
+    assert not any(rule.passed for rule in decide(rules, {}, pd.DataFrame(named | {"roc_auc": [0.9, 0.9]})))
+
+
+def test_a_feature_that_knows_the_number_is_found_however_it_tells():
+    """A copy, one bent or turned round, one that is blank where the label is high; noise and constants tell nothing."""
+    chance = np.random.default_rng(12)
+    labels = pd.Series(np.exp(chance.normal(0, 2, 4000)))  # a few are a thousand times the usual
+    numbers = pd.DataFrame(
+        {
+            "copy": labels, "bent": -np.log(labels), "folded": np.abs(labels.rank() - 2000),
+            "blank": pd.Series(1.0, labels.index).where(labels < labels.median()),
+            "near": labels.rank() + chance.normal(0, 2000, 4000), "noise": chance.normal(size=4000),
+            "constant": 1.0, "empty": np.nan,
+        }
+    )  # fmt: skip
+    found = r2_alone(numbers, labels).set_index("feature").r2_alone
+    assert (found[["copy", "bent"]] > 0.99).all()
+    assert found["folded"] < 0.05  # it does not tell high from low: no more than noise does
+    assert found["blank"] == pytest.approx(0.75, abs=0.01)  # which half it is in: 3/4 of a uniform's variance
+    assert 0.1 < found["near"] < 0.4
+    assert found["noise"] < 0.02
+    assert found[["constant", "empty"]].tolist() == [0, 0]
+
+
+def test_a_probability_is_calibrated_and_a_number_is_not():
+    parameters = load_config({}).model.model_copy(update={"calibration": "isotonic"})
+    with pytest.raises(ConfigInvalid, match="calibration is isotonic"):
+        build_model(["origin"], parameters, "regression")
 
 
 def test_a_real_difference_is_told_from_chance():
