@@ -72,7 +72,7 @@ function introduction({ contract }) {
     el("p", { class: "lead" }, "The form holds a real case to begin with. Change it, or press Predict."),
     el("p", { class: "quiet" },
       `The model looks up what is known of that case in ${counted(stored_views.length, "feature view")}, ${counted(inputs.length, "feature")} in all, `
-      + "and says how likely it is. You see each value, how old it is, and how far it moved the answer."),
+      + "and answers from that. You see each value, how old it is, and how far it moved the answer."),
   ];
 }
 
@@ -110,14 +110,13 @@ async function predict(first = false) {
   }
 }
 
-/** The prediction with its explanation; without, logged, and why, where there is none for this model or not just now. */
+/** The prediction with its explanation; of a model that has none, why, and the prediction alone, which is logged. */
 async function explained(request, first) {
   try {
     return await ask("explain", request);
   } catch (error) {
-    if (first || ![404, 429, 501].includes(error.status)) throw error;
-    const why = error.status === 404 ? "This service does not explain its answers." : error.message;
-    return { ...(await ask("predict", request)), why };
+    if (first || error.status !== 501) throw error;
+    return { ...(await ask("predict", request)), why: error.message };
   }
 }
 

@@ -673,10 +673,22 @@ def test_another_model_has_another_form_by_itself(chrome, service):
         "contract": contract.model_dump(mode="json"),
     }
     sent: list[bytes] = []
+    moved = {"weight": 2.25, "shop": -0.5}
+    said = {
+        "prediction": 12.75, "unit": "minutes", "predicts": "", "model": {"name": "parcel-returns", "version": "7"},
+        "feature_service": "returns_v1", "as_of": "2024-02-29T11:00:00Z", "missing": [], "stale": [], "warnings": [],
+        "features": {"weight": {"value": 0.1, "source": "parcel"}},
+        "explanation": {
+            "method": "by hand", "scale": "label", "base": 11, "output": 12.75, "base_probability": None,
+            "contributions": [
+                {"feature": name, "value": 1, "source": "parcel", "contribution": by} for name, by in moved.items()
+            ],
+        },
+    }  # fmt: skip
 
     def answer(route: Any) -> None:
         sent.append(route.request.post_data_buffer)
-        route.fulfill(status=422, json={"error": "it is only looked at"})
+        route.fulfill(json=said)
 
     context = chrome.new_context(**DESK)
     page = context.new_page()
@@ -701,13 +713,18 @@ def test_another_model_has_another_form_by_itself(chrome, service):
     page.select_option("[name=member]", "true")
     page.fill("[name=note]", 'say "hello", 100 %')
     page.fill("[name=as_of]", "2024-02-29T11:00")
-    page.click("#form [type=submit]")
-    page.locator("#answer [role=alert]").wait_for()
+    with page.expect_response("**/explain"):
+        page.click("#form [type=submit]")
     request, _ = parse(schema, contract, sent[-1])
     assert request == {
         "shop": "S399", "basket": 2**53 + 1, "weight": 0.1, "gift": False, "member": True, "note": 'say "hello", 100 %',
         "due": datetime(2024, 2, 29, 12, 30, tzinfo=UTC), "as_of": datetime(2024, 2, 29, 11, tzinfo=UTC),
     }  # fmt: skip
+    # The answer of a model of a quantity: in its unit, without a bar from never to always.
+    assert page.inner_text("#answer .big").startswith("12.8 minutes")
+    assert page.locator(".meter").count() == 0
+    assert "A typical case stands at 11 minutes." in page.inner_text("#answer")
+    assert page.locator(".drivers td.amount").all_inner_texts() == ["+2.25", f"{MINUS}0.5"]
     context.close()
 
 
