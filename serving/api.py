@@ -203,8 +203,8 @@ async def _body(request: Request, limit: int) -> bytes:
 
 def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
-        problems = getattr(error, "problems", None)
-        said = {"error": str(error)} | ({"fields": problems} if problems else {})
+        about = {"fields": getattr(error, "problems", None), "earliest": getattr(error, "earliest", None)}
+        said = {"error": str(error)} | {name: value for name, value in about.items() if value}
         return Json(said, status_code=status, headers=headers)
 
     return answer
