@@ -591,8 +591,8 @@ def test_the_status_is_what_the_service_says(browse, service, watched_results):
     tiles = page.locator(".status-versions .tile").all_inner_texts()
     assert ["version 2" in tiles[0], "version 1" in tiles[1], "none" in tiles[2]] == [True] * 3
     assert "serves now" in tiles[0]
-    assert page.locator(".status-freshness tbody tr").count() == len(said["views"])
-    states = page.locator(".status-freshness tbody .chip").all_inner_texts()
+    assert page.locator(".status-views tbody tr").count() == len(said["views"])
+    states = page.locator(".status-views tbody .chip").all_inner_texts()
     assert states == [view["state"] for view in said["views"]]
     assert page.locator(".status-traffic .figures dd").first.inner_text() == str(said["traffic"]["requests"])
     chart = page.locator(".status-monitor-quality svg").first
