@@ -59,7 +59,11 @@ class Reading:
         try:
             return await asyncio.wait_for(asyncio.shield(self._going), PATIENCE)
         except TimeoutError:
-            return dict.fromkeys(self._parts), [f"{self._name}: no answer within {PATIENCE:g} s"]
+            problem = f"no answer within {PATIENCE:g} s"
+        except Exception:
+            logger.exception("status: %s", self._name)
+            problem = "it cannot be read; the service's log says why"
+        return dict.fromkeys(self._parts), [f"{self._name}: {problem}"]
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -76,7 +80,7 @@ class Status:
         self._registry = Reading("registry", self._read_registry, ("versions",))
         self._database = Reading("database", self._read_database, RECORDED)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
-        self._logged: set[str] = set()
+        self._logged: dict[str, str] = {}  # the last cause, by part
 
     async def report(self) -> dict[str, Any]:
         """All of it; `problems` say what could not be had, and why."""
@@ -177,11 +181,11 @@ class Status:
         return found, problems
 
     def _problem(self, part: str, error: Exception) -> str:
-        """A line for the report; the cause, which may name addresses, is logged, once for as long as it lasts."""
+        """A line for the report; the cause, which may name addresses, is logged, once while it is the same."""
         source = "the MLflow registry" if isinstance(error, MlflowException) else "the log of predictions"
         problem = f"{part}: {source} cannot be read, or not in time; the service's log says why"
-        told = f"{problem} ({one_line(error)})"
-        if told not in self._logged:
-            self._logged.add(told)
-            logger.warning("status: %s", told)
+        cause = f"{type(error).__name__}: {getattr(error, 'orig', None) or one_line(error)}"  # without its parameters
+        if self._logged.get(part) != cause:
+            self._logged[part] = cause
+            logger.warning("status: %s (%s)", problem, cause)
         return problem

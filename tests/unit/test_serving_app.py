@@ -53,7 +53,7 @@ async def test_with_keys_a_key_is_needed_for_every_path(tmp_path, monkeypatch, c
 
 
 async def test_what_only_those_who_run_the_service_may_see(tmp_path, monkeypatch, capsys):
-    """Metrics, how it is, and any entity's features; what clients need is for admins too, and a path is what is under it."""
+    """Metrics, how it is, and any entity's features; clients' paths are admins' too, and a path is what is under it."""
     file = tmp_path / "keys"
     keys = {}
     for name, flags in (("client", []), ("root", ["--admin"])):
