@@ -45,6 +45,7 @@ async function take() {
   } else {
     refresh(byId("answer"), introduction(account));
   }
+  const shown = JSON.stringify(form.typed());
   const [known, status] = await Promise.all([askIfThere("requests"), askIfThere("status")]);
   baseRate = status?.model?.base_rate ?? null;
   const requests = known?.requests ?? [];
@@ -52,7 +53,8 @@ async function take() {
     form.fill(request);
     predict({ movesOn: true });
   });
-  if (before) return;
+  // Who was quicker with the keyboard goes first.
+  if (before || asking > 0 || JSON.stringify(form.typed()) !== shown) return;
   const first = firstOf(requests, status?.views ?? []);
   if (first) form.fill({ as_of: first.as_of, ...first.request });
   predict({ unasked: true, movesOn: true });

@@ -725,6 +725,8 @@ def test_another_model_has_another_form_by_itself(chrome, service):
     page.route("**/openapi.json", lambda route: route.fulfill(json=described))
     page.route("**/model", lambda route: route.fulfill(json=account))
     page.route("**/explain", answer)
+    for path in ("requests", "status"):
+        page.route(f"**/{path}", lambda route: route.fulfill(status=403, json={"error": "for admins"}))
     page.goto(f"http://127.0.0.1:{service.port}/")
     page.wait_for_selector("#form [type=submit]")
     kinds = page.locator("#form [name]").evaluate_all("all => all.map((one) => [one.name, one.type])")
