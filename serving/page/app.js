@@ -40,8 +40,10 @@ async function take() {
   head(account);
   if (before) {
     notify("swap", `Version ${account.version} took over from version ${before.version}. The form below is its own; what you typed is kept.`);
-    byId("answer").classList.add("past");
-    byId("answer-title").textContent = `The answer of version ${before.version}`;
+    if (byId("answer").querySelector(".big")) {
+      byId("answer").classList.add("past");
+      byId("answer-title").textContent = `The answer of version ${before.version}`;
+    }
   } else {
     refresh(byId("answer"), introduction(account));
   }
