@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import metrics
-from serving.assets import DOCS_POLICY, answer, home, page_file
+from serving.assets import docs_page, home_page, page_file
 from serving.explain import ExplainerBusy, NotExplainable
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys
@@ -178,10 +178,6 @@ async def openapi(_: Request) -> Response:
     return Json(document(_service().predictor.served))
 
 
-async def docs(request: Request) -> Response:
-    return answer(request, "docs.html", DOCS_POLICY)
-
-
 async def _body(request: Request, limit: int) -> bytes:
     """The body, read only as far as the limit: a client may give no length, or lie, or send it never.
 
@@ -207,8 +203,8 @@ async def _body(request: Request, limit: int) -> bytes:
 
 def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
-        problems = getattr(error, "problems", None)
-        said = {"error": str(error)} | ({"fields": problems} if problems else {})
+        about = {"fields": getattr(error, "problems", None), "earliest": getattr(error, "earliest", None)}
+        said = {"error": str(error)} | {name: value for name, value in about.items() if value}
         return Json(said, status_code=status, headers=headers)
 
     return answer
@@ -244,8 +240,8 @@ APP = Starlette(
         Route("/requests", requests),
         Route("/status", status),
         Route("/openapi.json", openapi),
-        Route("/docs", docs),
-        Route("/", home),
+        Route("/docs", docs_page),
+        Route("/", home_page),
         Route("/page/{name}", page_file),
         Mount("/static_content", StaticFiles(packages=[("bentoml", "_internal/server/static_content")])),
     ],

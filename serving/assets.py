@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 FOLDER = Path(__file__).with_name("page")
-HOME = "index.html"
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -65,5 +64,9 @@ async def page_file(request: Request) -> Response:
     return answer(request, request.path_params["name"])
 
 
-async def home(request: Request) -> Response:
-    return answer(request, HOME)
+async def home_page(request: Request) -> Response:
+    return answer(request, "index.html")
+
+
+async def docs_page(request: Request) -> Response:
+    return answer(request, "docs.html", DOCS_POLICY)

@@ -8,6 +8,7 @@ many training rows went which way. Base value and contributions add up to the mo
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from serving.compiled import TOLERANCE, Compiled, Native
 
 METHOD = "exact Shapley values of the served trees (path-dependent TreeSHAP: unknown inputs by training rows)"
 MOST_WAITING = 4
+logger = logging.getLogger("bentoml.serving")
 # In which unit a model's trees add up, by the link between their sum and the prediction.
 SCALES: dict[str, Literal["log-odds", "label"]] = {"LogitLink": "log-odds", "IdentityLink": "label"}
 
@@ -135,8 +137,18 @@ class Explaining:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def explainer(model: Compiled | Native) -> Explainer:
-    """What explains a model. Raises NotExplainable."""
+def explainer(model: Compiled | Native) -> Explainer | NotExplainable:
+    """What explains a model, or why nothing does: that is no reason not to serve it."""
+    try:
+        return _explainer(model)
+    except NotExplainable as reason:
+        return reason
+    except (AttributeError, KeyError, ValueError) as error:  # what a scikit-learn that keeps its trees otherwise raises
+        logger.warning("answers will not be explained: the fitted trees are not as expected", exc_info=error)
+        return NotExplainable("The fitted trees are not as this service expects them; its log says how.")
+
+
+def _explainer(model: Compiled | Native) -> Explainer:
     if not isinstance(model, Compiled):
         raise NotExplainable(
             "This model's answers cannot be explained: exact contributions are known of target-encoded categories and "

@@ -241,17 +241,10 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         schema=request_schema(contract, unused=request_names(store) - used),
         meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
-        explainer=_explainer(checked),
+        explainer=explainer(checked),
     )
     _warm_up(model)
     return model
-
-
-def _explainer(model: Compiled | Native) -> Explainer | NotExplainable:
-    try:
-        return explainer(model)
-    except NotExplainable as reason:
-        return reason
 
 
 def checked_model(

@@ -18,7 +18,7 @@ LOOKBACK = timedelta(days=30)
 # The measurements that say how a monitor's subject is as a whole.
 HEADLINES = {
     "consistency": ("consistency",),
-    "quality": ("roc_auc", "bias"),
+    "quality": ("roc_auc", "rmse", "bias"),  # whichever the model's task has
     "drift": ("drifted_share", "prediction"),
     "freshness": ("materialization_lag_hours", "online_rows_lost"),
     "volume": ("rows_of_usual",),

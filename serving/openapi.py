@@ -15,6 +15,7 @@ ERROR: dict[str, Any] = {
     "properties": {
         "error": {"type": "string"},
         "fields": {"type": "object", "additionalProperties": {"type": "string"}},
+        "earliest": {"type": "string", "format": "date-time", "description": "The first as_of that could be answered."},
     },
 }
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}

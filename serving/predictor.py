@@ -45,7 +45,7 @@ class Predictor:
         self._role = role
         self._alias, self._pinned = alias, version
         self.aliases: list[str] = []
-        self.events: deque[tuple[datetime, str]] = deque(maxlen=50)  # what this process saw, and when, in UTC
+        self.events: deque[tuple[datetime, str]] = deque(maxlen=20)  # what this process saw, and when, in UTC
         self._served: ServedModel | None = None
         self._opened = 0.0
         self._problems: dict[str, str] = {}

@@ -32,7 +32,7 @@ from validation.settings import OFF
 logger = logging.getLogger("bentoml.serving")
 PATIENCE, QUERY_SECONDS, KEPT_SECONDS = 3.0, 1.0, 2.0
 ALIASES = ("champion", "previous", "challenger")  # as training/promote.py sets them
-SHOWN_EVENTS = 50
+SHOWN_EVENTS, MOST_KNOWN = 50, 10
 # What training says of its own model on rows that it was not fitted to, as metrics of the run.
 SCORES = ("roc_auc", "average_precision", "log_loss", "brier", "calibration_error", "mae", "rmse", "r2")
 
@@ -59,7 +59,11 @@ class Reading:
         try:
             return await asyncio.wait_for(asyncio.shield(self._going), PATIENCE)
         except TimeoutError:
-            return dict.fromkeys(self._parts), [f"{self._name}: no answer within {PATIENCE:g} s"]
+            problem = f"no answer within {PATIENCE:g} s"
+        except Exception:
+            logger.exception("status: %s", self._name)
+            problem = "it cannot be read; the service's log says why"
+        return dict.fromkeys(self._parts), [f"{self._name}: {problem}"]
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -76,7 +80,8 @@ class Status:
         self._registry = Reading("registry", self._read_registry, ("versions",))
         self._database = Reading("database", self._read_database, RECORDED)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
-        self._logged: set[str] = set()
+        self._known: dict[str, dict[str, float]] = {}  # scores, by run
+        self._logged: dict[str, str] = {}  # the last cause, by part
 
     async def report(self) -> dict[str, Any]:
         """All of it; `problems` say what could not be had, and why."""
@@ -144,8 +149,7 @@ class Status:
         version = find_version(self._settings.model_name, alias)
         if version is None:
             return None
-        measured = MlflowClient().get_run(str(version.run_id)).data.metrics if version.run_id else {}
-        scores = {name: measured[metric] for name in SCORES if (metric := f"validation_{name}") in measured}
+        scores = self._scores(str(version.run_id)) if version.run_id else {}
         return {
             "version": str(version.version),
             "feature_service": version.tags.get(SERVICE_TAG),
@@ -155,6 +159,14 @@ class Status:
             "decision": version.tags.get(DECISION_TAG),
             "reasons": version.tags.get(REASONS_TAG),
         }
+
+    def _scores(self, run_id: str) -> dict[str, float]:
+        """The scores of a run, which stay as they are; to ask a server of several users takes half a second."""
+        if run_id not in self._known:
+            measured = MlflowClient().get_run(run_id).data.metrics
+            found = {name: measured[metric] for name in SCORES if (metric := f"validation_{name}") in measured}
+            self._known = {run_id: found} | dict(list(self._known.items())[:MOST_KNOWN])
+        return self._known[run_id]
 
     def _read_database(self) -> Parts:
         engine, served, now = self._engine, self._predictor.served_or_none, datetime.now(UTC)
@@ -177,11 +189,11 @@ class Status:
         return found, problems
 
     def _problem(self, part: str, error: Exception) -> str:
-        """A line for the report; the cause, which may name addresses, is logged, once for as long as it lasts."""
+        """A line for the report; the cause, which may name addresses, is logged, once while it is the same."""
         source = "the MLflow registry" if isinstance(error, MlflowException) else "the log of predictions"
         problem = f"{part}: {source} cannot be read, or not in time; the service's log says why"
-        told = f"{problem} ({one_line(error)})"
-        if told not in self._logged:
-            self._logged.add(told)
-            logger.warning("status: %s", told)
+        cause = f"{type(error).__name__}: {getattr(error, 'orig', None) or one_line(error)}"  # without its parameters
+        if self._logged.get(part) != cause:
+            self._logged[part] = cause
+            logger.warning("status: %s (%s)", problem, cause)
         return problem

@@ -13,7 +13,7 @@ export function answerOf(answer, { model, baseRate, asked, requestId, why }) {
   const label = model.contract.interface.label;
   const said = "probability" in answer ? likely(answer, label, baseRate) : predicted(answer, label);
   const explained = answer.explanation
-    ? driversOf(answer.explanation, model.meanings ?? {}, outcome(label))
+    ? driversOf(answer.explanation, model.meanings ?? {}, outcome(label), answer.unit)
     : why && el("section", {}, el("h3", {}, "What drove it"), el("p", { class: "quiet" }, why));
   return {
     sentence: said.sentence,

@@ -1,11 +1,15 @@
 // The service's own HTTP API: JSON in, JSON out, every failure one error with words for people.
 
 export class ApiError extends Error {
-  /** `status` is 0 when nobody answered; `fields` has the problem of each field that has one. */
-  constructor(status, message, fields = {}) {
+  /**
+   * `status` is 0 when nobody answered; `fields` has the problem of each field that has one; `earliest` is set when the
+   * store has moved past the moment that was asked about: the first that it can still be asked about.
+   */
+  constructor(status, message, { fields = {}, earliest = null } = {}) {
     super(message);
     this.status = status;
     this.fields = fields;
+    this.earliest = earliest;
   }
 }
 
@@ -25,7 +29,7 @@ export async function ask(path, json = null) {
   } catch {
     throw new ApiError(response.status, `The service answered ${response.status}, and no JSON.`);
   }
-  if (!response.ok) throw new ApiError(response.status, body.error ?? `The service answered ${response.status}.`, body.fields);
+  if (!response.ok) throw new ApiError(response.status, body.error ?? `The service answered ${response.status}.`, body);
   return { body, requestId: response.headers.get("x-request-id") };
 }
 

@@ -7,7 +7,7 @@ import { fieldsOf } from "./fields.js";
 import { Form } from "./form.js";
 import { showPicker } from "./picker.js";
 import { statusOf } from "./status.js";
-import { counted, human, outcome, rule, span, titled } from "./words.js";
+import { counted, human, moment, outcome, rule, span, titled } from "./words.js";
 
 const POLL_MS = 5000;
 const AGAIN_MS = 1000;
@@ -40,18 +40,33 @@ async function take() {
   head(account);
   if (before) {
     notify("swap", `Version ${account.version} took over from version ${before.version}. The form below is its own; what you typed is kept.`);
-    byId("answer").classList.add("past");
-    byId("answer-title").textContent = `The answer of version ${before.version}`;
+    if (byId("answer").querySelector(".big")) {
+      byId("answer").classList.add("past");
+      byId("answer-title").textContent = `The answer of version ${before.version}`;
+    }
   } else {
     refresh(byId("answer"), introduction(account));
-    predict(true);
   }
+  const shown = JSON.stringify(form.typed());
   const [known, status] = await Promise.all([askIfThere("requests"), askIfThere("status")]);
   baseRate = status?.model?.base_rate ?? null;
-  showPicker(byId("picker"), known?.requests ?? [], fields, (request) => {
+  const requests = known?.requests ?? [];
+  showPicker(byId("picker"), requests, fields, (request) => {
     form.fill(request);
-    predict();
+    predict({ movesOn: true });
   });
+  // Who was quicker with the keyboard goes first.
+  if (before || asking > 0 || JSON.stringify(form.typed()) !== shown) return;
+  const first = firstOf(requests, status?.views ?? []);
+  if (first) form.fill({ as_of: first.as_of, ...first.request });
+  predict({ unasked: true, movesOn: true });
+}
+
+/** The request that is due next, as seen from the newest row that is online; failing that, the last one that was made. */
+function firstOf(requests, views) {
+  const newest = Math.max(...views.map((view) => Date.parse(view.newest)).filter(Number.isFinite));
+  const due = requests.filter((one) => Date.parse(one.as_of) >= newest);
+  return due.sort((one, other) => Date.parse(one.as_of) - Date.parse(other.as_of))[0] ?? requests[0];
 }
 
 function head({ name, version, following, contract }) {
@@ -72,12 +87,15 @@ function introduction({ contract }) {
     el("p", { class: "lead" }, "The form holds a real case to begin with. Change it, or press Predict."),
     el("p", { class: "quiet" },
       `The model looks up what is known of that case in ${counted(stored_views.length, "feature view")}, ${counted(inputs.length, "feature")} in all, `
-      + "and says how likely it is. You see each value, how old it is, and how far it moved the answer."),
+      + "and answers from that. You see each value, how old it is, and how far it moved the answer."),
   ];
 }
 
-/** Ask for what the form holds. The `first` time nobody has asked for it: only what leaves no trace is done. */
-async function predict(first = false) {
+/**
+ * Ask for what the form holds. What nobody pressed a button for, `unasked`, leaves no trace, not even an error. What
+ * `movesOn` was asked before: where the store no longer knows its moment, it is asked as of the first that it does know.
+ */
+async function predict({ unasked = false, movesOn = false, moved = false } = {}) {
   const request = form.read();
   if (request === null) return;
   const mine = (asking += 1);
@@ -85,19 +103,27 @@ async function predict(first = false) {
   holder.setAttribute("aria-busy", "true");
   form.button.disabled = true;
   try {
-    const { body, requestId, why } = await explained(request, first);
+    const { body, requestId, why } = await explained(request, unasked);
     if (mine !== asking) return;
     const said = answerOf(body, { model, baseRate, asked: request, requestId, why });
     holder.replaceChildren(
-      el("h2", { id: "answer-title" }, "The answer"), el("p", { class: "hidden", role: "status" }), ...said.nodes.flat().filter(Boolean),
+      el("h2", { id: "answer-title" }, "The answer"), el("p", { class: "hidden", role: "status" }),
+      moved ? el("p", { class: "quiet" }, `As of ${moment(body.as_of)}: the online store has moved on since this was asked first.`) : "",
+      ...said.nodes.flat().filter(Boolean),
     );
     holder.classList.remove("past");
     // A live region is read when it changes, not when it appears.
     setTimeout(() => { holder.querySelector("[role=status]").textContent = said.sentence; }, 50);
-    if (!first) reveal(holder);
+    if (!unasked) reveal(holder);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (first) return;
+    if (mine !== asking) return;
+    if (movesOn && error.earliest) {
+      form.move("as_of", error.earliest);
+      await predict({ unasked, moved: true });
+      return;
+    }
+    if (unasked) return;
     const fields = error.status === 422 ? error.fields : {};
     form.showProblems(fields);
     if (Object.keys(fields).length === 0) {
@@ -110,14 +136,13 @@ async function predict(first = false) {
   }
 }
 
-/** The prediction with its explanation; without, logged, and why, where there is none for this model or not just now. */
-async function explained(request, first) {
+/** The prediction with its explanation; of a model that has none, why, and the prediction alone, which is logged. */
+async function explained(request, unasked) {
   try {
     return await ask("explain", request);
   } catch (error) {
-    if (first || ![404, 429, 501].includes(error.status)) throw error;
-    const why = error.status === 404 ? "This service does not explain its answers." : error.message;
-    return { ...(await ask("predict", request)), why };
+    if (unasked || error.status !== 501) throw error;
+    return { ...(await ask("predict", request)), why: error.message };
   }
 }
 

@@ -5,7 +5,8 @@ import { counted, featureName, human, number, percent, signed, titled, value } f
 
 const SHOWN = 10;
 
-export function driversOf(explanation, meanings, late) {
+/** `what` is the outcome that a probability is of; `unit` is that of a quantity, if there is one. */
+export function driversOf(explanation, meanings, what, unit) {
   const all = explanation.contributions;
   const odds = explanation.scale === "log-odds";
   const rest = all.slice(SHOWN);
@@ -20,9 +21,9 @@ export function driversOf(explanation, meanings, late) {
   return el(
     "section", {},
     el("h3", {}, "What drove it"),
-    el("p", { class: "quiet" }, sentence(explanation, odds, late)),
+    el("p", { class: "quiet" }, sentence(explanation, odds, what, unit)),
     el("table", { class: "drivers" },
-      el("caption", { class: "hidden" }, `How far each feature moved the answer, in ${odds ? "log-odds" : "units of the answer"}`),
+      el("caption", { class: "hidden" }, `How far each feature moved the answer, in ${odds ? "log-odds" : unit || "the answer's own unit"}`),
       el("thead", {}, el("tr", {},
         el("th", { scope: "col" }, "Feature and its value"),
         el("th", { scope: "col", class: "sides" }, el("span", { class: "lower" }, odds ? "less likely" : "lower"), el("span", { class: "raise" }, odds ? "more likely" : "higher")),
@@ -32,11 +33,11 @@ export function driversOf(explanation, meanings, late) {
   );
 }
 
-function sentence({ base, output, base_probability }, odds, late) {
-  if (!odds) return `A typical case stands at ${number(base)}. The bars lead from there to this answer, ${number(output)}.`;
+function sentence({ base, output, base_probability }, odds, what, unit) {
+  if (!odds) return `A typical case stands at ${value(base, unit)}. The bars lead from there to this answer, ${value(output, unit)}, and add up.`;
   const answer = 1 / (1 + Math.exp(-output));
   return `A typical case stands at ${percent(base_probability)}. The bars lead from there to this answer, ${percent(answer)}. `
-    + `They are log-odds, which add up: +0.7 doubles the odds of “${late}”, −0.7 halves them.`;
+    + `They are log-odds, which add up: +0.7 doubles the odds of “${what}”, −0.7 halves them.`;
 }
 
 function row(name, moved, widest, show, description, kind = null) {

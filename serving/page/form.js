@@ -43,6 +43,11 @@ export class Form {
     for (const field of this.fields) put(this.inputs.get(field.name), field, request[field.name] ?? null);
   }
 
+  /** Move one moment; all else stays as it is. */
+  move(name, moment) {
+    put(this.inputs.get(name), this.fields.find((field) => field.name === name), moment);
+  }
+
   /** What is typed, by field, for `restore` on another form. */
   typed() {
     return Object.fromEntries([...this.inputs].map(([name, input]) => [name, input.type === "checkbox" ? input.checked : input.value]));

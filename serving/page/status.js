@@ -12,7 +12,7 @@ export function statusOf(status) {
   return [
     problems(status.problems ?? []),
     section("Versions", "versions", versions(status.versions ?? {}, status.model)),
-    section("Freshness", "freshness", freshness(status.views ?? [])),
+    section("Feature views", "views", views(status.views ?? [])),
     section("Traffic", "traffic", traffic(status.traffic)),
     ...monitors(status.monitors ?? []),
     section("What happened", "events", events(status.events ?? [])),
@@ -21,8 +21,9 @@ export function statusOf(status) {
   ];
 }
 
-const section = (title, key, content) => content
-  && el("section", { class: `card status-${key}`, "aria-labelledby": `status-${key}` }, el("h2", { id: `status-${key}` }, title), content);
+/** A card; `wide` says over how many of three columns it goes, where there are as many. */
+const section = (title, key, content, wide = 3) => content
+  && el("section", { class: `card status-${key} wide-${wide}`, "aria-labelledby": `status-${key}` }, el("h2", { id: `status-${key}` }, title), content);
 
 function problems(found) {
   if (!found.length) return null;
@@ -53,9 +54,9 @@ function version(role, found, model) {
   );
 }
 
-function freshness(views) {
-  if (!views.length) return null;
-  const rows = views.map((view) => el(
+function views(found) {
+  if (!found.length) return null;
+  const rows = found.map((view) => el(
     "tr", {},
     el("th", { scope: "row" }, titled(human(view.name))),
     el("td", {}, chip(view.state)),
@@ -64,7 +65,7 @@ function freshness(views) {
   ));
   return [
     el("p", { class: "quiet" }, "How old the newest row of each feature view is. A row that is older than what it is good for is not used."
-      + (views.some((one) => one.state === "unknown") ? " It is unknown until a prediction is logged, or the monitors have run." : "")),
+      + (found.some((one) => one.state === "unknown") ? " It is unknown until a prediction is logged, or the monitors have run." : "")),
     el("table", { class: "listed" },
       el("thead", {}, el("tr", {}, ["View", "State", "Age of the newest row", "Good for"].map((one) => el("th", { scope: "col" }, one)))),
       el("tbody", {}, rows)),
@@ -93,7 +94,7 @@ function monitors(found) {
       el("div", { class: "tiles" }, first.map(measured)),
       rest.length > 0 && el("details", { "data-key": `more ${monitor}` }, el("summary", {}, `${rest.length} more`),
         el("div", { class: "tiles" }, rest.map(measured))),
-    ]);
+    ], Math.min(first.length, 3));
   });
 }
 
@@ -105,7 +106,7 @@ function grouped(found) {
 
 function measured({ monitor, subject, metric, verdict, value, as_of: asOf, details, history }) {
   const points = (history ?? []).map((one) => ({ at: one.as_of, value: one.value, low: one.low, high: one.high }));
-  const show = /rate|share/.test(metric) ? percent : number;
+  const show = metric.endsWith("_share") ? percent : number;
   return el(
     "div", { class: "tile" },
     el("h3", {}, titled(human(metric)), verdict && chip(verdict)),

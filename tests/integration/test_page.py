@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from serving.keys import main as make_key
+from tests.conftest import emptied
 from tests.integration.test_serving import (
     AS_OF,
     MODEL,
@@ -220,6 +221,17 @@ def violations_of_axe(watched: Watched) -> list[str]:
     return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
 
+def pasted(watched: Watched) -> dict[str, Any]:
+    """The request that the page says to paste into a terminal."""
+    found: dict[str, Any] = json.loads(re.search(r"-d '(.*)'$", watched.page.text_content("#answer pre")).group(1))
+    return found
+
+
+def with_z(request: dict[str, Any]) -> dict[str, Any]:
+    """As a browser writes moments."""
+    return {name: value.replace("+00:00", "Z") if isinstance(value, str) else value for name, value in request.items()}
+
+
 def percent(probability: float) -> str:
     return f"{round(probability * 100)} %"
 
@@ -227,11 +239,12 @@ def percent(probability: float) -> str:
 # ---- what somebody sees ---------------------------------------------------------------------------------------------
 
 
-def test_whoever_opens_it_sees_a_prediction_and_why(opened, service):
-    """Without a click: what the service says of the contract's example, what moved it most, and every feature."""
-    example = service.send("GET", "/model").json["contract"]["example_request"]
-    said = service.send("POST", "/explain", json.dumps(example)).json
+def test_whoever_opens_it_sees_a_prediction_and_why(opened, service, asked):
+    """Without a click: what the service says of one that was asked lately, what moved it most, and every feature."""
     page = opened.page
+    shown = pasted(opened)
+    assert {**shown, "as_of": AS_OF} in [{**one, "as_of": AS_OF} for one in (with_z(one) for one in asked)]
+    said = service.send("POST", "/explain", json.dumps(shown)).json
     assert page.inner_text("#answer .big").split("\n")[0] == f"{percent(said['probability'])} likely: late"
     drivers = page.locator(".drivers tbody tr")
     assert drivers.count() == 11
@@ -269,7 +282,7 @@ def test_the_form_is_what_the_contract_says(opened, service):
         assert input_.evaluate("one => one.required") is one["required"]
         assert one["description"] in page.locator(f"#form-{name}, .field:has([name={name}])").first.inner_text()
     shown = page.input_value("#form [name=scheduled_departure]")
-    assert f"{shown}:00Z" == contract["example_request"]["scheduled_departure"]
+    assert f"{shown}:00Z" == pasted(opened)["scheduled_departure"]
     assert page.get_attribute("#form [name=flight_number]", "type") == "number"
 
 
@@ -299,11 +312,9 @@ def test_one_is_found_by_anything_in_it_and_predicted_by_a_click(opened, service
 
 def test_what_the_page_says_to_paste_is_answered_the_same(opened, service):
     """The request from a terminal is the one that was asked."""
-    pasted = opened.page.text_content("#answer pre")
-    body = re.search(r"-d '(.*)'$", pasted).group(1)
-    answer = service.send("POST", "/predict", body.encode())
+    answer = service.predict(pasted(opened))
     assert percent(answer.json["probability"]) == opened.page.inner_text("#answer .big strong")
-    assert f"{opened.origin}/predict" in pasted
+    assert f"{opened.origin}/predict" in opened.page.text_content("#answer pre")
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
@@ -332,11 +343,30 @@ def test_a_problem_of_a_field_is_told_at_the_field(opened):
     assert page.locator("[aria-invalid]").count() == 0
 
 
-def test_a_refusal_without_a_field_is_told_in_place_of_an_answer(opened):
-    """A moment that the online store has moved past."""
-    opened.page.fill("#form [name=as_of]", "2013-09-01T00:00")
+def test_a_refusal_without_a_field_is_told_in_place_of_an_answer(opened, service):
+    """A store that came back empty: the service's sentence, announced; nothing of an answer stays beside it."""
+    with emptied(service.online_store):
+        assert predict(opened).status == 503
+    assert "it is empty" in opened.page.inner_text("#answer [role=alert]")
+    assert opened.page.locator("#answer .big").count() == 0
+    until(lambda: predict(opened).status == 200)
+
+
+def test_a_moment_that_the_store_has_moved_past(opened, service, asked):
+    """Typed, it is told at its field; of one that was asked before, it is moved on to the first that can be asked."""
+    page = opened.page
+    page.fill("#form [name=as_of]", "2013-09-01T00:00")
     assert predict(opened).status == 422
-    assert "Ask for a later as_of" in opened.page.inner_text("#answer [role=alert]")
+    assert "Ask for a later as_of" in page.inner_text("#field-as_of-problem")
+    request = {name: value for name, value in with_z(asked[0]).items() if name != "as_of"}
+    old = json.dumps([{"as_of": "2013-09-01T00:00:00Z", "request": request, "role": "champion"}])
+    page.route(
+        "**/requests", lambda route: route.fulfill(body=f'{{"requests": {old}}}', content_type="application/json")
+    )
+    page.reload()
+    answered(opened)
+    assert pasted(opened)["as_of"] == "2013-10-01T00:00:00Z"
+    assert "the online store has moved on" in page.inner_text("#answer")
 
 
 def test_what_is_too_old_or_missing_is_marked(opened, service):
@@ -561,8 +591,8 @@ def test_the_status_is_what_the_service_says(browse, service, watched_results):
     tiles = page.locator(".status-versions .tile").all_inner_texts()
     assert ["version 2" in tiles[0], "version 1" in tiles[1], "none" in tiles[2]] == [True] * 3
     assert "serves now" in tiles[0]
-    assert page.locator(".status-freshness tbody tr").count() == len(said["views"])
-    states = page.locator(".status-freshness tbody .chip").all_inner_texts()
+    assert page.locator(".status-views tbody tr").count() == len(said["views"])
+    states = page.locator(".status-views tbody .chip").all_inner_texts()
     assert states == [view["state"] for view in said["views"]]
     assert page.locator(".status-traffic .figures dd").first.inner_text() == str(said["traffic"]["requests"])
     chart = page.locator(".status-monitor-quality svg").first
@@ -673,16 +703,30 @@ def test_another_model_has_another_form_by_itself(chrome, service):
         "contract": contract.model_dump(mode="json"),
     }
     sent: list[bytes] = []
+    moved = {"weight": 2.25, "shop": -0.5}
+    said = {
+        "prediction": 12.75, "unit": "minutes", "predicts": "", "model": {"name": "parcel-returns", "version": "7"},
+        "feature_service": "returns_v1", "as_of": "2024-02-29T11:00:00Z", "missing": [], "stale": [], "warnings": [],
+        "features": {"weight": {"value": 0.1, "source": "parcel"}},
+        "explanation": {
+            "method": "by hand", "scale": "label", "base": 11, "output": 12.75, "base_probability": None,
+            "contributions": [
+                {"feature": name, "value": 1, "source": "parcel", "contribution": by} for name, by in moved.items()
+            ],
+        },
+    }  # fmt: skip
 
     def answer(route: Any) -> None:
         sent.append(route.request.post_data_buffer)
-        route.fulfill(status=422, json={"error": "it is only looked at"})
+        route.fulfill(json=said)
 
     context = chrome.new_context(**DESK)
     page = context.new_page()
     page.route("**/openapi.json", lambda route: route.fulfill(json=described))
     page.route("**/model", lambda route: route.fulfill(json=account))
     page.route("**/explain", answer)
+    for path in ("requests", "status"):
+        page.route(f"**/{path}", lambda route: route.fulfill(status=403, json={"error": "for admins"}))
     page.goto(f"http://127.0.0.1:{service.port}/")
     page.wait_for_selector("#form [type=submit]")
     kinds = page.locator("#form [name]").evaluate_all("all => all.map((one) => [one.name, one.type])")
@@ -701,13 +745,18 @@ def test_another_model_has_another_form_by_itself(chrome, service):
     page.select_option("[name=member]", "true")
     page.fill("[name=note]", 'say "hello", 100 %')
     page.fill("[name=as_of]", "2024-02-29T11:00")
-    page.click("#form [type=submit]")
-    page.locator("#answer [role=alert]").wait_for()
+    with page.expect_response("**/explain"):
+        page.click("#form [type=submit]")
     request, _ = parse(schema, contract, sent[-1])
     assert request == {
         "shop": "S399", "basket": 2**53 + 1, "weight": 0.1, "gift": False, "member": True, "note": 'say "hello", 100 %',
         "due": datetime(2024, 2, 29, 12, 30, tzinfo=UTC), "as_of": datetime(2024, 2, 29, 11, tzinfo=UTC),
     }  # fmt: skip
+    # The answer of a model of a quantity: in its unit, without a bar from never to always.
+    assert page.inner_text("#answer .big").startswith("12.8 minutes")
+    assert page.locator(".meter").count() == 0
+    assert "A typical case stands at 11 minutes." in page.inner_text("#answer")
+    assert page.locator(".drivers td.amount").all_inner_texts() == ["+2.25", f"{MINUS}0.5"]
     context.close()
 
 

@@ -333,6 +333,23 @@ def test_a_source_that_hangs_is_waited_for_once(monkeypatch):
     asyncio.run(use())
 
 
+def test_a_source_that_fails_in_a_way_nobody_thought_of_costs_its_parts(caplog):
+    """And no more: there is a report, and the log has the cause."""
+
+    async def use() -> Any:
+        reading = Reading("registry", lambda: {}["what"], ("versions",))
+        try:
+            return await reading.get()
+        finally:
+            reading.close()
+
+    assert asyncio.run(use()) == (
+        {"versions": None},
+        ["registry: it cannot be read; the service's log says why"],
+    )
+    assert "KeyError" in caplog.text
+
+
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model registry that cannot be opened."""
