@@ -25,9 +25,11 @@ from examples.yours import EXAMPLES, FLIGHTS, ROOT, YOURS, files_of, folder_of, 
 from validation.errors import Refusal
 
 # What is about flights, or about this project alone.
-LEFT_OUT = ["README.md", "docs/*", "examples/*", "tests/*", "serving/README.md"]
-# Tests of the machinery by itself: they make up what they need, and hold for any problem.
-KEPT_TESTS = [
+LEFT_OUT = ["README.md", "docs/*", "mkdocs*", "examples/*", "tests/*"]
+# But of those, what is about the machinery by itself; its tests make up what they need, and hold for any problem.
+KEPT = [
+    "docs/runbook.md",
+    "docs/spark.md",
     "tests/contract/test_asof_store.py",
     "tests/contract/test_atomic_registry.py",
     "tests/contract/test_wal_sqlite.py",
@@ -113,6 +115,7 @@ def make(problem: Problem, to: Path) -> None:
     for file in [*files_of(problem.folder), *_own_tests(problem)]:
         _copy(problem.folder / file, to / file)
     _name(problem, to)
+    _trim(problem, to)
     services = " and ".join(problem.services)
     (to / "README.md").write_text(
         README.format(
@@ -131,7 +134,7 @@ def machinery() -> list[Path]:
     if listed.returncode:
         raise NotMade(f"{ROOT} is no git checkout, so which files are the project's cannot be told: clone it.")
     names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
-    return [Path(name) for name in names if name in KEPT_TESTS or not _among(name, [*LEFT_OUT, *YOURS])]
+    return [Path(name) for name in names if name in KEPT or not _among(name, [*LEFT_OUT, *YOURS])]
 
 
 def _among(name: str, patterns: Iterable[str]) -> bool:
@@ -151,35 +154,37 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def _name(problem: Problem, to: Path) -> None:
-    """Put the problem's name, services and dates into the lines that say them."""
-    service, today = problem.services[-1], problem.today.isoformat()
-    config = to / "training/config.yaml"
+    """Put the problem's name and services into the lines that say them, and what config.yaml says into MLproject."""
+    config, project = to / "training/config.yaml", to / "training/MLproject"
     _change(config, r"^model_name: .*$", f"model_name: {problem.name}")
     written = yaml.safe_load(config.read_text())
     for store in ("feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml"):
         _change(to / store, r"^project: .*$", f"project: {problem.project}")
         _change(to / store, r"^project_description: .*$", f'project_description: "{problem.description}"')
-    _change(to / "training/MLproject", r"^name: .*$", f"name: {problem.name}")
-    _change(to / "training/MLproject", r"default: \w+_v\d+\}", f"default: {written['feature_service']}}}")
-    _change(to / "training/MLproject", r'default: "\d{4}-\d\d-\d\d"', f'default: "{written["as_of"]}"')
+    _change(project, r"^name: .*$", f"name: {problem.name}")
+    _change(project, r"default: \w+_v\d+\}", f"default: {written['feature_service']}}}")
+    _change(project, r'default: "\d{4}-\d\d-\d\d"', f'default: "{written["as_of"]}"')
     _change(to / "validation/settings.py", r'(model_name: str = )"[^"]*"', rf'\1"{problem.name}"')
     _change(to / ".env.example", r"^# SERVING_MODEL_NAME=.*$", f"# SERVING_MODEL_NAME={problem.name}")
-    makefile = to / "Makefile"
-    _change(makefile, r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")
-    _change(makefile, r"unset: \d{4}-\d\d-\d\d", f"unset: {today}")
-    _change(
-        makefile, r"make train AS_OF=\S+ FEATURE_SERVICE=\S+", f"make train AS_OF={today} FEATURE_SERVICE={service}"
-    )
-    _change(makefile, r"^##\? FAULT .*$", "##? FAULT  faults to live through, NAME@DATE, of orchestration/faults.py")
-    _change(makefile, r"^new: setup .*\n(\t.*\n)+", "")
-    _change(makefile, r"^(\.PHONY: .*) new\b", r"\1")
+    _change(to / "Makefile", r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")
+
+
+def _trim(problem: Problem, to: Path) -> None:
+    """Take out what runs files that stay here, and give the examples of commands the problem's dates."""
+    makefile, workflow = to / "Makefile", to / ".github/workflows/ci.yml"
+    today, two_weeks = problem.today.isoformat(), problem.start + timedelta(days=14)
+    for target in ("new", "bench", "test-production"):
+        _change(makefile, rf"^{target}: .*\n(\t.*\n)+", "")
+        _change(makefile, rf"^(\.PHONY: .*) {target}\b", r"\1")
     _change(makefile, r"^##\? DEST, FROM, NAME .*\n", "")
-    two_weeks = problem.start + timedelta(days=14)
-    _change(
-        to / ".github/workflows/ci.yml",
-        r"START=\S+ END=\S+ AS_OF=\S+",
-        f"START={problem.start} END={two_weeks} AS_OF={two_weeks}",
-    )
+    _change(makefile, r"unset: \d{4}-\d\d-\d\d", f"unset: {today}")
+    command = f"make train AS_OF={today} FEATURE_SERVICE={problem.services[-1]}"
+    _change(makefile, r"make train AS_OF=\S+ FEATURE_SERVICE=\S+", command)
+    _change(makefile, r"^##\? FAULT .*$", "##? FAULT  faults to live through, NAME@DATE, of orchestration/faults.py")
+    interval = f"START={problem.start} END={two_weeks} AS_OF={two_weeks}"
+    _change(workflow, r"START=\S+ END=\S+ AS_OF=\S+", interval)
+    _change(workflow, r"\[test-production, test-spark\]", "[test-spark]")
+    _change(to / "pyproject.toml", r', "examples\.new"', "")  # of what mypy checks
 
 
 def _change(file: Path, pattern: str, said: str) -> None:

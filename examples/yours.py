@@ -21,10 +21,12 @@ YOURS = {
     "feature_repo/feature_views.py": "each stored feature, its unit, window and time to live; the spine and the label",
     "feature_repo/on_demand_feature_views.py": "features computed from the request",
     "feature_repo/feature_services.py": "what each model generation reads",
+    "feature_repo/datasheet.md": "where the data come from, in words",
     "validation/suites/*.py": "what good data look like: raw events, batches, features, a training set",
     "training/config.yaml": "names, dates, parameters, slices and the gate",
     "training/model.py": "the unfitted estimator",
     "training/references.py": "what it has to beat",
+    "training/card.md": "what the model is for, and its limits, in words",
     "orchestration/faults.py": "faults to live through in a replay; none is fine",
 }
 

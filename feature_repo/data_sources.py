@@ -1,4 +1,4 @@
-"""Where each feature view's rows lie: one Delta table a view, relative to this folder or where FTI_TABLES says."""
+"""Where each view's rows lie: one Delta table a view, relative to this folder or where FTI_TABLES says. [yours]"""
 
 import os
 

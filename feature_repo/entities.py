@@ -1,4 +1,4 @@
-"""The things features describe, each with the join key that finds it.
+"""The things features describe, each with the join key that finds it. [yours]
 
 Two tags tell readers of the Feast registry how a request becomes a key, so that no other pipeline has to know it:
 `from_request` names the request field (default: the join key itself) and `floor_seconds` rounds a timestamp down to a

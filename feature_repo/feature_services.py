@@ -1,7 +1,7 @@
 """What each model generation reads. A service never changes once a model was trained on it: a change gets a new name.
 
 The tags name what the model also takes straight from the request (`key_features`, join keys used as categories) and
-which views are the rows to predict (`spine`) and their outcome (`label`).
+which views are the rows to predict (`spine`) and their outcome (`label`). [yours]
 """
 
 from feast import FeatureService

@@ -1,4 +1,4 @@
-"""The stored features: what each one is, its unit, its window and where it comes from.
+"""The stored features: what each one is, its unit, its window and where it comes from. [yours]
 
 Windows are half-open and end at the row's event timestamp: a row stamped 14:00 with a `1h` feature summarises
 [13:00, 14:00). `grid` is the distance between two rows of a key. The ttl is the longest time a row may be used after

@@ -1,4 +1,4 @@
-"""Features computed from the request itself, by this code alone, when training and when serving.
+"""Features computed from the request itself, by this code alone, when training and when serving. [yours]
 
 The functions are stored in the Feast registry and run elsewhere, so each imports what it needs. Feast 0.67 cannot keep
 a description on an on-demand field (it loses it on the way out of the registry and then calls the field unknown), so

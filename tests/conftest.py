@@ -22,6 +22,7 @@ from feature_repo.pipeline.definitions import copy_definitions
 from tests.receiver import receive as receive  # noqa: PLC0414 - a fixture for all
 
 ROOT = Path(__file__).resolve().parents[1]
+ALONE = "test_example.py"  # it makes a project, and a workspace, of its own
 
 # Nothing phones home from a test, and scikit-learn's threads wait without spinning, as in training/MLproject.
 os.environ.update(
@@ -77,7 +78,7 @@ class OneWorkspace(LoadScopeScheduling):
     """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        shared = nodeid.startswith(("tests/integration/", "tests/model/"))
+        shared = nodeid.startswith(("tests/integration/", "tests/model/")) and ALONE not in nodeid
         return "workspace" if shared else nodeid.split("::", maxsplit=1)[0]
 
 

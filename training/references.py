@@ -1,4 +1,4 @@
-"""What a model has to be better than, fitted to the same rows: labelled rows in; forecasts by name out."""
+"""What a model has to be better than, fitted to the same rows: labelled rows in; forecasts by name out. [yours]"""
 
 from __future__ import annotations
 

@@ -16,6 +16,6 @@ class PredictionSettings(BaseSettings):
     # A variable that is set to nothing is as good as unset.
     model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True, frozen=True)
 
-    model_name: str = "arrival-delay"
+    model_name: str = "arrival-delay"  # [yours] as in training/config.yaml
     feast_repo: Path = ROOT / "feature_repo"
     prediction_log: str = f"sqlite:///{ROOT / 'data' / 'predictions.db'}"  # or OFF

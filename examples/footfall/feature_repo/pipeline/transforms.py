@@ -17,6 +17,7 @@ from feature_repo.pipeline.windows import (
     FeatureTable,
     Interval,
     Tables,
+    cell_end,
     counted,
     passed_on,
     ratio,
@@ -44,14 +45,14 @@ def sensor_recent(tables: Tables, interval: Interval) -> Table:
 def sensor_same_hour(tables: Tables, interval: Interval) -> Table:
     """What the same hour of the weeks before was like, found by the hour it is for.
 
-    One row a sensor and hour, stamped when the count of a week before it is complete: the newest of the four.
+    One row a sensor and hour, stamped when the count of a week before it counts, an hour after it was complete.
     """
     counts = tables["counts"]
-    counts = counts.select("sensor", "people", "created_timestamp", ended=seconds(counts.hour_start) + HOUR)
+    counts = counts.select("sensor", "people", "created_timestamp", known=cell_end(counts.event_timestamp, HOUR))
     copies = [
         counts.select(
             "sensor",
-            bucket=counts.ended + (week - 1) * WEEK,
+            bucket=counts.known + (week - 1) * WEEK,
             learnt=seconds(counts.created_timestamp),
             people=counts.people,
             newest=counts.people if week == 1 else ibis.null("float64"),
@@ -63,7 +64,7 @@ def sensor_same_hour(tables: Tables, interval: Interval) -> Table:
         .group_by(["sensor", "bucket"])
         .agg(learnt=_.learnt.max(), people=_.people.sum(), weeks=_.count(), newest=_.newest.max())
     )
-    rows = within(rows, interval).mutate(hour=(_.bucket - HOUR + WEEK) // HOUR)
+    rows = within(rows, interval).mutate(hour=(_.bucket - 2 * HOUR + WEEK) // HOUR)
     return stamped(
         rows,
         ("sensor", "hour"),

@@ -39,6 +39,10 @@ RAW_SUITES = {
         _present([*PLACE, "people"])
         | {
             "people_in_range": gxe.ExpectColumnValuesToBeBetween(column="people", min_value=0, max_value=MOST_PEOPLE),
+            # A camera that is down sends zeros, and says nothing of it.
+            "somebody_passes_by_day": gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+                column_A="people", column_B="fewest_people", or_equal=True
+            ),
             "counted_after_it_began": gxe.ExpectColumnPairValuesAToBeGreaterThanB(
                 column_A="event_timestamp", column_B="hour_start"
             ),
