@@ -158,7 +158,7 @@ feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
 	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
 
 ##@ Work on the code
-.PHONY: docs docs-serve lint format typecheck test-production test-spark bench lock clean
+.PHONY: lint format typecheck test-production test-spark bench docs docs-serve lock clean
 docs: setup ## Build the pages of docs/, strictly, into site/
 	"$(VENV)/bin/mkdocs" build --strict --quiet
 docs-serve: setup ## Show them at http://127.0.0.1:8000 while you write
