@@ -54,8 +54,8 @@ def monitors(engine: Engine, version: str | None) -> list[dict[str, Any]]:
         by_metric.setdefault((one.monitor, one.metric), []).append(one)
     shown = []
     for monitor, metrics in HEADLINES.items():
-        mine = [of for metric in metrics if (of := by_metric.get((monitor, metric), []))]
-        told = [_measured(of, version, newest_first) for of in mine if of[-1].as_of]
+        mine = [by_metric[monitor, metric] for metric in metrics if (monitor, metric) in by_metric]
+        told = [_measured(rows, version, newest_first) for rows in mine]
         found = [one for one in told if one is not None]
         worst = max((one for one in now if one.monitor == monitor), key=_badness, default=None)
         if worst is not None and all(_rank(worst.verdict) > _rank(one["verdict"]) for one in found):
