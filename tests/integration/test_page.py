@@ -255,6 +255,9 @@ def test_whoever_opens_it_sees_a_prediction_and_why(opened, service, asked):
     assert sides == ["lower" if amount.startswith("-") else "raise" for amount in shown]
     values = page.locator(".features tbody tr th code").all_text_contents()
     assert sorted(values) == sorted(said["features"])
+    row = page.locator(".features tr", has=page.locator("code", has_text=re.compile("^origin_departures_1h$")))
+    assert "Flights that left the airport in the last 1h." in row.text_content()
+    assert row.locator("td").text_content() == f"{said['features']['origin_departures_1h']['value']} flights"
     for text in (said["feature_service"], "version 2", "Request id"):
         assert text in page.inner_text("#answer footer")
     assert page.title() == "Arrival delay: predictions"

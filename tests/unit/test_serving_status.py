@@ -253,7 +253,7 @@ CONTRACT = FeatureContract.model_validate(
 @pytest.fixture
 def served() -> ServedModel:
     """A version with a schema; nothing is asked of its model here."""
-    about: dict[str, Any] = dict.fromkeys(("model", "reader", "explainer"))
+    about: dict[str, Any] = dict.fromkeys(("model", "reader", "explainer", "meanings"))
     return ServedModel(
         name=MODEL, version="2", contract=CONTRACT, schema=request_schema(CONTRACT), loaded_at=NOW, **about
     )
