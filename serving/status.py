@@ -28,6 +28,7 @@ from serving.settings import ServingSettings
 from validation.contract import DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import one_line
 from validation.settings import OFF
+from validation.task import CLASSIFICATION
 
 logger = logging.getLogger("bentoml.serving")
 PATIENCE, QUERY_SECONDS, KEPT_SECONDS = 3.0, 1.0, 2.0
@@ -104,7 +105,7 @@ class Status:
             served = self._predictor.served
         except NoModel as problem:
             return None, [f"model: {problem}"]
-        told = served.about
+        told, classifies = served.about, served.contract.interface.task == CLASSIFICATION
         return {
             "name": served.name,
             "version": served.version,
@@ -112,7 +113,7 @@ class Status:
             "loaded_at": served.loaded_at,
             "feature_service": told["feature_service"],
             "predicts": told["predicts"],
-            "base_rate": served.model.unknown if isinstance(served.model, Compiled) else None,
+            "base_rate": served.model.unknown if classifies and isinstance(served.model, Compiled) else None,
         }, [f"model: {problem}" for problem in self._predictor.problems]
 
     async def requests(self, limit: int) -> dict[str, Any]:
