@@ -85,9 +85,9 @@ async def predict_batch(request: Request) -> Response:
     answers: list[dict[str, Any]] = []
     for row, one in enumerate(parsed):
         if isinstance(one, RequestInvalid):
-            answers.append({"error": str(one), "fields": one.problems})
+            answers.append(_told(one))
         elif isinstance(outcome := outcomes[row], RowRefused):
-            answers.append({"error": str(outcome)})
+            answers.append(_told(outcome))
         else:
             answers.append(served.describe(outcome, one[1], with_features))
     return Json(served.about | {"rows": answers})
@@ -201,11 +201,15 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(received)
 
 
+def _told(error: Exception) -> dict[str, Any]:
+    """What a client is told of a refusal: in a sentence, and for programs as far as the error has more to say."""
+    about = {"fields": getattr(error, "problems", None), "earliest": getattr(error, "earliest", None)}
+    return {"error": str(error)} | {name: value for name, value in about.items() if value}
+
+
 def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
-        about = {"fields": getattr(error, "problems", None), "earliest": getattr(error, "earliest", None)}
-        said = {"error": str(error)} | {name: value for name, value in about.items() if value}
-        return Json(said, status_code=status, headers=headers)
+        return Json(_told(error), status_code=status, headers=headers)
 
     return answer
 
