@@ -126,11 +126,8 @@ def make(problem: Problem, to: Path) -> None:
 
 
 def machinery() -> list[Path]:
-    """The files that serve any problem. Raises NotMade outside of a git checkout."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """The files under version control that serve any problem. Raises NotMade outside of a git checkout."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         raise NotMade(f"{ROOT} is no git checkout, so which files are the project's cannot be told: clone it.")
     names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
