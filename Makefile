@@ -11,7 +11,7 @@ FEATURES := $(PYTHON) -m feature_repo.pipeline.run
 FEATURE_SERVICES := arrival_delay_v1 arrival_delay_v2
 
 # What `make clean` removes.
-MADE := data mlflow.db* mlruns mlartifacts training/mlruns dist .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+MADE := data mlflow.db* mlruns mlartifacts training/mlruns dist site .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # .env, read as data: quotes around a value go, `$` and `#` stay, and a variable that is already set wins.
 define from_dotenv
@@ -73,7 +73,7 @@ new: setup ## A project of its own, with another problem  (DEST=../my-problem FR
 	$(PYTHON) -m examples.new "$(DEST)" $(if $(FROM),--from "$(FROM)") $(if $(NAME),--name "$(NAME)")
 
 ##@ Feature pipeline
-.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release
+.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet
 pipeline: features ## Features, then every model; all of `run` but serving
 	for service in $(FEATURE_SERVICES); do $(call train,$$service) || exit 1; done
 features: setup ## The five steps below in one process
@@ -94,9 +94,11 @@ quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
 	$(FEATURES) quarantine $(if $(TABLE),--table "$(TABLE)") $(if $(EXPORT),--export "$(EXPORT)")
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
 	$(FEATURES) release $(if $(TABLE),--table "$(TABLE)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
+datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in data/datasheet.md and .html
+	$(PYTHON) -m feature_repo.pipeline.datasheet $(as_of)
 
 ##@ Training pipeline
-.PHONY: train evaluate promote rollback reproduce
+.PHONY: train evaluate promote rollback reproduce card
 train: setup ## Train, register and gate one model
 	$(call train,$(FEATURE_SERVICE))
 evaluate: setup ## Judge the challenger against the champion
@@ -107,6 +109,8 @@ rollback: setup ## Give the alias back to the champion before
 	$(MLFLOW) run training -e rollback --env-manager local $(PARAMS)
 reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
 	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
+card: setup ## The model card of a version, in data/cards  (VERSION=champion, a number or an alias)
+	$(PYTHON) -m training.card $(if $(VERSION),--version "$(VERSION)")
 
 ##@ Inference pipeline
 .PHONY: serve check-port batch monitor
@@ -154,7 +158,11 @@ feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
 	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
 
 ##@ Work on the code
-.PHONY: lint format typecheck test-production test-spark bench lock clean
+.PHONY: lint format typecheck test-production test-spark bench docs docs-serve lock clean
+docs: setup ## Build the pages of docs/, strictly, into site/
+	"$(VENV)/bin/mkdocs" build --strict --quiet
+docs-serve: setup ## Show them at http://127.0.0.1:8000 while you write
+	"$(VENV)/bin/mkdocs" serve --dev-addr 127.0.0.1:8000
 lint: setup ## Style, formatting and the imports each package may make
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -192,5 +200,6 @@ clean: ## Remove the environment and everything the project made
 ##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
+##? VERSION  whose card `card` writes: a number or an alias; unset: champion
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000
 ##? ARGS  arguments for pytest and for the benchmarks

@@ -192,13 +192,16 @@ def prepare_postgres(stack: Stack) -> None:
         connection.execute("GRANT CONNECT ON DATABASE predictions TO serving")
     with superuser(stack, "feast") as connection:
         connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE features GRANT SELECT ON TABLES TO training, serving")
-    # The log's tables are there before the service is, which may add rows to one of them and nothing else.
+    # These tables are there before the service is, which may add predictions, read what was found, and nothing else.
+    from validation.monitoring.events import CYCLE_STEPS, RESULTS, RETRAININGS
     from validation.predictions import PREDICTIONS, create, open_log
 
-    create(open_log(stack.postgres("monitor", "predictions")))
+    tables = {PREDICTIONS: "SELECT, INSERT", RESULTS: "SELECT", CYCLE_STEPS: "SELECT", RETRAININGS: "SELECT"}
+    create(open_log(stack.postgres("monitor", "predictions")), [*tables])
     with superuser(stack, "predictions") as connection:
-        table = sql.Identifier(PREDICTIONS.name)
-        connection.execute(sql.SQL("GRANT SELECT, INSERT ON {} TO serving").format(table))
+        for table, rights in tables.items():
+            grant = sql.SQL("GRANT {} ON {} TO serving")
+            connection.execute(grant.format(sql.SQL(rights), sql.Identifier(table.name)))
 
 
 def _valkey_answers(stack: Stack) -> bool:

@@ -170,7 +170,7 @@ def _trim(problem: Problem, to: Path) -> None:
     """Take out what runs files that stay here, and give the examples of commands the problem's dates."""
     makefile, workflow = to / "Makefile", to / ".github/workflows/ci.yml"
     today, two_weeks = problem.today.isoformat(), problem.start + timedelta(days=14)
-    for target in ("new", "bench", "test-production"):
+    for target in ("new", "bench", "test-production", "docs-serve", "docs"):
         _change(makefile, rf"^{target}: .*\n(\t.*\n)+", "")
         _change(makefile, rf"^(\.PHONY: .*) {target}\b", r"\1")
     _change(makefile, r"^##\? DEST, FROM, NAME .*\n", "")

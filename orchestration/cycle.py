@@ -35,7 +35,6 @@ from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.source import EventSource
 from feature_repo.pipeline.windows import Interval
-from orchestration.records import CYCLE_STEPS, events
 from orchestration.retrain import retrain
 from serving.batch import NothingDue, scorer_of
 from serving.settings import ServingSettings
@@ -44,6 +43,7 @@ from validation.gate import Gate
 from validation.monitoring.alert import alert_settings
 from validation.monitoring.conclusion import conclude
 from validation.monitoring.consistency import SAMPLE_ROWS
+from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
 from validation.monitoring.results import Result, Verdict, saved, worst

@@ -1,5 +1,4 @@
-"""What cycles did, and what a stretch of them came to: tables beside the log of predictions in; weeks, events and costs
-out."""
+"""What a stretch of cycles came to: tables beside the log of predictions in; weeks, costs and pictures out."""
 
 from __future__ import annotations
 
@@ -7,45 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pandas as pd
-from sqlalchemy import Column, Engine, Float, Integer, String, Table, select
+from sqlalchemy import Engine, select
 
 from validation.metrics import HEADLINE
+from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.plots import QUIET, Line, over_time
 from validation.monitoring.results import RESULTS, history
 from validation.monitoring.run import LABEL_DELAY_HOURS
-from validation.monitoring.trigger import RETRAININGS
-from validation.predictions import CHAMPION, METADATA, Utc
+from validation.predictions import CHAMPION
 
 WEEK = timedelta(days=7)
 LABEL_DELAY = timedelta(hours=LABEL_DELAY_HOURS)
-
-# What became of each attempt at a step of a cycle: running, done, refused or failed, and what it said.
-CYCLE_STEPS = Table(
-    "cycle_steps",
-    METADATA,
-    Column("as_of", Utc, primary_key=True),
-    Column("step", String, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("status", String, nullable=False),
-    Column("began", Utc, nullable=False),
-    Column("seconds", Float),
-    Column("said", String, nullable=False),
-)
-
-
-def events(engine: Engine, first: datetime, last: datetime) -> list[tuple[datetime, str]]:
-    """What happened as of `[first, last]`: steps that were refused or failed, and what became of retrainings."""
-    steps, trained = CYCLE_STEPS.c, RETRAININGS.c
-    unwell = select(steps.as_of, steps.step, steps.status, steps.said).where(
-        steps.as_of >= first, steps.as_of <= last, steps.status.in_(["refused", "failed"])
-    )
-    retrained = select(RETRAININGS).where(trained.as_of >= first, trained.as_of <= last)
-    with engine.connect() as connection:
-        found = [(one.as_of, f"{one.step} {one.status}: {one.said}") for one in connection.execute(unwell)]
-        for one in connection.execute(retrained):
-            became = "champion" if one.champion_after == one.version else f"left, {one.champion_after} stays"
-            found.append((one.as_of, f"version {one.version} trained, gate {one.decision}, {became}: {one.reasons}"))
-    return sorted(found)
 
 
 def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:

@@ -44,14 +44,14 @@ from feature_repo.pipeline.windows import Interval
 from orchestration.cycle import DAY, FAILURES, INSTANT, STEPS, Cycle, open_cycle, quiet_libraries
 from orchestration.faults import FAULTS
 from orchestration.faulty import Fault, FaultySource, fault_of
-from orchestration.records import CYCLE_STEPS, as_text, costs, events, plots, weeks
+from orchestration.records import as_text, costs, plots, weeks
 from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
 from serving.start import wait_until_ready
-from training.gate import REASONS_TAG
 from training.promote import CHALLENGER, CHAMPION, version_at
-from validation.contract import FeatureInterface, fetch_version
+from validation.contract import REASONS_TAG, FeatureInterface, fetch_version
 from validation.errors import Refusal, one_line
+from validation.monitoring.events import CYCLE_STEPS, events
 from validation.predictions import METADATA, PREDICTIONS, Utc
 from validation.settings import ROOT
 from validation.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, rows_due, source_of, view_rows

@@ -19,10 +19,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import Engine, delete, update
 
-from training.gate import DECISION_TAG, REASONS_TAG
 from training.promote import CHAMPION, version_at
 from training.runs import is_carried_out
-from validation.contract import CAUSE_TAG, SERVICE_TAG
+from validation.contract import CAUSE_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import Refusal
 from validation.monitoring.trigger import RETRAININGS, decide
 from validation.settings import ROOT

@@ -15,18 +15,20 @@ import bentoml
 from opentelemetry import trace
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import metrics
+from serving.assets import docs_page, home_page, page_file
+from serving.explain import ExplainerBusy, NotExplainable
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys
 from serving.middleware import Json, Middleware
 from serving.model import Outcome, Prediction, ServedModel
-from serving.openapi import docs_page, document
+from serving.openapi import document
 from serving.predictor import NoModel
-from serving.schemas import RequestInvalid, parse_lookup, rows_of
+from serving.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
 from serving.scorer import Overloaded
 from serving.settings import ServingSettings
 from validation.predictions import CHAMPION
@@ -34,8 +36,9 @@ from validation.predictions import CHAMPION
 logger = logging.getLogger("bentoml.serving")
 tracer = trace.get_tracer("serving")
 SETTINGS = ServingSettings()
-ADMIN = ("/features", "/metrics")
-PATHS = ("/predict", "/predict_batch", "/model", *ADMIN, "/openapi.json", "/docs", "/static_content", "/")
+ADMIN = ("/features", "/metrics", "/requests", "/status")
+PAGES = ("/openapi.json", "/docs", "/static_content", "/page", "/")
+PATHS = ("/predict", "/predict_batch", "/explain", "/model", *ADMIN, *PAGES)
 
 
 class BodyTooLarge(ValueError):
@@ -82,12 +85,28 @@ async def predict_batch(request: Request) -> Response:
     answers: list[dict[str, Any]] = []
     for row, one in enumerate(parsed):
         if isinstance(one, RequestInvalid):
-            answers.append({"error": str(one), "fields": one.problems})
+            answers.append(_told(one))
         elif isinstance(outcome := outcomes[row], RowRefused):
-            answers.append({"error": str(outcome)})
+            answers.append(_told(outcome))
         else:
             answers.append(served.describe(outcome, one[1], with_features))
     return Json(served.about | {"rows": answers})
+
+
+async def explain(request: Request) -> Response:
+    """As `predict`, with what moved the answer. It was asked to be understood, not to be used: nothing is logged."""
+    service, now = _service(), datetime.now(UTC)
+    body = await _body(request, SETTINGS.max_body_bytes)
+    served = service.predictor.served
+    served.require_explainer()
+    with _span("parse"):
+        asked, said = served.parse(body, now)
+    with service.explaining.place():
+        (outcome,) = await _score(service, served, [asked], counted=False)
+        if isinstance(outcome, RowRefused):
+            raise outcome
+        explanation = await service.explaining.run(served.explain, outcome)
+    return Json(served.about | served.describe(outcome, said) | {"explanation": explanation})
 
 
 def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
@@ -97,10 +116,10 @@ def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any
         return invalid
 
 
-async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]]) -> list[Outcome]:
+async def _score(service: Any, served: ServedModel, rows: list[dict[str, Any]], counted: bool = True) -> list[Outcome]:
     about = {"model.name": served.name, "model.version": served.version, "rows": len(rows)}
     with _span("score", about):
-        outcomes: list[Outcome] = await service.scorer.score(served, rows)
+        outcomes: list[Outcome] = await service.scorer.score(served, rows, counted)
     return outcomes
 
 
@@ -142,20 +161,21 @@ async def features(request: Request) -> Response:
     return Json(await service.scorer.run(served.look_up, view, keys, as_of or now))
 
 
+async def status(_: Request) -> Response:
+    return Json(await _service().status.report())
+
+
+async def requests(request: Request) -> Response:
+    """Requests to try, as many as the query's `limit`."""
+    return Json(await _service().status.requests(parse_limit(request.query_params.multi_items())))
+
+
 async def metrics_text(_: Request) -> Response:
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
 async def openapi(_: Request) -> Response:
     return Json(document(_service().predictor.served))
-
-
-async def docs(_: Request) -> Response:
-    return docs_page()
-
-
-async def home(_: Request) -> Response:
-    return RedirectResponse("/docs")
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -181,11 +201,15 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(received)
 
 
+def _told(error: Exception) -> dict[str, Any]:
+    """What a client is told of a refusal: in a sentence, and for programs as far as the error has more to say."""
+    about = {"fields": getattr(error, "problems", None), "earliest": getattr(error, "earliest", None)}
+    return {"error": str(error)} | {name: value for name, value in about.items() if value}
+
+
 def _refuse(status: int, **headers: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
-        problems = getattr(error, "problems", None)
-        said = {"error": str(error)} | ({"fields": problems} if problems else {})
-        return Json(said, status_code=status, headers=headers)
+        return Json(_told(error), status_code=status, headers=headers)
 
     return answer
 
@@ -212,13 +236,17 @@ APP = Starlette(
     routes=[
         Route("/predict", predict, methods=["POST"]),
         Route("/predict_batch", predict_batch, methods=["POST"]),
+        Route("/explain", explain, methods=["POST"]),
         Route("/model", model),
         Route("/features", features),
         Route("/features/{view}", features),
         Route("/metrics", metrics_text),
+        Route("/requests", requests),
+        Route("/status", status),
         Route("/openapi.json", openapi),
-        Route("/docs", docs),
-        Route("/", home),
+        Route("/docs", docs_page),
+        Route("/", home_page),
+        Route("/page/{name}", page_file),
         Mount("/static_content", StaticFiles(packages=[("bentoml", "_internal/server/static_content")])),
     ],
     exception_handlers={
@@ -229,6 +257,8 @@ APP = Starlette(
         BodyTooSlow: _refuse(408, Connection="close"),
         ClientDisconnect: _refuse(400),
         Overloaded: _refuse(429, **{"Retry-After": "1"}),
+        ExplainerBusy: _refuse(429, **{"Retry-After": "1"}),
+        NotExplainable: _refuse(501),
         NoModel: _refuse(503),
         StoreUnavailable: _unavailable,
         404: _http_error,

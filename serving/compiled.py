@@ -70,15 +70,18 @@ class Compiled:
         """The forecast of each row, a mapping from input name to value or None."""
         import treelite
 
+        return treelite.gtil.predict(self.trees, self.table(rows), nthread=1).reshape(len(rows))
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """What the trees see of each row: the codes of its categories, then its numbers, NaN for what is missing."""
         encoders = [(name, values.get) for name, values in self.encodings.items()]
-        table = np.array(
+        return np.array(
             [
                 [*(get(row[name], self.unknown) for name, get in encoders), *(row[name] for name in self.numbers)]
                 for row in rows
             ],
             dtype="float64",  # None becomes NaN
         )
-        return treelite.gtil.predict(self.trees, table, nthread=1).reshape(len(rows))
 
     def predict_frame(self, inputs: pd.DataFrame) -> np.ndarray:
         """As `predict`, of the model inputs as columns, on all cores. Of thousands of rows scikit-learn is faster."""

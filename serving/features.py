@@ -20,6 +20,7 @@ from feast.type_map import feast_value_type_to_python_type
 from feast.utils import get_default_yaml_file_path
 from typeguard import suppress_type_checks
 
+from serving.schemas import AS_OF
 from validation.contract import FeatureInterface, StoredView
 
 Request = Mapping[str, Any]
@@ -33,7 +34,16 @@ class RowRefused(ValueError):
 
 
 class AsOfTooEarly(RowRefused):
-    """The online store has already moved on past the request's `as_of`."""
+    """The online store has already moved on past the request's `as_of`; from `earliest` on it can be asked."""
+
+    def __init__(self, as_of: datetime, view: str, newest: datetime) -> None:
+        super().__init__(
+            f"as_of {as_of:%Y-%m-%dT%H:%M:%SZ} is before {newest:%Y-%m-%dT%H:%M:%SZ}, the time of the newest {view} "
+            "row: the online store no longer knows what was known then. Ask for a later as_of, or materialize as of "
+            "the earlier one, with --rewind."
+        )
+        self.problems = {AS_OF: str(self)}
+        self.earliest = newest.replace(microsecond=0) + timedelta(seconds=newest.microsecond > 0)
 
 
 class FeaturesMissing(RowRefused):
@@ -196,15 +206,13 @@ class FeatureReader:
 
     def _row(self, keys: Keys, found: Found, as_of: datetime) -> FeatureRow | AsOfTooEarly:
         """The stored features of one row, null where there is no row for a key or it is too old."""
+        later = [(stamp, view) for view, (stamp, _) in found.items() if stamp > as_of]
+        if later:
+            newest, name = max(later)
+            return AsOfTooEarly(as_of, name, newest)
         row = FeatureRow()
         for view in self._interface.stored_views:
             stamp, values = found.get(view.name, (None, {}))
-            if stamp and stamp > as_of:
-                return AsOfTooEarly(
-                    f"as_of {as_of:%Y-%m-%dT%H:%M:%SZ} is before {stamp:%Y-%m-%dT%H:%M:%SZ}, the time of the newest "
-                    f"{view.name} row: the online store no longer knows what was known then. Ask for a later as_of, or "
-                    f"materialize as of the earlier one, with --rewind."
-                )
             age, ttl = as_of - stamp if stamp else None, timedelta(seconds=view.ttl_seconds)
             if age is not None and not (ttl and age > ttl):
                 row.values |= values

@@ -1,8 +1,9 @@
 """API keys: who may ask what. `python -m serving.keys NAME FILE` makes one; the file holds hashes, never a key.
 
-A line of the file is `NAME SHA256`, and `admin` after it for who runs the service: all but predictions, that is metrics
-and the features of any entity, is theirs. The file is read again when it changes: to rotate a key, add a new one, let
-clients move to it, take the old line out. Keys are 256 bits of chance, so a plain hash is as good as a slow one.
+A line of the file is `NAME SHA256`, and `admin` after it for who runs the service: all but predictions, that is
+metrics, the report, logged requests and the features of any entity, is theirs. The file is read again when it changes:
+to rotate a key, add a new one, let clients move to it, take the old line out. Keys are 256 bits of chance, so a plain
+hash is as good as a slow one.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ from serving import metrics
 from serving.keys import ApiKeys, Client, KeysUnreadable, NotAllowed
 
 logger = logging.getLogger("bentoml.serving")
-# Answers are data, for no page to frame and no browser to guess at.
+# Answers are data, for no page to frame and no browser to guess at; what is a page says itself what it may do.
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # BentoML's answer in place of ours, when a request took longer than `timeout_seconds`.
@@ -68,8 +69,13 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*HEADERS, (b"x-request-id", request_id.encode())]
-                message["headers"] = [*message.get("headers", []), *own]
+                said = list(message.get("headers", []))
+                named = {name for name, _ in said}
+                own = [
+                    *(header for header in HEADERS if header[0] not in named),
+                    (b"x-request-id", request_id.encode()),
+                ]
+                message["headers"] = said + own
             await send(message)
 
         path = next((path for path in self._paths if _under(scope["path"], path)), "other")

@@ -23,7 +23,9 @@ from pydantic import BaseModel
 
 from serving import metrics
 from serving.compiled import TOLERANCE, Compiled, Native, apart, compiled
+from serving.explain import Explainer, NotExplainable, explainer
 from serving.features import FeatureReader, FeatureRow, RowRefused, open_store, request_names
+from serving.meanings import meanings
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, LATEST, parse, parse_row, request_schema
 from validation.contract import (
@@ -63,7 +65,9 @@ class ServedModel:
     model: Compiled | Native
     reader: FeatureReader
     schema: type[BaseModel]
+    meanings: dict[str, dict[str, str]]
     loaded_at: datetime
+    explainer: Explainer | NotExplainable
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
@@ -107,6 +111,7 @@ class ServedModel:
             "loaded_at": self.loaded_at,
             "compiled": isinstance(self.model, Compiled),
             "feature_contract_sha256": self.contract_sha256,
+            "meanings": self.meanings,
             "contract": self.contract.model_dump(mode="json"),
         }
 
@@ -151,6 +156,23 @@ class ServedModel:
         if with_features:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
+
+    def require_explainer(self) -> Explainer:
+        """Raises NotExplainable."""
+        if isinstance(self.explainer, NotExplainable):
+            raise self.explainer
+        return self.explainer
+
+    def explain(self, prediction: Prediction) -> dict[str, Any]:
+        """What moved a prediction and how much, the input that moved it most first. Raises NotExplainable."""
+        values = prediction.row.values
+        found = self.require_explainer().explain(values, prediction.value)
+        moved = found["contributions"]
+        rows = [
+            {"feature": name, "value": values[name], "source": source, "contribution": moved[name]}
+            for name, source in self._sources
+        ]
+        return found | {"contributions": sorted(rows, key=lambda one: -abs(one["contribution"]))}
 
     def entry(
         self, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
@@ -217,7 +239,9 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         model=checked,
         reader=FeatureReader(store, contract.interface),
         schema=request_schema(contract, unused=request_names(store) - used),
+        meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
+        explainer=explainer(checked),
     )
     _warm_up(model)
     return model

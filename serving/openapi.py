@@ -1,13 +1,11 @@
-"""The OpenAPI description of the model that serves now, and a page to try it on."""
+"""The OpenAPI description of the model that serves now."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import HTMLResponse
-
 from serving.model import ServedModel
-from serving.schemas import AS_OF
+from serving.schemas import AS_OF, MAX_REQUESTS
 from validation.contract import FeatureContract, FeatureInterface
 from validation.task import ANSWER, Task
 
@@ -17,6 +15,7 @@ ERROR: dict[str, Any] = {
     "properties": {
         "error": {"type": "string"},
         "fields": {"type": "object", "additionalProperties": {"type": "string"}},
+        "earliest": {"type": "string", "format": "date-time", "description": "The first as_of that could be answered."},
     },
 }
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
@@ -55,19 +54,65 @@ _ANSWER: dict[str, Any] = {
     },
 }
 _ABOUT = ("predicts", "unit", "model", "feature_service")
-# Swagger UI as BentoML ships it; BentoML's own page around it calls a tracker.
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="UTF-8"><title>Predictions</title>
-<link rel="stylesheet" href="/static_content/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="/static_content/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});</script>
-</body>
-</html>"""
+_NUMBER: dict[str, Any] = {"type": "number"}
+EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "description": "base + the sum of all contributions = output, which is the answer on this scale.",
+    "required": ["method", "scale", "base", "output", "base_probability", "contributions"],
+    "properties": {
+        "method": {"type": "string"},
+        "scale": {"enum": ["log-odds", "label"]},
+        "base": {**_NUMBER, "description": "What the model says of a row of which nothing is known."},
+        "output": _NUMBER,
+        "base_probability": {"type": ["number", "null"]},
+        "contributions": {
+            "type": "array",
+            "description": "Of every input, the one that moved the answer most first.",
+            "items": {
+                "type": "object",
+                "required": ["feature", "value", "source", "contribution"],
+                "properties": {
+                    "feature": {"type": "string"},
+                    "value": {},
+                    "source": {"type": "string"},
+                    "contribution": _NUMBER,
+                },
+            },
+        },
+    },
+}
+OBJECT: dict[str, Any] = {"type": "object"}
+LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_REQUESTS}
+REQUESTS = {
+    "type": "object",
+    "required": ["requests", "problems"],
+    "properties": {
+        "requests": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["as_of", "request", "role"],
+                "properties": {
+                    "as_of": {"type": "string", "format": "date-time"},
+                    "request": OBJECT,
+                    "role": {"enum": ["champion", "shadow", "batch", "example"]},
+                },
+            },
+        },
+        "problems": _TEXTS,
+    },
+}
+STATUS = {
+    "type": "object",
+    "required": ["now", "model", "versions", "views", "traffic", "monitors", "events", "links", "problems"],
+    "properties": {
+        "now": {"type": "string", "format": "date-time"},
+        **{name: {"type": ["object", "null"]} for name in ("model", "versions", "traffic")},
+        **{name: {"type": ["array", "null"], "items": OBJECT} for name in ("views", "monitors")},
+        **{name: {"type": "array", "items": OBJECT} for name in ("events", "links")},
+        "problems": {**_TEXTS, "description": "Why something is null."},
+    },
+}
 
 
 def answer_of(interface: FeatureInterface) -> dict[str, Any]:
@@ -78,6 +123,13 @@ def answer_of(interface: FeatureInterface) -> dict[str, Any]:
         "type": "object",
         "required": [named, *_ANSWER["required"], *unit],
         "properties": {named: _FORECAST[interface.task]} | _ANSWER["properties"] | unit,
+    }
+
+
+def _explained(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {
+        "required": [*answer["required"], "explanation"],
+        "properties": answer["properties"] | {"explanation": EXPLANATION},
     }
 
 
@@ -104,13 +156,15 @@ def document(served: ServedModel) -> dict[str, Any]:
             for status, content in described.items()
         }
 
-    def posts(summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    def posts(summary: str, body: dict[str, Any], answer: dict[str, Any], *failures: int) -> dict[str, Any]:
         content = {"required": True, "content": {"application/json": {"schema": body}}}
-        said = answers(answer, 408, 413, 415, 422, 429, 504)
+        said = answers(answer, 408, 413, 415, 422, 429, 504, *failures)
         return {"post": {"summary": summary, "requestBody": content, "responses": said}}
 
-    def gets(summary: str, *failures: int, parameters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-        described = {"summary": summary, "responses": answers({"type": "object"}, *failures)}
+    def gets(
+        summary: str, *failures: int, parameters: list[dict[str, Any]] | None = None, answer: dict[str, Any] = OBJECT
+    ) -> dict[str, Any]:
+        described = {"summary": summary, "responses": answers(answer, *failures)}
         return {"get": described | ({"parameters": parameters} if parameters else {})}
 
     one, answer = served.schema.model_json_schema(), answer_of(interface)
@@ -129,6 +183,12 @@ def document(served: ServedModel) -> dict[str, Any]:
                 _batch_of(one),
                 _batch_answer_of(answer),
             ),
+            "/explain": posts(
+                "Predict one, and say how much each input moved the answer; it is not logged",
+                one,
+                _explained(answer),
+                501,
+            ),
             "/model": gets("The version that serves now, and its contract"),
             "/features": gets("The feature views that this version reads (admin)", 403),
             "/features/{view}": gets(
@@ -136,6 +196,18 @@ def document(served: ServedModel) -> dict[str, Any]:
                 403,
                 422,
                 parameters=_look_up_parameters(served.contract),
+            ),
+            "/requests": gets(
+                "Requests that were predicted lately, to try again (admin)",
+                403,
+                422,
+                parameters=[{"name": "limit", "in": "query", "schema": {**LIMIT, "default": 50}}],
+                answer=REQUESTS,
+            ),
+            "/status": gets(
+                "The model, its versions, its views, traffic, monitors and events; null is what cannot be had (admin)",
+                403,
+                answer=STATUS,
             ),
         },
         "components": {
@@ -181,9 +253,6 @@ _MEANING = {
     422: "The request cannot be answered; the error says which field and why",
     429: "Too many requests are being answered; ask again after Retry-After seconds",
     503: "There is no model to serve yet, or the feature store cannot be read",
+    501: "The version that serves is of a kind whose answers cannot be explained",
     504: "It took too long",
 }
-
-
-def docs_page() -> HTMLResponse:
-    return HTMLResponse(PAGE)

@@ -172,7 +172,7 @@ class PredictionLog:
     def _flush(self) -> None:
         """Write all that is queued, a transaction a batch. A batch stays queued until it is written."""
         if not self._created:
-            create(self._engine)
+            create(self._engine, [PREDICTIONS])
             self._created = True
         if self._retention_days is not None and time.monotonic() >= self._delete_at:
             self._delete_before(datetime.now(UTC) - timedelta(days=self._retention_days))

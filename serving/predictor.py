@@ -11,6 +11,8 @@ import os
 import random
 import threading
 import time
+from collections import deque
+from datetime import UTC, datetime
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -43,6 +45,7 @@ class Predictor:
         self._role = role
         self._alias, self._pinned = alias, version
         self.aliases: list[str] = []
+        self.events: deque[tuple[datetime, str]] = deque(maxlen=20)  # what this process saw, and when, in UTC
         self._served: ServedModel | None = None
         self._opened = 0.0
         self._problems: dict[str, str] = {}
@@ -54,6 +57,15 @@ class Predictor:
         if self._served is None:
             raise NoModel(" ".join(["There is no model to serve.", *self._problems.values()]))
         return self._served
+
+    @property
+    def served_or_none(self) -> ServedModel | None:
+        return self._served
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps it from following, in words fit for clients."""
+        return [*self._problems.values()]
 
     @property
     def ready(self) -> bool:
@@ -103,7 +115,9 @@ class Predictor:
                 raise NoModel(f"Version {version.version} of {version.name!r} is refused: {_public(error)}") from error
             metrics.SWAPS.labels(self._role).inc()
             metrics.VERSION.labels(self._role).set(int(version.version))
-            logger.info("serving version %s of %r as %s", version.version, version.name, self._role)
+            what = f"serving version {version.version} of {version.name!r} as {self._role}"
+            logger.info("%s", what)
+            self.events.append((datetime.now(UTC), what))
         self.aliases = list(version.aliases)
 
     def _version_to_serve(self) -> ModelVersion:
@@ -135,6 +149,7 @@ class Predictor:
             root = _root(error)
             cause = "" if str(root) in problem else f" ({type(root).__name__}: {root})"
             logger.error("%s%s%s", problem, goes_on, cause)
+            self.events.append((datetime.now(UTC), f"{problem}{goes_on}"))
         self._problems[step] = problem
 
 

@@ -14,6 +14,7 @@ from validation.contract import FeatureContract, StoredView
 
 MAX_TEXT = 64
 SHOWN = 10
+MAX_REQUESTS = 200
 AS_OF = "as_of"
 # What every part of the way can hold: slots are counted from 1970, and a nanosecond in pandas ends in 2262.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
@@ -133,6 +134,17 @@ def parse_lookup(
     found = {key.name: key.of(getattr(checked, key.request_field)) for key in keys.values()}
     as_of = getattr(checked, AS_OF)
     return views[name], found, as_of.astimezone(UTC) if as_of else None
+
+
+def parse_limit(query: list[tuple[str, str]]) -> int:
+    """How many are wanted by a query string. Raises RequestInvalid."""
+    try:
+        limit = int(dict(query).pop("limit", "50"))
+    except ValueError:
+        limit = 0
+    if len(query) > 1 or {name for name, _ in query} - {"limit"} or not 1 <= limit <= MAX_REQUESTS:
+        raise RequestInvalid({"limit": f"expected one number from 1 to {MAX_REQUESTS}, and nothing else"})
+    return limit
 
 
 def _checked(contract: FeatureContract, validate: Callable[[], BaseModel]) -> tuple[dict[str, Any], list[str]]:

@@ -60,15 +60,19 @@ class PredictionService:
 
     def __init__(self) -> None:
         from serving.api import ENTRANCE
+        from serving.explain import Explaining
         from serving.predictor import Predictor
         from serving.scorer import Scorer
         from serving.shadow import Shadow
+        from serving.status import Status
 
         # Importing Feast 0.67 turns warnings on that SQLAlchemy and tornado have of their own code's future.
         warnings.simplefilter("ignore", DeprecationWarning)
         self.entrance = ENTRANCE
         self.predictor = Predictor(SETTINGS, CHAMPION, SETTINGS.model_alias, SETTINGS.model_version)
         self.scorer = Scorer(SETTINGS.max_concurrency)
+        self.explaining = Explaining()
+        self.status = Status(SETTINGS, self.predictor)
         self.predictors = [self.predictor]
         self.log = None
         if SETTINGS.prediction_log != OFF:
@@ -96,7 +100,8 @@ class PredictionService:
     def stop(self) -> None:
         for predictor in self.predictors:
             predictor.stop()
-        self.scorer.close()
+        for closed in (self.scorer, self.explaining, self.status):
+            closed.close()
         if self.log:
             self.log.close()
 

@@ -139,7 +139,7 @@ def welcome(address: str, model: dict[str, Any], seconds: float) -> str:
             + (f", in {interface['unit']}" if "unit" in interface else ""),
             f"  reads     {interface['feature_service']}, {inputs} inputs from {views} feature views and the request",
             f"  fitted to {training['rows']:,} rows of [{start}, {end}), judged up to {as_of}",
-            f"  try it on {address}/docs, or paste:",
+            f"  try it on {address}, or paste:",
             "",
             f"  curl -s {address}/predict -H 'Content-Type: application/json' -d '{request}'",
             "",

@@ -19,11 +19,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from threadpoolctl import threadpool_limits
 
+from training.card import record
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions
-from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, Decision, decide
+from training.gate import Decision, decide
 from training.references import REQUEST_FEATURES
-from validation.contract import FeatureContract, fetch_version
+from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
 from validation.spine import PREDICTION_TIME
@@ -100,6 +101,7 @@ def evaluate(
         REASONS_TAG: decision.reasons,
     }.items():
         client.set_model_version_tag(challenger.name, challenger.version, tag, value)
+    record(client, challenger)
     return decision
 
 

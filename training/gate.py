@@ -13,8 +13,6 @@ import pandas as pd
 from training.config import GateRules, MetricRule
 from validation.metrics import Difference
 
-DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
-
 
 @dataclass(frozen=True)
 class Rule:

@@ -20,8 +20,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG
-from validation.contract import SERVICE_TAG
+from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import Refusal
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"

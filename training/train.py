@@ -28,6 +28,7 @@ from mlflow.models import infer_signature
 from threadpoolctl import threadpool_limits
 from upath import UPath
 
+from training.card import record
 from training.config import TrainingConfig
 from training.dataset import (
     END_OF_TIME,
@@ -137,6 +138,7 @@ def train(
         )
         client.set_registered_model_alias(config.model_name, CHALLENGER, version.version)
         report.update(model=config.model_name, version=version.version)
+    record(client, version)
     return version
 
 

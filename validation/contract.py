@@ -31,6 +31,8 @@ SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
 MODEL_DIGEST_TAG = "model.sha256"
 CAUSE_TAG = "training.cause"
+# What the gate said of a version, against which champion, and why.
+DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 EPOCH = pd.Timestamp("1970-01-01", tz="UTC")

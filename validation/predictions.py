@@ -6,6 +6,7 @@ Serving writes it (serving/prediction_log.py), monitoring reads it: here is what
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,18 +162,21 @@ def _file_of(connection: Any) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def create(engine: Engine) -> None:
-    """Make the table, and SQLite's folder, where they are not there yet; a table from before gets its new names."""
+def create(engine: Engine, tables: Sequence[Table] | None = None) -> None:
+    """Make the tables, all known by now if none are named, and SQLite's folder, where they are not there. A log
+    from before gets its new names."""
     if engine.dialect.name == "sqlite":
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
     try:
-        _make(engine)
-    except DBAPIError:  # perhaps because another process has made it at the same moment
-        _make(engine)
+        _make(engine, tables)
+    except DBAPIError:  # perhaps because another process has made them at the same moment
+        _make(engine, tables)
 
 
-def _make(engine: Engine) -> None:
-    METADATA.create_all(engine)
+def _make(engine: Engine, tables: Sequence[Table] | None) -> None:
+    METADATA.create_all(engine, tables)
+    if tables is not None and PREDICTIONS not in tables:
+        return
     there = {column["name"] for column in inspect(engine).get_columns(PREDICTIONS.name)}
     for before, now in RENAMED.items():
         if before in there and now not in there:

@@ -61,13 +61,13 @@ def check(repo: Path) -> None:
 
     Raises DefinitionNeeded, RegistryUnreadable, FeastFailed, and ContractBroken for a contract that cannot be read.
     """
-    uri = _tracking_uri(repo)
+    uri = tracking_uri(repo)
     if uri is None:
         logger.info("No model registry in %s: no model needs a definition yet.", repo.parent)
         return
-    contracts = _contracts(uri)
+    found = contracts(uri)
     with _drafted(repo) as (draft, _):
-        broken = [line for version, contract in contracts.items() if (line := _broken(draft, version, contract))]
+        broken = [line for version, contract in found.items() if (line := _broken(draft, version, contract))]
     if broken:
         raise DefinitionNeeded("\n".join(broken))
 
@@ -91,14 +91,14 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
 # ---- the contracts to keep ------------------------------------------------------------------------------------------
 
 
-def _tracking_uri(repo: Path) -> str | None:
+def tracking_uri(repo: Path) -> str | None:
     """Where MLflow's registry is: MLFLOW_TRACKING_URI, or mlflow.db beside the repository; None if it is not there."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
     path = uri.removeprefix("sqlite:///")
     return None if path != uri and not Path(path).exists() else uri
 
 
-def _contracts(uri: str) -> dict[str, FeatureContract]:
+def contracts(uri: str) -> dict[str, FeatureContract]:
     """The contract of each model version that has an alias and reads a feature service, by what the version is called.
 
     Raises RegistryUnreadable, or ContractBroken.
@@ -109,14 +109,14 @@ def _contracts(uri: str) -> dict[str, FeatureContract]:
     try:
         from mlflow import MlflowClient
 
-        contracts = {}
+        found = {}
         with _tracking(uri):
             client = MlflowClient()
             for name, number in _aliased(client):
                 version = client.get_model_version(name, number)
                 if SERVICE_TAG in version.tags:
                     aliases = ", ".join(sorted(version.aliases))
-                    contracts[f"{name} version {number} ({aliases})"] = fetch_version(version)[1]
+                    found[f"{name} version {number} ({aliases})"] = fetch_version(version)[1]
     except Refusal:
         raise
     except Exception as error:
@@ -124,7 +124,7 @@ def _contracts(uri: str) -> dict[str, FeatureContract]:
             f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
             "definitions its models need. Nothing was applied. Mend it, or let MLFLOW_TRACKING_URI name the right one."
         ) from error
-    return contracts
+    return found
 
 
 @contextmanager

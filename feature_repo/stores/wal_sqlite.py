@@ -17,29 +17,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from feast import Entity, FeatureView, utils
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast import Entity, FeatureView
 from feast.infra.online_stores.helpers import compute_versioned_name
-from feast.infra.online_stores.online_store import OnlineStore
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
-from feature_repo.stores.stamps import EPOCH, MICROSECOND, Stamp, microseconds, stamp_of
+from feature_repo.stores.reads_at_once import Found, Read, ReadsAtOnce, serialized
+from feature_repo.stores.stamps import Stamp, microseconds, stamp_of
 
 # SQLite takes 32,766 variables and 500 SELECTs a statement.
 KEYS_A_SELECT, SELECTS_A_STATEMENT = 500, 60
 
 Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
-Found = tuple[int, dict[str, Value]]  # event timestamp, microseconds since 1970 in UTC, and values of a key
-Read = tuple[FeatureView, list[bytes], list[str] | None]  # view, serialized keys, requested features
-KeyValues = tuple[tuple[str, Any], ...]  # of each join key the kind of its value, as in Value, and the value
 
 CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     entity_key BLOB PRIMARY KEY,
@@ -88,7 +82,7 @@ class _PerThread(threading.local):
         self.connections: dict[tuple[int, str], sqlite3.Connection] = {}
 
 
-class WalSqliteOnlineStore(OnlineStore):
+class WalSqliteOnlineStore(ReadsAtOnce):
     """SQLite with a write-ahead log. Each feature keeps the value with the greatest (event, created) timestamp.
 
     Of two writes with equal timestamps the later one counts, so a rerun changes nothing. `plan` stays empty: Feast uses
@@ -106,7 +100,7 @@ class WalSqliteOnlineStore(OnlineStore):
     ) -> None:
         """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
         writes = [
-            (_key(config, entity_key), values, stamp_of(event, created))
+            (serialized(config, entity_key), values, stamp_of(event, created))
             for entity_key, values, event, created in data
             if values
         ]
@@ -124,44 +118,6 @@ class WalSqliteOnlineStore(OnlineStore):
             con.executemany(replace, ((key, *row) for key, row in after.items() if row != before[key]))
         if progress:
             progress(len(data))
-
-    def online_read(
-        self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey],
-        requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:  # fmt: skip
-        """Timestamp and values of each key, (None, None) for one never written. Raises ViewNotApplied.
-
-        The timestamp is that of the oldest value returned: values written together have one, partial writes may not.
-        """
-        keys = [_key(config, entity_key) for entity_key in entity_keys]
-        (rows,) = self._read(config, [(table, keys, requested_features)])
-        return [(EPOCH + row[0] * MICROSECOND, row[1]) if row else (None, None) for row in rows]
-
-    def _read_features_per_fv(
-        self, config: RepoConfig, grouped_refs: list[tuple[FeatureView, list[str]]], join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str], online_features_response: GetOnlineFeaturesResponse,
-        full_feature_names: bool, include_feature_view_version_metadata: bool,
-    ) -> None:  # fmt: skip
-        """Feast's hook for reading all views of a request at once, as its Redis and Postgres stores use it.
-
-        It fills the response itself: with Feast's functions for that, a read of stored features takes twice as long.
-        """
-        plain = {name: [_plain(value) for value in values] for name, values in join_key_values.items()}
-        version = config.entity_key_serialization_version
-        reads: list[Read] = []
-        places = []  # by view, of each row of the request the place of its key among the keys to read
-        for view, features in grouped_refs:
-            # It picks columns, whatever is in them.
-            columns = utils._get_table_entity_values(view, entity_name_to_join_key_map, plain)  # type: ignore[arg-type]
-            if not any(columns.values()):  # Feast says what is missing
-                utils._get_unique_entities(view, join_key_values, entity_name_to_join_key_map)
-            names, unique = tuple(columns), dict[KeyValues, int]()
-            places.append([unique.setdefault(key, len(unique)) for key in zip(*columns.values(), strict=True)])
-            reads.append((view, [_key_of(names, key, version) for key in unique], features))
-        for (view, features), place, rows in zip(grouped_refs, places, self._read(config, reads), strict=True):
-            if include_feature_view_version_metadata:
-                utils._populate_response_from_feature_data([], [], [], online_features_response, False, view, 0, True)
-            _respond(online_features_response, view, features, rows, place, full_feature_names)
 
     def forget_after(self, config: RepoConfig, tables: Sequence[FeatureView], moment: datetime) -> int:
         """Delete the rows that were so after `moment`; returns how many. To replay the past, newer rows must go."""
@@ -228,34 +184,6 @@ class WalSqliteOnlineStore(OnlineStore):
                 for number, key, event_us, features, older in con.execute(statement, variables).fetchall():
                     found[number][key] = _as_asked(event_us, features, older, reads[number][2])
         return [[rows.get(key) for key in keys] for (_, keys, _), rows in zip(reads, found, strict=True)]
-
-
-def _respond(
-    response: GetOnlineFeaturesResponse, view: FeatureView, features: list[str], rows: list[Found | None],
-    places: list[int], full_feature_names: bool,
-) -> None:  # fmt: skip
-    """Add a vector for each of a view's features; `places` says which of `rows` is that of each row of the request."""
-    from feast.metrics import track_feature_statuses  # at a read, as in Feast: it sets Prometheus up for the process
-
-    prefix = f"{view.projection.name_to_use()}__" if full_feature_names else ""
-    response.metadata.feature_names.val.extend([prefix + feature for feature in features])
-    # Protobuf copies a message at once and a list message by message, so what all features share is made once.
-    shared = GetOnlineFeaturesResponse.FeatureVector(statuses=[FieldStatus.PRESENT] * len(places))
-    for place in places:
-        row = rows[place]
-        seconds, microseconds = divmod(row[0] if row else 0, 10**6)
-        shared.event_timestamps.add(seconds=seconds, nanos=microseconds * 1000)
-    absent = 0
-    for feature in features:
-        values = [row[1].get(feature) if row else None for row in rows]
-        vector = response.results.add()
-        vector.CopyFrom(shared)
-        vector.values.extend([values[place] or Value() for place in places])
-        if None in values:
-            missing = [values[place] is None for place in places]
-            vector.statuses[:] = [FieldStatus.NOT_FOUND if no else FieldStatus.PRESENT for no in missing]
-            absent += sum(missing)
-    track_feature_statuses(view.name, len(features) * len(places) - absent, absent)
 
 
 def _merged(row: _Row | None, values: Mapping[str, Value], stamp: Stamp) -> _Row:
@@ -328,19 +256,3 @@ def _table(config: RepoConfig, view: FeatureView) -> str:
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _key(config: RepoConfig, entity_key: EntityKey) -> bytes:
-    return serialize_entity_key(entity_key, entity_key_serialization_version=config.entity_key_serialization_version)
-
-
-@lru_cache(maxsize=2**16)
-def _key_of(names: tuple[str, ...], values: KeyValues, version: int) -> bytes:
-    """Remembered, for requests have few origins, airlines or aircraft, and Feast takes long to serialize one."""
-    entity_key = EntityKey(join_keys=names, entity_values=[Value(**{kind: value}) for kind, value in values])
-    return serialize_entity_key(entity_key, entity_key_serialization_version=version)
-
-
-def _plain(value: Value) -> tuple[str | None, Any]:
-    kind = value.WhichOneof("val")
-    return kind, kind and getattr(value, kind)

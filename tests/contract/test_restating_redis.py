@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,21 +141,10 @@ def test_the_greatest_stamp_counts_in_any_order_of_batches(valkey, prices, batch
 
 
 def test_one_request_is_one_round_trip_however_many_views_it_reads(valkey, monkeypatch, tmp_path):
-    from feast import FeatureStore, RepoConfig
     from redis.connection import Connection
 
-    store = FeatureStore(
-        config=RepoConfig(
-            project="trips",
-            provider="local",
-            registry=str(tmp_path / "registry.db"),
-            offline_store={"type": "duckdb"},
-            online_store={"type": RESTATING, "connection_string": valkey},
-            entity_key_serialization_version=3,
-        )
-    )
     views = [view_of(f"view{number}", (f"f{number}",)) for number in range(5)]
-    store.apply([view.entity_columns and view for view in views] + [_entity()])
+    store = _store(valkey, "trips", tmp_path, RESTATING, views)
     for number, view in enumerate(views):
         batch = [(key_of("k"), {f"f{number}": value_of(number)}, NOON, NOON)]
         store._get_provider().online_write_batch(store.config, view, batch, None)
@@ -164,6 +154,44 @@ def test_one_request_is_one_round_trip_however_many_views_it_reads(valkey, monke
     found = store.get_online_features(asked, [{"key": "k"}]).to_dict()
     assert {name: found[name] for name in found if name != "key"} == {f"f{number}": [number] for number in range(5)}
     assert len(sent) == 1
+
+
+def test_requests_are_answered_as_by_the_stock_store(valkey, tmp_path):
+    """Over what that one wrote: several views, nulls, a view without rows, a key twice and one that nobody wrote."""
+    views = [view_of("one", ("a", "b")), view_of("two", ("c",)), view_of("three", ("d",))]
+    stock, ours = (_store(valkey, "alike", tmp_path / kind, kind, views) for kind in ("redis", RESTATING))
+    for view, rows in zip(views, ([("k", {"a": 1, "b": None}), ("l", {"a": 2})], [("k", {"c": 3})], []), strict=True):
+        batch = [(key_of(key), {n: value_of(v) for n, v in row.items()}, NOON, NOON) for key, row in rows]
+        stock._get_provider().online_write_batch(stock.config, view, batch, None)
+    asked, rows = ["one:a", "one:b", "two:c", "three:d"], [{"key": key} for key in ("k", "l", "never", "k")]
+    for full_names in (False, True):
+        expected, found = (store.get_online_features(asked, rows, full_names).to_dict() for store in (stock, ours))
+        assert found == expected
+        assert list(found.values()) == [
+            ["k", "l", "never", "k"],
+            [1, 2, None, 1],
+            [None] * 4,
+            [3, None, None, 3],
+            [None] * 4,
+        ]
+
+
+def _store(address: str, project: str, folder: Path, kind: str, views: list[Any]) -> Any:
+    """A Feast repository of these views in the server."""
+    from feast import FeatureStore, RepoConfig
+
+    store = FeatureStore(
+        config=RepoConfig(
+            project=project,
+            provider="local",
+            registry=str(folder / "registry.db"),
+            offline_store={"type": "duckdb"},
+            online_store={"type": kind, "connection_string": address},
+            entity_key_serialization_version=3,
+        )
+    )
+    store.apply([*views, _entity()])
+    return store
 
 
 def _entity() -> Any:

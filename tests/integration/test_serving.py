@@ -937,6 +937,146 @@ def test_an_emptied_online_store_scores_nobody_until_it_is_filled(service, compl
     assert service.predict(complete).json == before
 
 
+# ---- explanations, and how the service is ---------------------------------------------------------------------------
+
+
+def test_an_explanation_adds_up_to_the_answer_it_explains(service, flights, complete):
+    """It is the answer of /predict, and the log-odds of its probability, input by input; nothing of it is logged."""
+    counted, rows = service.metric("fti_predictions_total"), 0
+    bare = {name: value for name, value in complete.items() if name != "tailnum"}
+    for request in [complete, bare, *(request_for(one) for one in flights.head(20).to_dict("records"))]:
+        sent = service.send("POST", "/explain", json.dumps(request), JSON | {"X-Request-ID": "explained"})
+        predicted = service.predict(request)
+        assert sent.status == predicted.status
+        if sent.status == 422:
+            assert sent.json == predicted.json
+            continue
+        rows += 1
+        said = sent.json
+        explanation = said.pop("explanation")
+        assert said == predicted.json
+        contributions = explanation["contributions"]
+        moved = [abs(one["contribution"]) for one in contributions]
+        assert moved == sorted(moved, reverse=True)
+        assert moved[0] > 0
+        assert {one["feature"]: (one["value"], one["source"]) for one in contributions} == {
+            name: (one["value"], one["source"]) for name, one in said["features"].items()
+        }
+        total = explanation["base"] + sum(one["contribution"] for one in contributions)
+        assert abs(total - explanation["output"]) < 1e-6
+        assert abs(explanation["output"] - math.log(said["probability"] / (1 - said["probability"]))) < 1e-6
+        assert abs(explanation["base_probability"] - 1 / (1 + math.exp(-explanation["base"]))) < 1e-12
+        assert explanation["scale"] == "log-odds"
+    assert rows > 15
+    until(lambda: service.metric("fti_log_queue") == 0)
+    assert service.metric("fti_predictions_total") == counted + rows
+    assert service.logged_rows("request_id = 'explained'").empty
+
+
+def test_what_cannot_be_predicted_cannot_be_explained(service, complete):
+    """With the same words."""
+    for body, headers in (
+        (b"[]", JSON), (b"{", JSON), (b"{}", {"Content-Type": "text/plain"}), (b" " * 70_000, JSON),
+        (json.dumps(complete | {"dest": "XXX"}), JSON), (json.dumps(complete | {"as_of": "2013-01-01T00:00Z"}), JSON),
+    ):  # fmt: skip
+        refused, explained = (service.send("POST", path, body, headers) for path in ("/predict", "/explain"))
+        assert (explained.status, explained.json) == (refused.status, refused.json)
+        assert refused.status in {413, 415, 422}
+
+
+def test_few_are_explained_at_once_and_predictions_go_on(service, complete):
+    """Beyond four, who asks is told to come again; that takes no place from those who only want an answer."""
+    service.slow(1)
+    try:
+        with ThreadPoolExecutor(30) as pool:
+            body = json.dumps(complete)
+            explaining = [pool.submit(service.send, "POST", "/explain", body) for _ in range(10)]
+            predicting = [pool.submit(service.predict, complete) for _ in range(20)]
+            answers, others = [one.result() for one in explaining], [one.result() for one in predicting]
+    finally:
+        service.slow(None)
+    assert Counter(one.status for one in answers) == {200: 4, 429: 6}
+    assert {one.status for one in others} == {200}
+    told = next(one for one in answers if one.status == 429)
+    assert (told.headers["retry-after"], "ask again in a second" in told.json["error"]) == ("1", True)
+    assert service.send("POST", "/explain", json.dumps(complete)).status == 200
+
+
+def test_a_model_that_is_not_explained_is_a_501_that_says_why(service, complete, tmp_path):
+    """A calibrated version predicts, and its contributions are known to nobody."""
+    import mlflow
+    import numpy as np
+
+    from training.config import load_config
+    from training.model import TRUSTED_TYPES, build_model
+    from validation.contract import MODEL_DIGEST_TAG, FeatureContract, folder_sha256
+
+    def calibrated(folder: Path) -> dict[str, str]:
+        file = folder / "extra_files" / "golden.json"
+        golden = json.loads(file.read_text())
+        interface = FeatureContract.model_validate_json(
+            (folder / "extra_files" / "feature_contract.json").read_text()
+        ).interface
+        inputs = interface.model_inputs(pd.DataFrame(golden["inputs"]))
+        parameters = load_config({}).model.model_copy(update={"calibration": "sigmoid", "max_iter": 3})
+        model = build_model(interface.categories, parameters).fit(inputs, np.arange(len(inputs)) % 2)
+        mlflow.sklearn.save_model(
+            model, tmp_path / "calibrated", skops_trusted_types=TRUSTED_TYPES, pip_requirements=[]
+        )
+        for made in (tmp_path / "calibrated").glob("model.*"):
+            shutil.copy(made, folder)
+        golden["probabilities"] = model.predict_proba(inputs)[:, 1].tolist()
+        file.write_text(json.dumps(golden))
+        return {MODEL_DIGEST_TAG: folder_sha256(folder)}
+
+    service.champion(register_copy(service, tmp_path / "model", calibrated))
+    try:
+        assert service.predict(complete).status == 200
+        answer = service.send("POST", "/explain", json.dumps(complete))
+        assert answer.status == 501
+        assert "such as a calibrated one" in answer.json["error"]
+    finally:
+        service.champion("2")
+
+
+def test_the_report_tells_model_versions_traffic_views_and_swaps(service, complete):
+    """As the registry, the log and the process have them; and every request it offers is one that is answered."""
+    assert service.predict(complete).status == 200
+    until(lambda: service.metric("fti_log_queue") == 0)
+    time.sleep(3)  # what was reported a moment ago is not read again
+    told = service.send("GET", "/status").json
+    assert told["problems"] == []
+    model = service.send("GET", "/model").json
+    assert {name: told["model"][name] for name in ("name", "version", "following", "loaded_at")} == {
+        name: model[name] for name in ("name", "version", "following", "loaded_at")
+    }
+    assert 0.1 < told["model"]["base_rate"] < 0.4
+    champion, previous = told["versions"]["champion"], told["versions"]["previous"]
+    assert (champion["version"], champion["decision"], champion["feature_service"]) == (
+        "2",
+        "passed",
+        "arrival_delay_v2",
+    )
+    assert champion["roc_auc"] > previous["roc_auc"] > 0.6
+    assert (previous["version"], told["versions"]["challenger"]) == ("1", None)
+    answered = service.logged_rows("role = 'champion'")
+    assert sum(one["rows"] for one in told["traffic"]["by_hour"]) == len(answered)
+    assert told["traffic"]["requests"] == answered.request_id.nunique()
+    assert 0 < told["traffic"]["latency_ms"]["p50"] <= told["traffic"]["latency_ms"]["p99"]
+    assert [one["name"] for one in told["views"]] == [
+        one["name"] for one in service.send("GET", "/features").json["views"]
+    ]
+    assert {one["state"] for one in told["views"]} == {"fresh"}
+    assert "serving version 2 of 'arrival-delay' as champion" in {one["what"] for one in told["events"]}
+    assert [one["at"] for one in told["events"]] == sorted((one["at"] for one in told["events"]), reverse=True)
+    assert (told["monitors"], told["links"]) == ([], [])
+    offered = service.send("GET", "/requests?limit=5").json
+    assert offered["problems"] == []
+    assert len(offered["requests"]) >= 2
+    for one in offered["requests"]:
+        assert service.predict(one["request"] | {"as_of": one["as_of"]}).status == 200
+
+
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 

@@ -162,6 +162,25 @@ def test_serving_can_read_features_and_models_and_change_neither(stack, monkeypa
         client.delete_model_version("arrival-delay", version)
 
 
+def test_serving_reads_what_monitors_and_the_loop_found_and_changes_nothing_of_it(stack):
+    """The report of the service has all its parts on Postgres, with a reader's rights."""
+    told = requests.get(f"{stack.url('service')}/status", timeout=30).json()
+    assert told["problems"] == []
+    assert told["versions"]["champion"]["decision"] == "passed"
+    assert {"consistency", "freshness"} <= {one["monitor"] for one in told["monitors"]}
+    assert told["traffic"]["requests"] >= 3
+    assert {one["state"] for one in told["views"]} <= {"fresh", "stale"}
+    offered = requests.get(f"{stack.url('service')}/requests", params={"limit": 5}, timeout=30).json()
+    assert (len(offered["requests"]), offered["problems"]) == (5, [])
+    with psycopg.connect(
+        host=HOST, port=stack.port("postgres"), user="serving", password=stack.password("serving"), dbname="predictions"
+    ) as connection:
+        for table in ("monitor_results", "cycle_steps", "retrainings"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] >= 0
+            with pytest.raises(psycopg.Error, match="permission denied"), connection.transaction():
+                connection.execute(f"DELETE FROM {table}")
+
+
 def test_nobody_gets_in_without_a_password(stack):
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(HOST, stack.port("valkey")).ping()

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from orchestration.records import CYCLE_STEPS, as_text, costs, events, plots, weeks
+from orchestration.records import as_text, costs, plots, weeks
+from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.results import Result, save
 from validation.monitoring.trigger import RETRAININGS
 from validation.predictions import create, open_log

@@ -53,18 +53,19 @@ async def test_with_keys_a_key_is_needed_for_every_path(tmp_path, monkeypatch, c
 
 
 async def test_what_only_those_who_run_the_service_may_see(tmp_path, monkeypatch, capsys):
-    """Metrics and any entity's features; what clients need is for admins too, and a path is what is under it."""
+    """Metrics, how it is, and any entity's features; clients' paths are admins' too, and a path is what is under it."""
     file = tmp_path / "keys"
     keys = {}
     for name, flags in (("client", []), ("root", ["--admin"])):
         assert main([name, str(file), *flags]) == 0
         keys[name] = capsys.readouterr().out.strip()
     monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(file))
-    for path in ("/metrics", "/features", "/features/wear", "/metrics/"):
+    for path in ("/metrics", "/features", "/features/wear", "/metrics/", "/status", "/requests"):
         refused = await get("http://127.0.0.1", path, keys["client"])
         assert (refused.status_code, list(refused.json())) == (403, ["error"]), path
     assert (await get("http://127.0.0.1", "/metrics", keys["root"])).status_code == 200
-    assert (await get("http://127.0.0.1", "/metricsx", keys["client"])).status_code == 404
+    for path, status in (("/metricsx", 404), ("/explain", 405)):  # not theirs alone: only there is nothing to get
+        assert (await get("http://127.0.0.1", path, keys["client"])).status_code == status
     assert (await get("http://127.0.0.1", "/docs", keys["root"])).status_code == 200
 
 
@@ -90,7 +91,7 @@ async def test_a_request_keeps_its_id_or_gets_one(given, kept, monkeypatch):
 async def test_every_answer_is_for_no_frame_and_no_cache():
     """Answers and refusals alike."""
     for address in ("http://127.0.0.1", "http://192.0.2.7"):
-        headers = (await get(address, "/docs")).headers
+        headers = (await get(address, "/nothing")).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -42,19 +43,37 @@ def test_the_image_has_no_compiler_because_every_package_comes_as_a_wheel():
 
 
 def test_the_bento_holds_all_that_serving_imports(project):
-    """The serving package, what it shares with training, the feature store's settings and its own stores."""
+    """The serving package and its page, what it shares with training, the feature store's settings and its stores."""
     packed = {
         str(file.relative_to(ROOT))
         for pattern in project["tool"]["bentoml"]["build"]["include"]
         for file in ROOT.glob(pattern)
     }
     needed = {f"{folder}/{file.name}" for folder in ("serving", "validation") for file in (ROOT / folder).glob("*.py")}
+    needed |= {f"serving/page/{file.name}" for file in (ROOT / "serving" / "page").iterdir()}
     settings = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
     for named in (settings["online_store"]["type"], settings["registry"]["registry_store_type"]):
         if named.startswith("feature_repo."):
             needed.add(f"{named.rpartition('.')[0].replace('.', '/')}.py")
     assert needed | {"feature_repo/feature_store.yaml"} <= packed
     assert not [file for file in packed if file.startswith(("training", "data", "tests"))]
+
+
+def test_what_is_packed_is_enough_to_answer(project, tmp_path):
+    """All that the workers import is there, with what monitoring has recorded; plots and the offline store are not."""
+    for pattern in project["tool"]["bentoml"]["build"]["include"]:
+        for file in ROOT.glob(pattern):
+            target = tmp_path / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    code = (
+        "import sys, serving.api, serving.explain, serving.predictor, serving.shadow, serving.status as found;"
+        "print(found.__file__, *{'matplotlib', 'duckdb', 'deltalake'} & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split() == [str(tmp_path / "serving" / "status.py")]
 
 
 def test_the_process_that_supervises_the_workers_stays_small():

@@ -195,9 +195,11 @@ def test_nothing_but_categories_needs_no_store(repo, reader):
 
 
 def test_a_moment_before_the_rows_is_refused(reader):
-    """The online store keeps the newest row only: what was known before it is gone."""
-    with pytest.raises(AsOfTooEarly, match=r"T11:59:59Z is before 2024-05-01T12:00:00Z.*newest wear row"):
+    """The online store keeps the newest row only: what was known before it is gone. From when on is said, and true."""
+    with pytest.raises(AsOfTooEarly, match=r"T11:59:59Z is before 2024-05-01T12:00:00Z.*newest wear row") as refused:
         read(reader, request(), NOON - timedelta(seconds=1))
+    assert list(refused.value.problems) == ["as_of"]
+    assert read(reader, request(), refused.value.earliest).ages["wear"] == refused.value.earliest - NOON
 
 
 def test_requests_may_carry_what_any_model_of_the_store_takes(repo):

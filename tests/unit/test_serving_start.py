@@ -44,7 +44,9 @@ def test_check_passes_on_a_free_port(busy, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "80000"), ("PORT", "x"), ("POLL_SECONDS", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "80000"), ("PORT", "x"), ("POLL_SECONDS", "0"), ("TIMEOUT_SECONDS", "28")]
+)
 def test_a_bad_setting_is_named_as_its_variable(name, value, monkeypatch, capsys):
     """The line says which environment variable to mend."""
     monkeypatch.setenv(f"SERVING_{name}", value)

@@ -19,12 +19,13 @@ from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
-from training.gate import AGAINST_TAG, DECISION_TAG, REASONS_TAG, decide
+from training.gate import decide
 from training.leaks import r2_alone
 from training.model import build_model
 from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
 from training.run import require_one_registry
 from training.runs import claim
+from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 
 MODEL = "made-up"

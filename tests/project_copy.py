@@ -1,0 +1,55 @@
+"""A checkout of its own for commands that change things: files of git, state of the trained workspace, environment."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where MLflow's database names files, by table: whole, so they have to be told where they are now.
+ADDRESSES = {
+    "experiments": ["artifact_location"],
+    "runs": ["artifact_uri"],
+    "logged_models": ["artifact_location"],
+    "model_versions": ["source", "storage_location"],
+}
+
+
+def copy_project(to: Path, trained: Path) -> Path:
+    """Make `to` a checkout in which `make run` seems to have been run up to serving; returns it."""
+    to.mkdir(parents=True)
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, tracked.split("\0")):
+        if (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    for folder in ("data", "mlruns"):
+        shutil.copytree(trained / folder, to / folder)
+    shutil.copy2(trained / "mlflow.db", to / "mlflow.db")
+    _move_artifacts(to / "mlflow.db", str(trained), str(to))
+    _link_environment(to)
+    return to
+
+
+def _move_artifacts(database: Path, old: str, new: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        root = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()[0]
+        old = root.removeprefix("file://").rpartition("/mlruns")[0] or old
+        for table, columns in ADDRESSES.items():
+            for column in columns:
+                connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [old, new])
+
+
+def _link_environment(project: Path) -> None:
+    """Make `.venv` look set up: links to this environment, and the file by which .ci/setup knows its own work."""
+    environment, own = Path(sys.prefix), project / ".venv"
+    own.mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (own / name).symlink_to(environment / name)
+    identity = "{ pwd -P; cat pyproject.toml uv.lock .ci/setup; } | cksum"
+    ready = subprocess.run(["sh", "-c", identity], cwd=project, capture_output=True, text=True, check=True).stdout
+    (own / ".ready").write_text(ready)
