@@ -23,9 +23,9 @@ NAMED = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The second problem, as `make new` makes it."""
+    """The second problem, as `make new` makes it under another name."""
     made = tmp_path_factory.mktemp("projects") / "streets"
-    assert main([str(made), "--from", "footfall"]) == 0
+    assert main([str(made), "--from", "footfall", "--name", "busy-streets"]) == 0
     return made
 
 

@@ -21,11 +21,13 @@ from deltalake import DeltaTable
 
 from tests import oracle
 from tests.conftest import AS_OF, END, ROOT, START, Workspace
+from validation.settings import PredictionSettings
 
 HOUR = pd.Timedelta(hours=1)
 FIRST, NOW, LAST = (pd.Timestamp(day, tz="UTC") for day in (START, AS_OF, END))
 BEGAN = FIRST - HOUR  # the first hour whose count landed: it was complete at the start
 PATIENCE = 240
+MODEL = PredictionSettings().model_name  # a project made of this one gives it a name of its own
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def test_a_model_passes_the_gate_and_is_better_than_last_week(trained):
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{trained.root / 'mlflow.db'}")
-    champion = client.get_model_version_by_alias("footfall", "champion")
+    champion = client.get_model_version_by_alias(MODEL, "champion")
     scores = client.get_run(champion.run_id).data.metrics
     assert champion.version in (1, "1")
     for naive in ("same_hour_last_week", "same_hour_of_four_weeks", "request_features"):
@@ -137,7 +139,7 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
     from validation.contract import fetch_version
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
-    version = mlflow.MlflowClient().get_model_version_by_alias("footfall", "champion")
+    version = mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion")
     folder, contract = fetch_version(version)
     model = mlflow.sklearn.load_model(str(folder))
     sensors = ["45 Queen Street", "2 High Street", "183 K Road", "1 Courthouse Lane"]
