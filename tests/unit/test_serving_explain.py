@@ -43,7 +43,7 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def interface(frame: pd.DataFrame) -> Any:
     inputs = [ModelInput(name=one, dtype="string" if one in CATEGORIES else "double", source="x") for one in frame]
-    found = SimpleNamespace(inputs=inputs)
+    found = SimpleNamespace(inputs=inputs, task="classification")
     found.model_inputs = lambda rows: FeatureInterface.model_inputs(found, rows)
     return found
 
