@@ -174,7 +174,8 @@ def test_a_day_is_scored_in_bulk_and_watched(trained, people):
         found = {
             (monitor, metric): (value, rows)
             for monitor, metric, value, rows in log.execute(
-                "SELECT monitor, metric, value, rows FROM monitor_results WHERE subject = ?", [f"{MODEL} version 1, batch"]
+                "SELECT monitor, metric, value, rows FROM monitor_results WHERE subject = ?",
+                [f"{MODEL} version 1, batch"],
             )
         }
     assert len(scored) == 21 * 24
