@@ -41,11 +41,12 @@ function likely({ probability, explanation }, label, baseRate) {
 function predicted(answer, label) {
   const unit = answer.unit ?? "";
   const said = value(answer.prediction, unit);
+  const what = human(label) === unit ? "" : ` ${human(label)}`; // 80 people, not 80 people people
   const usual = answer.explanation?.base;
   const compared = usual === undefined ? "" : `In a typical case it says ${value(usual, unit)}.`;
   return {
     sentence: `${titled(human(label))}: ${said}. ${compared}`,
-    nodes: [el("p", { class: "big" }, el("strong", {}, said), ` ${human(label)}`), el("p", { class: "lead" }, compared)],
+    nodes: [el("p", { class: "big" }, el("strong", {}, said), what), el("p", { class: "lead" }, compared)],
   };
 }
 
