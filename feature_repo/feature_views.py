@@ -324,7 +324,13 @@ flight_outcome = FeatureView(
     online=False,
     schema=[
         field("arr_delay_minutes", Float64, "Arrival delay; early is negative.", "minutes"),
-        field("is_late", Int64, "1 when the flight arrived 15 or more minutes late, else 0.", "boolean"),
+        field(
+            "is_late",
+            Int64,
+            "1 when the flight arrived 15 or more minutes late, else 0.",
+            "boolean",
+            question="How likely is this flight to arrive 15 or more minutes late?",
+        ),
     ],
     source=delta_source("flight_outcome", "Arrival events: the row exists from the moment of landing."),
     description="The label. Cancelled and diverted flights have none.",

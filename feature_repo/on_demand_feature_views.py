@@ -93,8 +93,8 @@ def aircraft_age(inputs):
         "tail_hours_since_departure": "From the aircraft's last known departure to the scheduled one, in hours.",
         "tail_hours_since_landing": "From the aircraft's last known landing to the scheduled departure, in hours.",
         "tail_hours_to_spare": (
-            "What is left of that when the aircraft flies straight back, as long as it was scheduled to fly there: "
-            "from where it has landed or, while it is on its way, from there once it has; in hours."
+            "Hours left before the scheduled departure once the aircraft has flown straight back from where it was "
+            "sent, in the scheduled time; below zero it cannot be on time."
         ),
     },
 )

@@ -263,7 +263,8 @@ def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
     """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
     store = open_store(feast_repo)
     model.contract.verify(store)
-    model = replace(model, reader=FeatureReader(store, model.contract.interface))
+    interface = model.contract.interface
+    model = replace(model, reader=FeatureReader(store, interface), meanings=meanings(store, interface))
     _warm_up(model)
     return model
 

@@ -69,13 +69,14 @@ function firstOf(requests, views) {
   return due.sort((one, other) => Date.parse(one.as_of) - Date.parse(other.as_of))[0] ?? requests[0];
 }
 
-function head({ name, version, following, contract }) {
+function head({ name, version, following, contract, meanings }) {
   const { label, label_definition, prediction_anchor, prediction_lead_minutes, task } = contract.interface;
   const [title, what] = [titled(human(name.replaceAll("-", " "))), outcome(label)];
   document.title = `${title}: predictions`;
   byId("model-name").textContent = title;
   byId("serving").replaceChildren(`version ${version}`, el("span", {}, ` · ${following}`));
-  byId("question").textContent = task === "regression" ? `How much is “${human(label)}”?` : `How likely is “${what}”?`;
+  byId("question").textContent = meanings?.[label]?.question
+    ?? (task === "regression" ? `How much is “${human(label)}”?` : `How likely is “${what}”?`);
   const means = task === "regression" ? `It is ${rule(label_definition)}` : `“${titled(what)}” means ${rule(label_definition)}`;
   byId("meaning").textContent = `${means}, told ${span(prediction_lead_minutes * 60)} before ${human(prediction_anchor)}.`;
 }

@@ -14,10 +14,14 @@ export function driversOf(explanation, meanings, what, unit) {
   const widest = Math.max(1e-12, Math.abs(moved), ...all.slice(0, SHOWN).map((one) => Math.abs(one.contribution)));
   const show = odds ? signed : (amount) => (amount > 0 ? `+${number(amount)}` : number(amount));
   const rows = all.slice(0, SHOWN).map((one) => row(
-    [titled(featureName(one.feature)), el("span", { class: "given" }, value(one.value, meanings[one.feature]?.unit))],
-    one.contribution, widest, show, meanings[one.feature]?.description ?? `From ${human(one.source)}`,
+    [
+      `${titled(featureName(one.feature))} `,
+      el("span", { class: "given" }, value(one.value, meanings[one.feature]?.unit)),
+      el("span", { class: "hint" }, meanings[one.feature]?.description ?? `From ${human(one.source)}.`),
+    ],
+    one.contribution, widest, show,
   ));
-  if (rest.length) rows.push(row(`The other ${counted(rest.length, "feature")}`, moved, widest, show, "together", "rest"));
+  if (rest.length) rows.push(row(`The other ${counted(rest.length, "feature")}, together`, moved, widest, show, "rest"));
   return el(
     "section", {},
     el("h3", {}, "What drove it"),
@@ -40,12 +44,12 @@ function sentence({ base, output, base_probability }, odds, what, unit) {
     + `They are log-odds, which add up: +0.7 doubles the odds of “${what}”, −0.7 halves them.`;
 }
 
-function row(name, moved, widest, show, description, kind = null) {
+function row(name, moved, widest, show, kind = null) {
   const bar = el("div", { class: moved < 0 ? "lower" : "raise" });
   bar.style.width = `${Math.max(0.8, (Math.abs(moved) / widest) * 50)}%`;
   return el(
     "tr", { class: kind },
-    el("th", { scope: "row", title: description }, name),
+    el("th", { scope: "row" }, name),
     el("td", { class: "bars", "aria-hidden": "true" }, bar),
     el("td", { class: "amount" }, show(moved)),
   );

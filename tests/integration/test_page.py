@@ -261,6 +261,9 @@ def test_whoever_opens_it_sees_a_prediction_and_why(opened, service, asked):
     for text in (said["feature_service"], "version 2", "Request id"):
         assert text in page.inner_text("#answer footer")
     assert page.title() == "Arrival delay: predictions"
+    assert page.inner_text("h1") == "How likely is this flight to arrive 15 or more minutes late?"
+    first = said["explanation"]["contributions"][0]["feature"]
+    assert service.send("GET", "/model").json["meanings"][first]["description"] in drivers.first.inner_text()
     keep(opened, "predict")
 
 

@@ -118,7 +118,15 @@ footfall = FeatureView(
     entities=[sensor_hour],
     ttl=timedelta(0),
     online=False,
-    schema=[field("people", Float64, "People who passed the sensor in the hour.", "people")],
+    schema=[
+        field(
+            "people",
+            Float64,
+            "People who passed the sensor in the hour.",
+            "people",
+            question="How many people will pass this camera in that hour?",
+        )
+    ],
     source=delta_source("footfall", "Counts: the row exists from the end of the hour."),
     description="The label. An hour that was not counted has none.",
     owner=OWNER,
