@@ -6,16 +6,13 @@ event timestamp, offline and online alike; 0 means it never expires.
 
 from datetime import timedelta
 
-from data_sources import delta_source
 from entities import hour, sensor, sensor_hour, street
-from feast import FeatureView, Field
-from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+from feast import FeatureView
+from feast.types import Float64, Int64, String, UnixTimestamp
+
+from feature_repo.pipeline.declare import delta_source, field
 
 OWNER = "feature-team@example.org"
-
-
-def field(name: str, dtype: FeastType, description: str, unit: str, **tags: str) -> Field:
-    return Field(name=name, dtype=dtype, description=description, tags={"unit": unit, **tags})
 
 
 sensor_recent = FeatureView(

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo.pipeline.source import MOMENT, STAMPS, EventSource, PackageFiles, SourceError, stamped
+from feature_repo.pipeline.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
 
 # The interval that commands take when none is given, and the worked "today". From the spring of 2025 on the clocks of
 # the file are an hour off after summer time has begun, and five cameras see more than they did: see README.md.
@@ -71,15 +71,13 @@ _LAST_HOUR = datetime(2025, 12, 31, 16, tzinfo=UTC)
 COMPLETE_UNTIL = {"hours": _LAST_HOUR - KNOWN_BEFORE, "calendar": _LAST_HOUR - KNOWN_BEFORE, "counts": _LAST_HOUR}
 
 PLACE = {"sensor_hour": pa.string(), "sensor": pa.string(), "street": pa.string(), "hour_start": MOMENT}
-# The columns of each raw table. Declared, because a first batch may be empty, or have a column that is all null.
-RAW_SCHEMAS = {
-    name: pa.schema(list((columns | STAMPS).items()))
-    for name, columns in {
+RAW_SCHEMAS = raw_schemas(
+    {
         "hours": PLACE,
         "calendar": {"hour_start": MOMENT, "public_holiday": pa.int64(), "holiday_eve": pa.int64()},
         "counts": PLACE | {"people": pa.float64(), "fewest_people": pa.int64()},
-    }.items()
-}
+    }
+)
 
 
 def counted_in_utc(table: pd.DataFrame) -> pd.DataFrame:
