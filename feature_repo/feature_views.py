@@ -311,7 +311,7 @@ flight_schedule = FeatureView(
     source=delta_source("flight_schedule", "The published schedule, a row a flight."),
     description="Every flight there is to predict: the rows of a training set and of a batch start here.",
     owner=OWNER,
-    tags={"role": "spine", "prediction_lead_minutes": "120", "prediction_anchor": "scheduled_departure"},
+    tags={"prediction_lead_minutes": "120", "prediction_anchor": "scheduled_departure"},
 )
 
 flight_outcome = FeatureView(
@@ -326,5 +326,5 @@ flight_outcome = FeatureView(
     source=delta_source("flight_outcome", "Arrival events: the row exists from the moment of landing."),
     description="The label. Cancelled and diverted flights have none.",
     owner=OWNER,
-    tags={"role": "label", "label": "is_late", "definition": "arr_delay_minutes >= 15"},
+    tags={"label": "is_late", "definition": "arr_delay_minutes >= 15"},
 )

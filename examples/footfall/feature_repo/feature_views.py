@@ -107,7 +107,7 @@ sensor_hours = FeatureView(
     source=delta_source("sensor_hours", "Every hour at every sensor, four weeks ahead."),
     description="Every hour there is to predict: the rows of a training set and of a batch start here.",
     owner=OWNER,
-    tags={"role": "spine", "prediction_lead_minutes": "180", "prediction_anchor": "hour_start"},
+    tags={"prediction_lead_minutes": "180", "prediction_anchor": "hour_start"},
 )
 
 footfall = FeatureView(
@@ -120,7 +120,6 @@ footfall = FeatureView(
     description="The label. An hour that was not counted has none.",
     owner=OWNER,
     tags={
-        "role": "label",
         "task": "regression",
         "label": "people",
         "definition": "people who pass the sensor in the hour",
