@@ -35,6 +35,7 @@ KEPT = [
     "tests/contract/test_wal_sqlite.py",
     "tests/spark_conf.py",
     "tests/unit/test_imports.py",
+    "tests/unit/test_rules.py",
 ]
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 INGEST_DAYS = re.compile(r'^START, END, TODAY = "([\d-]+)", "([\d-]+)", "([\d-]+)"$', re.MULTILINE)

@@ -17,7 +17,7 @@ YOURS = {
     "feature_repo/pipeline/ingest.py": "your source, as tables of events, each stamped with the moment it was knowable",
     "feature_repo/pipeline/transforms.py": "features from events, as ibis expressions",
     "feature_repo/entities.py": "what features describe, and how a request finds it",
-    "feature_repo/data_sources.py": "where the tables lie, and what a request carries beside its keys",
+    "feature_repo/data_sources.py": "what a request carries beside its keys",
     "feature_repo/feature_views.py": "each stored feature, its unit, window and time to live; the spine and the label",
     "feature_repo/on_demand_feature_views.py": "features computed from the request",
     "feature_repo/feature_services.py": "what each model generation reads",

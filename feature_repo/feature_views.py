@@ -7,18 +7,15 @@ its event timestamp, offline and online alike; 0 means it never expires.
 
 from datetime import timedelta
 
-from data_sources import delta_source
 from entities import carrier, departure_hour, dest, flight, flight_number, origin, tailnum
 from feast import FeatureView, Field
-from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+from feast.types import Float64, Int64, String, UnixTimestamp
+
+from feature_repo.pipeline.declare import delta_source, field
 
 OWNER = "feature-team@example.org"
 CONGESTION_WINDOWS = ("1h", "3h")
 RELIABILITY_WINDOWS = ("1d", "7d", "30d")
-
-
-def field(name: str, dtype: FeastType, description: str, unit: str, **tags: str) -> Field:
-    return Field(name=name, dtype=dtype, description=description, tags={"unit": unit, **tags})
 
 
 def reliability_fields(prefix: str, who: str) -> list[Field]:
@@ -314,7 +311,7 @@ flight_schedule = FeatureView(
     source=delta_source("flight_schedule", "The published schedule, a row a flight."),
     description="Every flight there is to predict: the rows of a training set and of a batch start here.",
     owner=OWNER,
-    tags={"role": "spine", "prediction_lead_minutes": "120", "prediction_anchor": "scheduled_departure"},
+    tags={"prediction_lead_minutes": "120", "prediction_anchor": "scheduled_departure"},
 )
 
 flight_outcome = FeatureView(
@@ -335,5 +332,5 @@ flight_outcome = FeatureView(
     source=delta_source("flight_outcome", "Arrival events: the row exists from the moment of landing."),
     description="The label. Cancelled and diverted flights have none.",
     owner=OWNER,
-    tags={"role": "label", "label": "is_late", "definition": "arr_delay_minutes >= 15"},
+    tags={"label": "is_late", "definition": "arr_delay_minutes >= 15"},
 )

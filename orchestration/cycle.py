@@ -47,7 +47,7 @@ from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
 from validation.monitoring.results import Result, Verdict, saved, worst
-from validation.monitoring.run import LABEL_DELAY_HOURS, monitor
+from validation.monitoring.run import label_delay, monitor
 from validation.predictions import LogUnusable, create, open_log
 from validation.settings import OFF
 from validation.times import utc
@@ -189,8 +189,7 @@ class Cycle:
         from feast import FeatureStore
 
         store = FeatureStore(repo_path=str(self.pipeline.repo))
-        delay = timedelta(hours=LABEL_DELAY_HOURS)
-        alerts, outputs = alert_settings(), self.pipeline.data / "monitoring"
+        alerts, outputs, delay = alert_settings(), self.pipeline.data / "monitoring", label_delay()
         results = monitor(
             store, self.engine, self.name, as_of, self.days, delay, SAMPLE_ROWS, self._own_results(as_of), self.refresh
         )

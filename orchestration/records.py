@@ -12,17 +12,15 @@ from validation.metrics import HEADLINE
 from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.plots import QUIET, Line, over_time
 from validation.monitoring.results import RESULTS, history
-from validation.monitoring.run import LABEL_DELAY_HOURS
 from validation.predictions import CHAMPION
 
 WEEK = timedelta(days=7)
-LABEL_DELAY = timedelta(hours=LABEL_DELAY_HOURS)
 
 
 def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
     """A row a whole week and version that answered in it: columns week, version, rows, consistency, metric,
     score, score_low, score_high, bias, drifted_share, prediction_psi. `metric` names the task's headline score. Unknown
-    is NaN; outcomes are known LABEL_DELAY later."""
+    is NaN; a week's outcomes are known, and its score is found, some time after its end."""
     columns = RESULTS.c
     metrics = {
         ("consistency", "consistency"): "consistency",
@@ -35,7 +33,7 @@ def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
         columns.as_of, columns.monitor, columns.metric, columns.subject, columns.value, columns.low, columns.high,
         columns.rows, columns.start, columns.end,
     ).where(
-        columns.as_of >= first, columns.as_of <= last + LABEL_DELAY,
+        columns.end > first, columns.end <= last,
         columns.subject.endswith(f", {CHAMPION}"), columns.metric.in_({metric for _, metric in metrics}),
     )  # fmt: skip
     with engine.connect() as connection:
@@ -46,10 +44,9 @@ def weeks(engine: Engine, first: datetime, last: datetime) -> pd.DataFrame:
         ]
     rows: dict[tuple[datetime, str], dict[str, object]] = {}
     for one in found:
-        end = one.as_of - (LABEL_DELAY if one.monitor == "quality" else timedelta(0))
-        if (end - first) % WEEK or not first < end <= last:
+        if (one.end - first) % WEEK:
             continue
-        mine = rows.setdefault((end - WEEK, one.subject.partition(" version ")[2].partition(",")[0]), {})
+        mine = rows.setdefault((one.start, one.subject.partition(" version ")[2].partition(",")[0]), {})
         name = metrics[one.monitor, one.metric]
         mine[name] = one.value
         if name == "score":

@@ -19,11 +19,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from threadpoolctl import threadpool_limits
 
+from training.baseline import REQUEST_FEATURES
 from training.card import record
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions
 from training.gate import Decision, decide
-from training.references import REQUEST_FEATURES
 from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import pandas as pd
 
+from training.baseline import Forecaster
 from training.config import ModelParameters
 from training.dataset import LabelledRows
-from training.model import build_model, linear_model
+from training.model import linear_model
 from validation.task import Task, forecast
 
-REQUEST_FEATURES = "request_features"
 LINEAR: dict[Task, str] = {"classification": "logistic_regression", "regression": "ridge"}
 # Rows of the overall mean that each group of the climatology is given: a route with three flights says little.
 PRIOR_ROWS = 20
 HOUR = "dep_local_hour"
 
-Forecaster = Callable[[LabelledRows], np.ndarray]
-
 
 def references(rows: LabelledRows, parameters: ModelParameters) -> dict[str, Forecaster]:
-    """Fit them: the same model without stored features, a linear model on all, and the climatology of route and hour.
+    """Fit them: a linear model on all inputs, and the climatology of route and hour.
 
     A feature service without a local hour has no climatology.
     """
     interface = rows.interface
-    categories, asked, task = interface.categories, interface.request_inputs, interface.task
-    inputs, labels = rows.inputs, rows.labels
-    alone = build_model(categories, parameters, task).fit(inputs[asked], labels)
+    categories, task, inputs = interface.categories, interface.task, rows.inputs
     numbers = [str(name) for name in inputs if name not in categories]
-    linear = linear_model(categories, numbers, parameters.random_state, task).fit(inputs, labels)
-    found: dict[str, Forecaster] = {
-        REQUEST_FEATURES: lambda others: forecast(alone, others.inputs[asked], task),
-        LINEAR[task]: lambda others: forecast(linear, others.inputs, task),
-    }
+    linear = linear_model(categories, numbers, parameters.random_state, task).fit(inputs, rows.labels)
+    found: dict[str, Forecaster] = {LINEAR[task]: lambda others: forecast(linear, others.inputs, task)}
     if HOUR in inputs:
         found["climatology"] = _climatology(rows)
     return found

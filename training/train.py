@@ -28,6 +28,7 @@ from mlflow.models import infer_signature
 from threadpoolctl import threadpool_limits
 from upath import UPath
 
+from training.baseline import Forecaster, without_stored_features
 from training.card import record
 from training.config import TrainingConfig
 from training.dataset import (
@@ -44,7 +45,7 @@ from training.leaks import can_tell, told_alone
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
 from training.promote import CHALLENGER, EXISTS
-from training.references import Forecaster, references
+from training.references import references
 from training.search import search
 from validation.contract import (
     CAUSE_TAG,
@@ -63,9 +64,10 @@ from validation.errors import Refusal
 from validation.gate import Gate
 from validation.metrics import scores, slice_scores
 from validation.monitoring.drift import PREDICTION, PROFILE_ARTIFACT, profile
+from validation.rules import leak_suite, training_suite
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
-from validation.suites.training_set import leak_suite, training_suite
+from validation.suites.training_set import LIMITS
 from validation.task import Task, forecast, predicts_by
 
 PINNED = ("scikit-learn", "skops", "numpy", "pandas")
@@ -102,7 +104,7 @@ def train(
         report.update(inputs=len(interface.inputs))
     with step("fit references") as report:
         forecasters = {"model": lambda rows: forecast(model, rows.inputs, interface.task)}
-        forecasters |= references(learn, config.model)
+        forecasters |= without_stored_features(learn, config.model) | references(learn, config.model)
         report.update(references=len(forecasters) - 1)
     contract = FeatureContract(
         interface=interface,
@@ -171,10 +173,10 @@ def check(rows: LabelledRows, name: str) -> None:
     gate = Gate()
     label, inputs, task = rows.interface.label, rows.inputs, rows.interface.task
     frame = inputs.assign(**{rows.row_key: rows.frame[rows.row_key], label: rows.frame[label]})
-    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns), task))]
+    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns), task, LIMITS))]
     if can_tell(rows.labels, task):
         numbers = inputs.drop(columns=rows.interface.categories)
-        outcomes.append(gate.check(told_alone(numbers, rows.labels, task), leak_suite(name, task)))
+        outcomes.append(gate.check(told_alone(numbers, rows.labels, task), leak_suite(name, task, LIMITS)))
     mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
     for outcome in outcomes:
         outcome.require(

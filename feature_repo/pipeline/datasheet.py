@@ -28,7 +28,8 @@ from feature_repo.stores.delta import connect, create_view, literal, quote
 from validation.errors import Refusal
 from validation.gate import Suite
 from validation.page import table, write
-from validation.suites.features import feature_suite
+from validation.rules import feature_suite
+from validation.suites.features import BOUNDS
 from validation.suites.profiles import PROFILES
 from validation.suites.raw import RAW_SUITES
 from validation.tables import data_of, tables_in, tables_of
@@ -194,7 +195,8 @@ def _view(view: FeatureView, found: Contents, held: Counter[str], used: list[str
     ]
     suites = []
     if made := FEATURE_TABLES.get(view.name):
-        suites = [feature_suite(view.name, made.keys, [column for column in found.missing if column not in made.keys])]
+        columns = [column for column in found.missing if column not in made.keys]
+        suites = [feature_suite(view.name, made.keys, columns, BOUNDS)]
     return "\n\n".join(
         [
             f"### `{view.name}`\n\n{view.description}",

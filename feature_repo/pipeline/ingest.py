@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.pipeline.source import MOMENT, STAMPS, EventSource, PackageFiles, SourceError, stamped
+from feature_repo.pipeline.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
 
 # The interval that commands take when none is given, and the worked "today": the schedule of the first flights of 2013
 # was out by the start, the last flight of 2013 had landed by the end.
@@ -119,18 +119,16 @@ MEASURES = (
     "visibility_mi",
 )  # fmt: skip
 
-# The columns of each raw table. Declared, because a first batch may be empty, or have a column that is all null.
-RAW_SCHEMAS = {
-    name: pa.schema(list((columns | STAMPS).items()))
-    for name, columns in {
+RAW_SCHEMAS = raw_schemas(
+    {
         "schedule": FLIGHT | {"scheduled_arrival": MOMENT, "distance_miles": pa.float64()},
         "departures": FLIGHT | {"dep_delay_minutes": pa.float64()},
         "arrivals": FLIGHT | {"arr_delay_minutes": pa.float64()},
         "cancellations": FLIGHT,
         "weather": {"origin": pa.string(), "observed_at": MOMENT} | dict.fromkeys(MEASURES, pa.float64()),
         "aircraft": {"tailnum": pa.string(), "year_built": pa.float64(), "seats": pa.int64()},
-    }.items()
-}
+    }
+)
 
 
 def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:

@@ -47,9 +47,10 @@ from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
 from validation.profile import LOOKBACK, profile
+from validation.rules import Feed, feature_suite
 from validation.steps import step
-from validation.suites.features import feature_suite
-from validation.suites.profiles import PROFILES, Feed
+from validation.suites.features import BOUNDS
+from validation.suites.profiles import PROFILES
 from validation.suites.raw import RAW_SUITES
 from validation.tables import data_of, tables_of
 from validation.times import utc
@@ -198,7 +199,7 @@ class FeaturePipeline:
     def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
         with step(f"validate {name}") as report:
             columns = [column for column in rows.column_names if column not in table.keys]
-            outcome = self.gate.check(rows.to_pandas(), feature_suite(name, table.keys, columns))
+            outcome = self.gate.check(rows.to_pandas(), feature_suite(name, table.keys, columns, BOUNDS))
             report.update(rows=rows.num_rows, held=len(outcome.held))
             return outcome
 

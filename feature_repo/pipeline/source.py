@@ -22,6 +22,11 @@ MOMENT = pa.timestamp("us", tz="UTC")
 STAMPS = {"event_timestamp": MOMENT, "created_timestamp": MOMENT}
 
 
+def raw_schemas(columns: Mapping[str, Mapping[str, pa.DataType]]) -> dict[str, pa.Schema]:
+    """The schema of each raw table, from its own columns: declared, for a first batch may have none or only nulls."""
+    return {table: pa.schema(list((dict(own) | STAMPS).items())) for table, own in columns.items()}
+
+
 class SourceError(Refusal):
     """A raw file is missing, unreadable or lacks a column."""
 

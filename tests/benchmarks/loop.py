@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from feast import FeatureStore
@@ -30,7 +30,7 @@ from tests.benchmarks.features import DAYS, HISTORIES
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
 from validation.monitoring.consistency import SAMPLE_ROWS
-from validation.monitoring.run import LABEL_DELAY_HOURS, monitor
+from validation.monitoring.run import label_delay, monitor
 from validation.predictions import CHAMPION, PREDICTIONS, open_log
 from validation.times import utc
 
@@ -98,8 +98,8 @@ def _monitored(engine: Engine) -> tuple[float, float]:
         time.perf_counter(),
     )
     memory.start()
-    end, delay = MONITORED + MONITORED_DAYS * DAY, timedelta(hours=LABEL_DELAY_HOURS)
-    monitor(store, engine, ServingSettings().model_name, end, MONITORED_DAYS, delay, SAMPLE_ROWS)
+    end = MONITORED + MONITORED_DAYS * DAY
+    monitor(store, engine, ServingSettings().model_name, end, MONITORED_DAYS, label_delay(), SAMPLE_ROWS)
     return time.perf_counter() - began, memory.stop()
 
 

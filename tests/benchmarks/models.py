@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result
+from training.baseline import without_stored_features
 from training.config import load_config
 from training.dataset import END_OF_TIME, labelled_rows
 from training.evaluate import evaluate
@@ -110,7 +111,8 @@ def _quality(store: FeatureStore, config) -> list[Result]:
         model = fit(learn, config)
         labels.append(judge.labels.to_numpy())
         named = {"model": lambda others, model=model: model.predict_proba(others.inputs)[:, 1]}
-        for name, predict in (named | references(learn, config.model)).items():
+        named |= without_stored_features(learn, config.model) | references(learn, config.model)
+        for name, predict in named.items():
             forecasts.setdefault(name, []).append(predict(judge))
     came = np.concatenate(labels)
     own = np.concatenate(forecasts.pop("model"))

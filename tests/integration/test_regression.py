@@ -76,7 +76,6 @@ def declare(repo: Path) -> None:
         schema=[Field(name="arr_delay_minutes", dtype=Float64, tags={"unit": "minutes"})],
         source=known.batch_source,
         tags={
-            "role": "label",
             "label": "arr_delay_minutes",
             "definition": "after the scheduled arrival",
             "task": "regression",

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from validation.gate import BatchRefused, Gate, Outcome, Suite
-from validation.suites.features import feature_suite
+from validation.rules import feature_suite, training_suite
+from validation.suites.features import BOUNDS
 from validation.suites.raw import RAW_SUITES
-from validation.suites.training_set import training_suite
+from validation.suites.training_set import LIMITS
 
 SPEED = gxe.ExpectColumnValuesToBeBetween(column="speed", min_value=0, max_value=100)
 NAMED = gxe.ExpectColumnValuesToNotBeNull(column="name")
@@ -269,7 +270,7 @@ def test_feature_rows_are_judged_by_what_they_are_called(gate):
     bad = [{"route_late_rate_7d": 1.5}, {"origin_departures_1h": -1}, {"origin": None}]
     good = {"route_late_rate_7d": None, "route_mean_arr_delay_7d": None}
     given = pd.DataFrame(rows + [columns | {"origin": f"B{n}"} | change for n, change in enumerate([*bad, good])])
-    checks = feature_suite("made_up", ["origin"], list(columns))
+    checks = feature_suite("made_up", ["origin"], list(columns), BOUNDS)
     outcome = gate.check(given, checks).require("today")
     assert outcome.held.rules.tolist() == [
         "route_late_rate_7d_in_range",
@@ -284,7 +285,7 @@ def test_feature_rows_are_judged_by_what_they_are_called(gate):
 def test_a_training_set_needs_both_outcomes_one_row_a_flight_and_known_features(gate):
     """Each of these alone stops a training run."""
     good = pd.DataFrame({"flight_id": [str(n) for n in range(1000)], "is_late": [0, 1] * 500, "seats": [150.0] * 1000})
-    checks = training_suite("made_up", "flight_id", "is_late", ["seats"])
+    checks = training_suite("made_up", "flight_id", "is_late", ["seats"], "classification", LIMITS)
     assert gate.check(good, checks).require("today").held.empty
     assert "both_outcomes_occur" in refused(gate.check(good.assign(is_late=0), checks))
     assert "rows_are_unique" in refused(gate.check(good.assign(flight_id="1"), checks))
@@ -297,7 +298,7 @@ def test_a_training_set_of_numbers_needs_them_finite_and_not_all_the_same(gate):
     """Infinite, missing and constant labels stop a training run; negative and large ones do not."""
     minutes = [-30.0, 1e9] * 500
     good = pd.DataFrame({"flight_id": [str(n) for n in range(1000)], "minutes": minutes, "seats": [150.0] * 1000})
-    checks = training_suite("made_up", "flight_id", "minutes", ["seats"], "regression")
+    checks = training_suite("made_up", "flight_id", "minutes", ["seats"], "regression", LIMITS)
     assert gate.check(good, checks).require("today").held.empty
     assert "outcomes_differ" in refused(gate.check(good.assign(minutes=7.0), checks))
     for bad in (float("inf"), float("-inf"), None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
 
 from tests.receiver import OK, SECRET, Receiver
+from training.config import load_config
 from validation.monitoring import run
 from validation.monitoring.alert import SHOWN, AlertFailed, AlertSettings, alert, message
 from validation.monitoring.conclusion import conclude
@@ -389,6 +391,21 @@ def test_a_breach_is_reported_and_heard(engine: Engine, tmp_path: Path, receive:
     conclude(engine, END, results, report, metrics, None)
     assert len(receiver.seen) == 2
     assert saved(engine, END) != []
+
+
+def test_outcomes_are_awaited_as_long_as_training_does(tmp_path: Path) -> None:
+    """By the file that training reads; one that has no such number, or is not there, is refused by name."""
+    file = tmp_path / "config.yaml"
+    file.write_text((run.ROOT / "training" / "config.yaml").read_text())
+    assert run.label_delay() == run.label_delay(file) == load_config({}, file).label_delay
+    file.write_text(re.sub("(?m)^label_delay_hours: .*$", "label_delay_hours: 1.5", file.read_text()))
+    assert run.label_delay(file) == timedelta(minutes=90)
+    for wrong in ("label_delay_hours: soon", "label_delay: 4", "", "a: [", "[]"):
+        file.write_text(wrong)
+        with pytest.raises(run.LabelDelayUnknown, match=r"config\.yaml has no number of hours"):
+            run.label_delay(file)
+    with pytest.raises(run.LabelDelayUnknown, match=r"none\.yaml"):
+        run.label_delay(tmp_path / "none.yaml")
 
 
 def test_a_wrong_setting_is_refused_before_anything_is_measured(

@@ -3,8 +3,8 @@
     python -m validation.monitoring.run --as-of 2013-10-12 --days 7
 
 Consistency, drift and volume look at the predictions and rows of the days before; quality at as many days that ended
-`--label-delay-hours` earlier, for by then their outcomes are known. Exit codes: 0 nothing is in breach, 1 refused or
-failed, also to deliver the alert, 2 wrong usage, 3 something is in breach.
+`label_delay_hours` of training/config.yaml earlier, for by then their outcomes are known. Exit codes: 0 nothing is in
+breach, 1 refused or failed, also to deliver the alert, 2 wrong usage, 3 something is in breach.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -43,9 +44,29 @@ if TYPE_CHECKING:
 
 BREACHED = 3
 VALIDATION = "validation_"  # how the names of those scores begin
-LABEL_DELAY_HOURS = 48
 AHEAD = ", asked ahead"
 OUTPUTS = ROOT / "data" / "monitoring"
+TRAINING_CONFIG = ROOT / "training" / "config.yaml"
+
+
+class LabelDelayUnknown(Refusal):
+    """The training configuration does not say when outcomes are known."""
+
+
+def label_delay(config: Path = TRAINING_CONFIG) -> timedelta:
+    """How long after it was asked a prediction's outcome is known, as training has it. Raises LabelDelayUnknown.
+
+    The file is read, because nothing here imports training: monitors that waited for another time than training would
+    hold a model against outcomes of another kind, only the punctual ones or fewer than there are.
+    """
+    try:
+        hours = float(yaml.safe_load(config.read_text())["label_delay_hours"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        raise LabelDelayUnknown(
+            f"{config} has no number of hours as `label_delay_hours` ({one_line(error)}). Mend it, or give "
+            "--label-delay-hours."
+        ) from error
+    return timedelta(hours=hours)
 
 
 def monitor(
@@ -121,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="validation.monitoring.run", description=__doc__.split("\n")[0])
     parser.add_argument("--as-of", required=True, help="the moment to look back from, UTC: later labels do not exist")
     parser.add_argument("--days", type=int, default=7, help="how many days to look at (7)")
-    parser.add_argument("--label-delay-hours", type=float, default=LABEL_DELAY_HOURS, help=f"({LABEL_DELAY_HOURS})")
+    parser.add_argument("--label-delay-hours", type=float, help="(as training/config.yaml says)")
     parser.add_argument(
         "--sample-rows", type=int, default=SAMPLE_ROWS, help=f"to replay for consistency ({SAMPLE_ROWS})"
     )
@@ -145,15 +166,17 @@ def main(argv: list[str] | None = None) -> int:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    hours = options.label_delay_hours
     try:
         as_of = utc(options.as_of)
-        if options.days < 1 or options.sample_rows < 1 or min(options.label_delay_hours, options.refresh_minutes) < 0:
+        if options.days < 1 or options.sample_rows < 1 or min(hours or 0, options.refresh_minutes) < 0:
             raise ValueError("--days and --sample-rows are 1 or more, hours and minutes are not negative")
     except ValueError as error:
         parser.error(str(error))
     from mlflow.exceptions import MlflowException
 
     try:
+        delay = label_delay() if hours is None else timedelta(hours=hours)
         alerts = None if options.no_alert else alert_settings()
         if options.url == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off, so there is nothing to monitor. Give --url, or unset it.")
@@ -162,7 +185,6 @@ def main(argv: list[str] | None = None) -> int:
         from feast import FeatureStore
 
         store = FeatureStore(repo_path=str(options.repo))
-        delay = timedelta(hours=options.label_delay_hours)
         allowance = timedelta(minutes=options.refresh_minutes)
         results = monitor(
             store, engine, options.model, as_of, options.days, delay, options.sample_rows, allowance=allowance

@@ -4,47 +4,11 @@ Calibrated on every whole day of 2013, whatever hour it is counted from. A `crit
 them, storms and holidays included, so what breaks it is the feed. A `warning` limit is passed by a few days a year.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import great_expectations.expectations as gxe
-from great_expectations.expectations.expectation import Expectation
-from great_expectations.expectations.metadata_types import FailureSeverity
-
-from validation.gate import Suite
-
-Limits = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What to profile as one feed (see `validation.profile.profile`), and the suite that judges its profile."""
-
-    tables: tuple[str, ...]
-    values: tuple[str, ...]
-    suite: Suite
-    newest_by: str | None = None
-    spread_by: str | None = None
-
-
-def _suite(name: str, critical: Mapping[str, Limits], warning: Mapping[str, Limits]) -> Suite:
-    rules: dict[str, Expectation] = {}
-    for severity, suffix, limits in (
-        (FailureSeverity.CRITICAL, "possible", critical),
-        (FailureSeverity.WARNING, "normal", warning),
-    ):
-        for column, (low, high) in limits.items():
-            rules[f"{column}_{suffix}"] = gxe.ExpectColumnValuesToBeBetween(
-                column=column, min_value=low, max_value=high, severity=severity
-            )
-    return Suite(f"profile_{name}", {}, rules, min_rows=0, label="window")
-
+from validation.rules import Bounds, Feed, profile_suite
 
 # Of all days, that after Thanksgiving has the fewest flights: 0.50 of the usual, counted from 18:00Z.
-SHARE: Limits = (0.45, None)
-ODD_SHARE: Limits = (0.75, 1.25)
+SHARE: Bounds = (0.45, None)
+ODD_SHARE: Bounds = (0.75, 1.25)
 
 # Departures and arrivals are counted with the cancellations: in a blizzard nearly every flight is cancelled (0.13 of
 # the usual departures from 2013-02-08T18:00Z), and one that did not leave is missing only if nothing says why.
@@ -53,7 +17,7 @@ PROFILES = {
     "schedule": Feed(
         tables=("schedule",),
         values=("distance_miles",),
-        suite=_suite(
+        suite=profile_suite(
             "schedule",
             critical={
                 "share_of_usual": SHARE,
@@ -67,7 +31,7 @@ PROFILES = {
         tables=("departures", "cancellations"),
         values=("dep_delay_minutes",),
         spread_by="carrier",
-        suite=_suite(
+        suite=profile_suite(
             "departures",
             critical={
                 "share_of_usual": SHARE,
@@ -85,7 +49,7 @@ PROFILES = {
         tables=("arrivals", "cancellations"),
         values=("arr_delay_minutes",),
         spread_by="carrier",
-        suite=_suite(
+        suite=profile_suite(
             "arrivals",
             critical={
                 "share_of_usual": SHARE,
@@ -103,7 +67,7 @@ PROFILES = {
         tables=("weather",),
         values=("temperature_f",),
         newest_by="origin",
-        suite=_suite(
+        suite=profile_suite(
             "weather",
             critical={
                 # An instrument does not take a holiday. 2013: 0.79 at least.

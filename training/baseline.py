@@ -1,0 +1,23 @@
+"""What the feature store must better: labelled rows in; the same model's forecast without stored features out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from training.config import ModelParameters
+from training.dataset import LabelledRows
+from training.model import build_model
+from validation.task import forecast
+
+REQUEST_FEATURES = "request_features"
+
+Forecaster = Callable[[LabelledRows], np.ndarray]
+
+
+def without_stored_features(rows: LabelledRows, parameters: ModelParameters) -> dict[str, Forecaster]:
+    """The model fitted to what the request itself says, by the name of its scores: the gate asks for a gain over it."""
+    interface, asked = rows.interface, rows.interface.request_inputs
+    alone = build_model(interface.categories, parameters, interface.task).fit(rows.inputs[asked], rows.labels)
+    return {REQUEST_FEATURES: lambda others: forecast(alone, others.inputs[asked], interface.task)}
