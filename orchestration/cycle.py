@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from validation.monitoring.consistency import SAMPLE_ROWS
 from validation.monitoring.events import CYCLE_STEPS, events
 from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
-from validation.monitoring.results import Result, Verdict, saved, worst
+from validation.monitoring.results import CYCLE, Result, Verdict, saved, worst
 from validation.monitoring.run import label_delay, monitor
 from validation.predictions import LogUnusable, create, open_log
 from validation.settings import OFF
@@ -100,9 +101,15 @@ class Cycle:
         }
 
     def run(self, as_of: datetime, steps: Sequence[str] = STEPS, again: bool = False) -> list[StepRun]:
-        """These steps as of a moment, one after another; with `again`, those too that were done already."""
+        """These steps as of a moment, one after another; with `again`, those too that were done already.
+
+        What follows a step that is done now is done anew, too: it made do without it.
+        """
+        runs: list[StepRun] = []
         with one_writer(self.pipeline.data / "cycle", f"cycle --as-of {as_of:%Y-%m-%dT%H:%MZ}"):
-            return [self.step(name, as_of, again) for name in steps]
+            for name in steps:
+                runs.append(self.step(name, as_of, again or any(one.status == "done" for one in runs)))
+        return runs
 
     def step(self, name: str, as_of: datetime, again: bool = False) -> StepRun:
         """One step, unless it is done; what it did is recorded."""
@@ -180,7 +187,9 @@ class Cycle:
         """Predict the day that comes, from what is known by now."""
         scorer = scorer_of(self.settings, self.engine, self.settings.model_alias, None)
         try:
-            totals = scorer.run(as_of, as_of + DAY, f"cycle-{as_of:%Y%m%dT%H%MZ}", as_of, known_by=as_of)
+            # A request of its own each time: what an earlier run, or another version, has logged is told apart.
+            request_id = f"cycle-{as_of:%Y%m%dT%H%MZ}-{uuid.uuid4().hex[:8]}"
+            totals = scorer.run(as_of, as_of + DAY, request_id, as_of, known_by=as_of)
         except NothingDue:
             return "nothing is due"
         return f"version {scorer.version}: {totals}".replace("\n  ", "; ")
@@ -210,7 +219,7 @@ class Cycle:
                 told = f"{unwell[-1].status}: {unwell[-1].said}" if unwell else ended[-1].said
                 results.append(
                     Result(
-                        "cycle", as_of, as_of, name, "seconds", ended[-1].seconds, len(ended), verdict,
+                        CYCLE, as_of, as_of, name, "seconds", ended[-1].seconds, len(ended), verdict,
                         details=told,
                     )
                 )  # fmt: skip

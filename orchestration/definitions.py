@@ -38,6 +38,7 @@ from dagster import (
 from feature_repo.pipeline.ingest import END, TODAY, RawEvents
 from feature_repo.pipeline.transforms import FEATURE_TABLES
 from orchestration.cycle import DAY, STEPS, Cycle, open_cycle
+from orchestration.retrain import champion_then
 from serving.settings import ServingSettings
 from validation.monitoring.results import MONITORS, latest, saved, worst
 from validation.monitoring.trigger import decide
@@ -133,7 +134,7 @@ def retrain_sensor(_: SensorEvaluationContext) -> RunRequest | SkipReason:
     as_of = latest(cycle.engine)
     if as_of is None:
         return SkipReason("the monitors have found nothing yet")
-    decision = decide(cycle.engine, cycle.name, as_of)
+    decision = decide(cycle.engine, cycle.name, champion_then(cycle.engine, cycle.name, as_of), as_of)
     if decision.action != "train":
         return SkipReason(f"{decision.action}: {decision.reasons}")
     return RunRequest(run_key=f"retrain {as_of.isoformat()}", partition_key=f"{as_of - DAY:%Y-%m-%d}")

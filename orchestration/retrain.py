@@ -17,7 +17,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from sqlalchemy import Engine, delete, update
+from sqlalchemy import Engine, delete, select, update
 
 from training.promote import CHAMPION, version_at
 from training.runs import is_carried_out
@@ -41,7 +41,7 @@ def retrain(engine: Engine, name: str, repo: Path, as_of: datetime) -> str:
 
     Killed anywhere and run again, it goes on: a version that this moment has asked for already is not trained twice.
     """
-    decision = decide(engine, name, as_of)
+    decision = decide(engine, name, champion_then(engine, name, as_of), as_of)
     if decision.action != "train":
         return f"{decision.action}: {decision.reasons}"
     client, cause = MlflowClient(), f"monitors as of {as_of:%Y-%m-%dT%H:%MZ}"
@@ -75,6 +75,16 @@ def retrain(engine: Engine, name: str, repo: Path, as_of: datetime) -> str:
     became = "is the champion" if _number(champion) == str(version.version) else "was left: "
     why = "" if passed else version.tags.get(REASONS_TAG, "not judged")
     return f"trained version {version.version}, which {became}{why} ({decision.reasons})"
+
+
+def champion_then(engine: Engine, name: str, as_of: datetime) -> str | None:
+    """The version to find wanting as of a moment: the champion, or, where that moment has begun a retraining already,
+    the one from before, which it may have replaced."""
+    columns = RETRAININGS.c
+    asked = select(columns.champion_before).where(columns.model_name == name, columns.as_of == as_of)
+    with engine.connect() as connection:
+        begun = connection.execute(asked).first()
+    return begun.champion_before if begun else _number(version_at(MlflowClient(), name, CHAMPION))
 
 
 def _await_process(client: MlflowClient, cause: str) -> None:

@@ -30,7 +30,7 @@ from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal, one_line
 from validation.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
 from validation.settings import OFF
-from validation.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, rows_due, with_features
+from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
 from validation.steps import step
 from validation.times import utc
 
@@ -89,7 +89,7 @@ class BatchScorer:
 
         totals, row_key = Totals(), row_key_of(self.store, self.contract.interface)
         with step(f"rows due in {_name(start, end)}") as report:
-            rows = rows_due(self.store, self.contract.interface, start, end)
+            rows = rows_due(self.store, self.contract.interface, start, end, known_by)
             totals.due = len(rows)
             if rows.empty:
                 raise NothingDue(
@@ -98,7 +98,6 @@ class BatchScorer:
                 )
             rows, totals.skipped = answerable(self.contract, rows)
             if known_by is not None:
-                rows = rows[rows[KNOWN_AT] <= known_by]
                 moments = rows[PREDICTION_TIME]
                 rows = rows.assign(**{PREDICTION_TIME: moments.where(moments <= known_by, pd.Timestamp(known_by))})
             rows, totals.there = self._without_logged(rows, row_key, start, end)

@@ -11,7 +11,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -247,15 +249,16 @@ class FeatureContract(Part):
 
 
 def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:
-    """Fetch a registered version's artifacts, `into` a folder if there is one; returns theirs and the contract in it.
+    """Fetch a registered version's artifacts; returns their folder and the contract in it.
 
+    `into` is a folder that the caller removes; without one they stay for as long as this process.
     Raises ContractBroken when there is none, or when a file is not as the version was registered: nothing of the model
     is to be loaded then, for what a model's files say decides which code runs.
     """
     from mlflow.artifacts import download_artifacts
 
     named = f"{version.name} version {version.version}"
-    folder = Path(download_artifacts(version.source, dst_path=str(into) if into else None))
+    folder = Path(download_artifacts(version.source, dst_path=str(into or mkdtemp(dir=_fetched().name))))
     file = folder / "extra_files" / FILE_NAME
     if not file.is_file():
         raise ContractBroken(f"{named} carries no {FILE_NAME}; it was not registered by this training pipeline.")
@@ -275,6 +278,12 @@ def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path
             "whom, then train and register again."
         )
     return folder, contract
+
+
+@cache
+def _fetched() -> TemporaryDirectory[str]:
+    """MLflow leaves behind what it downloads; this goes when the process ends."""
+    return TemporaryDirectory(prefix="models-")
 
 
 def folder_sha256(folder: Path) -> str:

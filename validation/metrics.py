@@ -38,7 +38,8 @@ MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "mae": lambda labels, forecast: np.abs(forecast - labels),
 }
 # Those that can be told of rows drawn several times, as the bootstrap needs.
-WEIGHABLE = ("roc_auc", "average_precision", "rmse", "r2", *MEANS)
+RANKING = ("roc_auc", "average_precision")  # of one outcome alone there is none
+WEIGHABLE = (*RANKING, "rmse", "r2", *MEANS)
 # What is told of each slice of the rows.
 SLICE_COLUMNS: dict[Task, tuple[str, ...]] = {
     "classification": (
@@ -128,7 +129,8 @@ def differences(
     Paired: both are scored on the same draw. Drawn are whole `blocks`, days here, because the flights of a day share
     its weather: drawn one by one, they would seem to say more than they do (Künsch 1989). Metrics must be WEIGHABLE.
     """
-    codes, draws = _draws(labels, blocks, resamples, seed, task)
+    codes, draws = _draws(blocks, resamples, seed)
+    draws = draws[_of_both(labels, codes, draws, task)]
     if not len(draws):
         return {}
     times = np.vstack([np.ones_like(draws[:1]), draws])  # first each block once: the rows as they are
@@ -144,23 +146,30 @@ def intervals(
     resamples: int, confidence: float, seed: int, task: Task = "classification",
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """The two-sided bootstrap interval of each metric, drawn as in `differences`; none where one is undefined."""
-    codes, draws = _draws(labels, blocks, resamples, seed, task)
-    if not len(draws):
-        return {}
-    return {metric: _between(_drawn(metric, labels, forecast, codes, draws), confidence) for metric in metrics}
+    codes, draws = _draws(blocks, resamples, seed)
+    ranked = draws[_of_both(labels, codes, draws, task)]
+    of_metric = {metric: ranked if metric in RANKING else draws for metric in metrics}
+    return {
+        metric: _between(_drawn(metric, labels, forecast, codes, mine), confidence)
+        for metric, mine in of_metric.items()
+        if len(mine)
+    }
 
 
-def _draws(
-    labels: np.ndarray, blocks: np.ndarray, resamples: int, seed: int, task: Task
-) -> tuple[np.ndarray, np.ndarray]:
-    """The block of each row, and how often each draw has each block; those of one outcome alone, which are the whole
-    of no AUC, are left out."""
+def _draws(blocks: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The block of each row, and how often each draw has each block."""
     names, codes = np.unique(blocks, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return codes, np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    )
+
+
+def _of_both(labels: np.ndarray, codes: np.ndarray, draws: np.ndarray, task: Task) -> np.ndarray:
+    """Which draws have both outcomes, as RANKING needs."""
     if task == REGRESSION:
-        return codes, draws
-    late = draws @ np.bincount(codes, labels, len(names))
-    return codes, draws[(late > 0) & (late < draws @ np.bincount(codes, minlength=len(names)))]
+        return np.ones(len(draws), dtype=bool)
+    late = draws @ np.bincount(codes, labels, draws.shape[1])
+    return (late > 0) & (late < draws @ np.bincount(codes, minlength=draws.shape[1]))
 
 
 def _drawn(metric: str, labels: np.ndarray, forecast: np.ndarray, codes: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -60,10 +60,15 @@ def spine_rows(store: FeatureStore, interface: FeatureInterface, until: datetime
     return _known_when_due(interface, view_rows(store, interface.spine_view, until), row_key_of(store, interface))
 
 
-def rows_due(store: FeatureStore, interface: FeatureInterface, start: datetime, end: datetime) -> pd.DataFrame:
-    """Those of `spine_rows` whose prediction is due in `[start, end)`, without a frame of all the others."""
+def rows_due(
+    store: FeatureStore, interface: FeatureInterface, start: datetime, end: datetime, known_by: datetime | None = None
+) -> pd.DataFrame:
+    """Those of `spine_rows` whose prediction is due in `[start, end)`, without a frame of all the others.
+
+    With `known_by`, as they were known then, if that is before they are due.
+    """
     row_key, lead = row_key_of(store, interface), timedelta(minutes=interface.prediction_lead_minutes)
-    table = _pulled(store, interface.spine_view, end)
+    table = _pulled(store, interface.spine_view, min(end, known_by or end))
     anchors = table[interface.prediction_anchor]
     first, last = (pa.scalar(moment + lead, anchors.type) for moment in (start, end))
     asked = pc.and_(pc.greater_equal(anchors, first), pc.less(anchors, last))

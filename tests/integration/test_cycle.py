@@ -20,7 +20,7 @@ import pytest
 from deltalake import DeltaTable
 from feast import FeatureStore
 from mlflow import MlflowClient
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from feature_repo.pipeline.ingest import RawFiles
 from orchestration import cycle as command
@@ -34,7 +34,7 @@ from tests.conftest import ROOT, Workspace, empty
 from validation.contract import CAUSE_TAG, fetch_version
 from validation.monitoring.results import Result, save, saved
 from validation.monitoring.trigger import RETRAININGS
-from validation.predictions import BATCH, open_log, read
+from validation.predictions import BATCH, PREDICTIONS, open_log, read
 from validation.spine import rows_due
 
 MODEL, DAY = "arrival-delay", timedelta(days=1)
@@ -150,7 +150,9 @@ def test_a_day_is_done_once(lived, tmp_path, capsys):
     assert versions(lived) == before
     assert batch_rows(cycle).equals(rows)
 
-    # Even when it is made to do all again, nothing changes but the moments of the commits.
+    # Made to do all again, it changes nothing but the moments of the commits, and makes up for what was lost.
+    with cycle.engine.begin() as connection:
+        connection.execute(delete(PREDICTIONS).where(PREDICTIONS.c.row < 100))
     assert command.main(arguments(lived, log, "--again")) == code
     assert batch_rows(cycle).equals(rows)
 
@@ -206,6 +208,9 @@ def test_a_refused_landing_keeps_nothing_else_from_its_part_and_is_made_up_for(l
     made_up = cycle.step("land", AS_OF + DAY)
     assert made_up.status == "done", made_up
     assert made_up.said.startswith("2013-10-04T00:00Z/2013-10-06T00:00Z")
+    # Done again, the refused day is landed, and what made do without it is done anew, too; then there is nothing to do.
+    assert [one.status for one in cycle.run(AS_OF, ("land", "materialize", "score"))] == ["done"] * 3
+    assert [one.status for one in cycle.run(AS_OF, ("land", "materialize", "score"))] == ["there"] * 3
 
 
 def test_an_online_store_that_was_emptied_is_filled_anew_and_told_of(lived, opened):
@@ -231,10 +236,9 @@ def online_keys(lived: Workspace) -> set[tuple[str, bytes]]:
         return {(name, key) for name in names for (key,) in connection.execute(f'SELECT entity_key FROM "{name}"')}
 
 
-def breach(as_of: datetime) -> Result:
-    return Result(
-        "quality", as_of - 9 * DAY, as_of - 2 * DAY, f"{MODEL} version 1, champion", "roc_auc", 0.6, 900, "breach"
-    )
+def breach(as_of: datetime, version: str = "1") -> Result:
+    subject = f"{MODEL} version {version}, champion"
+    return Result("quality", as_of - 9 * DAY, as_of - 2 * DAY, subject, "roc_auc", 0.6, 900, "breach")
 
 
 def test_two_breaches_train_a_version_that_the_gate_judges(lived, opened, tmp_path):
@@ -268,7 +272,8 @@ def test_two_breaches_train_a_version_that_the_gate_judges(lived, opened, tmp_pa
     assert (row["champion_before"], row["champion_after"]) == ("1", champion)
     assert "quality roc_auc 0.6" in row["reasons"]
     assert client.get_run(version.run_id).data.tags[CAUSE_TAG] == version.tags[CAUSE_TAG]
-    save(opened.engine, AS_OF + DAY, [breach(AS_OF + DAY)])
+    save(opened.engine, AS_OF, [breach(AS_OF, champion)])
+    save(opened.engine, AS_OF + DAY, [breach(AS_OF + DAY, champion)])
     assert opened.step("retrain", AS_OF + DAY).said.startswith("cool_down")
 
 

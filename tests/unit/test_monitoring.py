@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from validation.metrics import differences, intervals
 from validation.monitoring.consistency import compared, late
 from validation.monitoring.drift import ColumnProfile, drift, profile, psi, psi_by_chance
 from validation.monitoring.logged import Logged
-from validation.monitoring.quality import quality
+from validation.monitoring.quality import _as_asked, quality
 from validation.monitoring.results import Result, by_limits, save, saved, table, worst
 from validation.predictions import create, open_log
 
@@ -55,6 +56,15 @@ def test_psi_by_chance_is_rarely_exceeded_when_nothing_has_changed() -> None:
     # The bin for what is missing is empty here and in training, and counts for nothing.
     assert sum(psi(expected, one) > psi_by_chance(expected, one) for one in same) <= 5
     assert all(psi(expected, one) > psi_by_chance(expected, one) for one in moved)
+
+
+@pytest.mark.parametrize("usual", [[0.0] * 950 + [0.2] * 50, [0.0] * 1000], ids=["mostly none", "always none"])
+@pytest.mark.parametrize("now", [9.9, -40.0])
+def test_a_column_that_is_nearly_always_the_same_drifts_when_it_is_not(usual, now) -> None:
+    """Rain is mostly none: of bins with equally many rows there would be one alone, and nothing would be out of it."""
+    expected = profile(pd.DataFrame({"rain": usual}))["rain"]
+    assert psi(expected, expected.of(pd.Series(usual[::2]))) < 0.01
+    assert psi(expected, expected.of(pd.Series([now] * 500))) > 1
 
 
 def test_a_column_that_went_missing_drifts() -> None:
@@ -321,7 +331,31 @@ def test_numbers_are_judged_by_what_their_errors_were_in_training(spoilt, verdic
     assert (whole["rmse[origin=JFK]"].value, whole["rmse[origin=JFK]"].verdict) == (whole["rmse"].value, None)
     assert sum(one.metric == "rmse" and one.verdict is None for one in found) == 7
     unknown = {one.metric: one for one in quality(served, pd.Series(labels), {}, {}, START, END) if one.verdict}
-    assert {unknown[metric].verdict for metric in ("rmse", "mae", "bias")} == {"healthy"}
+    assert {unknown[metric].verdict for metric in ("rmse", "mae", "bias")} == {"no_data"}
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_labels_that_are_all_the_same_do_not_pass_for_health(outcome) -> None:
+    """As a broken feed of labels has them: there is no AUC to judge, and the bias shows."""
+    moments = pd.date_range(START, END, periods=2001, inclusive="left").astype("datetime64[us, UTC]")
+    served = minutes_served(np.zeros(2000), np.full(2000, 0.25), moments, "classification")
+    found = quality(served, pd.Series(np.full(2000, float(outcome))), {"roc_auc": 0.8}, {}, START, END)
+    whole = {one.metric: one for one in found if (one.start, one.end) == (START, END)}
+    assert {name: whole[name].verdict for name in ("roc_auc", "bias")} == {"roc_auc": "no_data", "bias": "breach"}
+    assert (whole["bias"].low, whole["bias"].high) == pytest.approx((0.25 - outcome,) * 2)
+
+
+def test_a_request_is_found_in_the_spine_whether_or_not_numbers_are_missing_beside_it() -> None:
+    """A column of whole numbers or of yes and no with a gap is read as 5.0 and 1.0, and is the same."""
+    fields = [SimpleNamespace(name=name, dtype=dtype) for name, dtype in
+              {"shop": "string", "basket": "int64", "gift": "bool", "weight": "double"}.items()]  # fmt: skip
+    interface: Any = SimpleNamespace(request_fields=fields)
+    full = pd.DataFrame({"shop": ["a", "b"], "basket": [5, 6], "gift": [True, False], "weight": [1.5, 2.0]})
+    gaps = pd.DataFrame(
+        {"shop": ["a", "b", None], "basket": [5.0, 6.0, np.nan], "gift": [1.0, 0.0, np.nan], "weight": [1.5, 2, np.nan]}
+    )
+    assert [*_as_asked(interface, full)] == [*_as_asked(interface, gaps)][:2]
+    assert _as_asked(interface, full).is_unique
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:
@@ -350,6 +384,25 @@ def test_results_replace_those_of_the_same_moment(url: str) -> None:
     save(engine, END, [replace(RESULT, value=None, verdict=None)])
     assert saved(engine, START) == [RESULT]
     assert saved(engine, END) == [replace(RESULT, value=None, verdict=None)]
+
+
+def test_results_of_other_models_and_of_a_cycle_stay(url: str) -> None:
+    """`make monitor` behind a cycle, or for another model, takes away only what it says anew."""
+    engine = open_log(url)
+    create(engine)
+    step = replace(RESULT, monitor="cycle", subject="land", metric="seconds", verdict="breach")
+    first, other = (replace(RESULT, subject=f"{name} version 1, champion") for name in ("first", "other"))
+    old = replace(RESULT, monitor="freshness", subject="weather", verdict="breach")
+    save(engine, END, [step, first, old], "first")
+    save(engine, END, [other, replace(old, verdict="healthy")], "other")
+    assert worst(saved(engine, END)) == "breach"
+    assert sorted(one.subject for one in saved(engine, END)) == sorted(
+        [step.subject, first.subject, other.subject, old.subject]
+    )
+    save(engine, END, [replace(step, verdict="healthy")], "first")
+    assert {one.subject: one.verdict for one in saved(engine, END)} == {
+        step.subject: "healthy", other.subject: other.verdict,
+    }  # fmt: skip
 
 
 def test_the_table_names_what_is_not_healthy() -> None:

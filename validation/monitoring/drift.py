@@ -97,6 +97,12 @@ def _profile(values: pd.Series) -> ColumnProfile:
         known = values.dropna().astype("float64")
         inner = np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]) if len(known) else np.array([])
         edges: list[float] | None = sorted({float(edge) for edge in inner if edge > known.min()})
+        if not edges and len(known):  # nearly all are the least: what is less, and what is more, is told apart
+            least = float(known.min())
+            edges = [
+                least,
+                float(known[known > least].min()) if known.max() > least else float(np.nextafter(least, np.inf)),
+            ]
         counts = dict.fromkeys([*_names(edges or []), MISSING], 0)
     else:
         edges = None

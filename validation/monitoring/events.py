@@ -40,7 +40,8 @@ def events(engine: Engine, first: datetime, last: datetime) -> Happened:
         found = [(one.as_of, f"{one.step} {one.status}: {one.said}") for one in connection.execute(unwell)]
         for one in connection.execute(retrained):
             became = "champion" if one.champion_after == one.version else f"left, {one.champion_after} stays"
-            found.append((one.as_of, f"version {one.version} trained, gate {one.decision}, {became}: {one.reasons}"))
+            trained_it = f"version {one.version} trained, gate {one.decision}, {became}"
+            found.append((one.as_of, f"{trained_it if one.version else 'a retraining made no version'}: {one.reasons}"))
     return sorted(found)
 
 

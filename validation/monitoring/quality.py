@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,8 @@ SLICE_ROWS = 100
 @dataclass(frozen=True)
 class Rule:
     """How a score is judged: `worse` says by how much it is worse than what was expected, at the better end of what
-    chance explains, given that interval and the scores in training's validation; None: there is nothing to compare."""
+    chance explains, given that interval and the scores in training's validation; None: there is nothing to compare, and
+    no verdict."""
 
     worse: Callable[[tuple[float, float], Mapping[str, float]], float | None]
     investigate: float
@@ -97,17 +98,27 @@ def labels_of(store: FeatureStore, served: Logged, known_by: datetime) -> pd.Ser
 
 
 def _row_keys(store: FeatureStore, interface: FeatureInterface, requests: pd.DataFrame, row_key: str) -> pd.Series:
-    lead, fields = timedelta(minutes=interface.prediction_lead_minutes), [one.name for one in interface.request_fields]
+    lead = timedelta(minutes=interface.prediction_lead_minutes)
     anchors = requests[interface.prediction_anchor].dropna()
     if anchors.empty:
         return pd.Series(None, requests.index, dtype=object)
     first, last = anchors.min().to_pydatetime() - lead, anchors.max().to_pydatetime() - lead
     spine = rows_due(store, interface, first, last + timedelta(microseconds=1))
-    ids = [pd.MultiIndex.from_frame(frame[fields].astype(object).where(frame[fields].notna(), None).astype(str))
-           for frame in (spine, requests)]  # fmt: skip
+    ids = [_as_asked(interface, frame) for frame in (spine, requests)]
     keys = pd.Series(spine[row_key].to_numpy(), ids[0], dtype=object)
     keys = keys[~keys.index.duplicated(keep=False)]
     return pd.Series(keys.reindex(ids[1]).to_numpy(), requests.index, dtype=object)
+
+
+def _as_asked(interface: FeatureInterface, rows: pd.DataFrame) -> pd.MultiIndex:
+    """The request fields of each row as text; a number is the same whether or not others beside it are missing."""
+    columns = []
+    for field in interface.request_fields:
+        values = rows[field.name]
+        whole: Any = {"int32": "Int64", "int64": "Int64", "bool": "boolean"}.get(field.dtype)
+        values = values.astype(whole) if whole else values
+        columns.append(values.astype(object).where(values.notna(), None).astype(str))
+    return pd.MultiIndex.from_arrays(columns, names=[field.name for field in interface.request_fields])
 
 
 def quality(
@@ -172,8 +183,8 @@ def _scored(
         verdict: Verdict = "healthy"
         words, rule = "", RULES[task].get(metric)
         worse = rule.worse(bounds[metric], before) if rule and metric in bounds else None
-        if rule and worse is not None:
-            verdict = _beyond(worse, rule.investigate, rule.breach + odd)
+        if rule:
+            verdict = "no_data" if worse is None else _beyond(worse, rule.investigate, rule.breach + odd)
             words = f"in training's validation it was {before[metric]:.3f}" if metric in before else ""
         if metric == "bias" and metric in bounds:
             came = "base rate" if task == CLASSIFICATION else "mean outcome"

@@ -8,12 +8,28 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 import pandas as pd
-from sqlalchemy import CheckConstraint, Column, Engine, Float, Integer, String, Table, delete, func, select
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Engine,
+    Float,
+    Integer,
+    String,
+    Table,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    true,
+)
 
 from validation.predictions import METADATA, Utc
 
 Verdict = Literal["no_data", "healthy", "investigate", "breach"]
-MONITORS = ("consistency", "drift", "quality", "freshness", "volume", "quarantine")
+OF_A_MODEL = ("consistency", "drift", "quality")
+MONITORS = (*OF_A_MODEL, "freshness", "volume", "quarantine")
+CYCLE = "cycle"  # results that say what became of a cycle's steps
 SHOWN = 10  # metrics of a subject that the table names; all are in SQL
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the one that says least to the one that says most
 
@@ -70,10 +86,23 @@ def worst(results: Iterable[Result]) -> Verdict:
     return max((one.verdict for one in results if one.verdict), key=VERDICTS.index, default="no_data")
 
 
-def save(engine: Engine, as_of: datetime, results: Sequence[Result]) -> None:
-    """Put the results in the place of all that were found as of that moment, in one transaction."""
+def save(engine: Engine, as_of: datetime, results: Sequence[Result], model: str | None = None) -> None:
+    """Put the results in the place of what was found as of that moment, in one transaction.
+
+    What was found of other models than `model` stays (None: nothing does), and so does what became of a cycle's steps,
+    unless these results say it anew.
+    """
+    columns = RESULTS.c
+    named = (columns.subject == model) | columns.subject.startswith(f"{model} version ", autoescape=True)
+    mine = true() if model is None else named
+    found = {one.monitor for one in results}
+    old = or_(
+        columns.monitor.not_in([*OF_A_MODEL, CYCLE]),
+        columns.monitor.in_(OF_A_MODEL) & mine,
+        columns.monitor == CYCLE if CYCLE in found else false(),
+    )
     with engine.begin() as connection:
-        connection.execute(delete(RESULTS).where(RESULTS.c.as_of == as_of))
+        connection.execute(delete(RESULTS).where(columns.as_of == as_of, old))
         if results:
             connection.execute(RESULTS.insert(), [asdict(result) | {"as_of": as_of} for result in results])
 

@@ -92,7 +92,7 @@ def monitor(
         if not any(one.monitor == which for one in results):
             lacking = f"{name} has logged no prediction of that time"
             results.append(Result(which, *bounds, name, "predictions", None, 0, "no_data", details=lacking))
-    save(engine, as_of, results)
+    save(engine, as_of, results, name)
     return results
 
 

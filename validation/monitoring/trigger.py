@@ -12,11 +12,11 @@ from typing import Literal
 
 from sqlalchemy import Column, Engine, String, Table, select
 
-from validation.monitoring.results import RESULTS
+from validation.monitoring.results import CYCLE, RESULTS
 from validation.predictions import METADATA, SHADOW, Utc
 
 CAUSES = ("drift", "quality")
-DOUBTS = ("cycle", "consistency", "freshness", "volume", "quarantine")
+DOUBTS = (CYCLE, "consistency", "freshness", "volume", "quarantine")
 WINDOWS, BREACHED = 5, 2
 COOL_DOWN = timedelta(days=14)
 
@@ -45,9 +45,12 @@ class Decision:
     reasons: str
 
 
-def decide(engine: Engine, name: str, as_of: datetime) -> Decision:
+def decide(engine: Engine, name: str, champion: str | None, as_of: datetime) -> Decision:
     """Train if the newest window and one more of the last WINDOWS are in breach, the data are not in doubt, and the
-    last retraining is COOL_DOWN ago. A window is what was found as of one moment."""
+    last retraining that made a version is COOL_DOWN ago. A window is what was found as of one moment.
+
+    `champion` is the version to find wanting: of one that no longer serves, or does not yet, nothing follows.
+    """
     columns = RESULTS.c
     with engine.connect() as connection:
         moments = connection.scalars(
@@ -59,13 +62,16 @@ def decide(engine: Engine, name: str, as_of: datetime) -> Decision:
         breaches = connection.execute(asked.order_by(columns.monitor, columns.subject, columns.metric)).all()
         last = connection.scalar(
             select(RETRAININGS.c.as_of)
-            .where(RETRAININGS.c.model_name == name, RETRAININGS.c.as_of < as_of)
+            .where(RETRAININGS.c.model_name == name, RETRAININGS.c.as_of < as_of, RETRAININGS.c.version.is_not(None))
             .order_by(RETRAININGS.c.as_of.desc())
             .limit(1)
         )
+    if as_of not in moments:
+        return Decision("none", "nothing was measured as of this moment")
     causes = [
         one for one in breaches
-        if one.monitor in CAUSES and one.subject.startswith(f"{name} ") and not one.subject.endswith(f", {SHADOW}")
+        if one.monitor in CAUSES and one.subject.startswith(f"{name} version {champion}, ")
+        and not one.subject.endswith(f", {SHADOW}")
     ]  # fmt: skip
     windows = sorted({one.as_of for one in causes})
     told = "; ".join(
