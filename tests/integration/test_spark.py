@@ -100,6 +100,22 @@ def test_a_training_set_is_the_same(workspace, on_spark):
     assert ours.sha256 == theirs.sha256
 
 
+def test_batch_scoring_is_handed_the_same_rows(workspace, on_spark):
+    """The flights of a day that are due, and their features, as DuckDB finds them."""
+    from feast import FeatureStore
+
+    from validation.contract import FeatureInterface
+    from validation.spine import row_key_of, rows_due, with_features
+
+    found = []
+    for store in (on_spark, FeatureStore(repo_path=str(workspace.repo))):
+        interface = FeatureInterface.from_registry(store, SERVICE)
+        rows = rows_due(store, interface, AS_OF, AS_OF + timedelta(days=1))
+        found.append(with_features(store, interface, rows, row_key_of(store, interface)).reset_index(drop=True))
+    assert len(found[0]) > 500
+    pd.testing.assert_frame_equal(*found)
+
+
 def test_spark_fills_the_online_store(workspace, on_spark):
     """For each key the newest row, as pandas finds it in the table; a value and its age, for those without one, too."""
     on_spark.materialize(utc(START), AS_OF)
