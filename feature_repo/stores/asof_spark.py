@@ -213,8 +213,7 @@ def _timestamp_column(entities: pa.Table | DataFrame) -> str:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """The table without the types that Spark does not know: what dictionaries, pandas' categories, stand for, and
-    numbers with a sign."""
+    """The table in types that Spark knows: not as dictionaries, which pandas' categories are, nor without a sign."""
     for position, column in enumerate(table.schema):
         kind = column.type
         if pa.types.is_dictionary(kind):

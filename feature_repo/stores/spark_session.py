@@ -23,7 +23,7 @@ ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "true",  # Spark 4 refuses Parquet's nanoseconds, which pandas writes
 }
-# What only costs time: without it, Spark adds up a frame that slides anew for each row. It is there since Spark 4.2.
+# What takes time alone: without it, Spark reads a frame that slides anew for each row. It is there since Spark 4.2.
 FAST = {"spark.sql.window.segmentTree.enabled": "true"}
 # One process has no use for a web page, nor for a network card; the settings may say otherwise.
 LOCAL = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1"}
