@@ -110,7 +110,7 @@ class AsofSparkOfflineStore(OfflineStore):
             return join_views(rows, plans, known, timestamp, extent)
 
         def frame() -> DataFrame:
-            return join(spark.createDataFrame(entities) if isinstance(entities, pa.Table) else entities)
+            return join(spark.createDataFrame(_plain(entities)) if isinstance(entities, pa.Table) else entities)
 
         def query() -> pa.Table:
             if not isinstance(entities, pa.Table):
@@ -213,8 +213,13 @@ def _timestamp_column(entities: pa.Table | DataFrame) -> str:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """The table with dictionaries, which pandas' categories are and Spark does not know, as what they stand for."""
+    """The table in types that Spark knows: not as dictionaries, which pandas' categories are, nor without a sign."""
     for position, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(position, column.name, table.column(position).cast(column.type.value_type))
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_unsigned_integer(kind):
+            kind = pa.int64()
+        if kind != column.type:
+            table = table.set_column(position, column.name, table.column(position).cast(kind))
     return table

@@ -75,8 +75,10 @@ def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable,
     Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
     """
     table = open_table(path, version)
-    # delta-rs quotes paths as in an address, also of files here: a folder may have a space in its name.
-    files = [uri if "://" in uri else unquote(uri) for uri in table.file_uris()]
+    # delta-rs quotes the table's own path as in an address, also of files here: a folder may have a space in its name.
+    # What comes after it is as on the disk, where partitions' names have escapes of their own.
+    quoted = table.table_uri.removeprefix("file://")
+    files = [uri if "://" in uri else folder_of(table) + uri.removeprefix(quoted) for uri in table.file_uris()]
     missing = [file for file in files if "://" not in file and not Path(file).exists()]
     if missing:
         raise TableCorrupt(
@@ -84,6 +86,12 @@ def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable,
             f"first {missing[0]}: {REBUILD}."
         )
     return table, files
+
+
+def folder_of(table: DeltaTable) -> str:
+    """Where a table lies, links followed: a path of this machine as it is on the disk, or an object store's address."""
+    address = table.table_uri
+    return unquote(address.removeprefix("file://")) if address.startswith("file://") else address
 
 
 def create_view(

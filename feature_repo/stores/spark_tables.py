@@ -17,7 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import StructType, TimestampNTZType
 
 from feature_repo.stores.asof import absolute, pinned
-from feature_repo.stores.delta import parquet_files, snapshot
+from feature_repo.stores.delta import folder_of, parquet_files, snapshot
 
 MICROSECOND = timedelta(microseconds=1)
 EPOCH, FIRST_YEAR = datetime(1970, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)
@@ -35,7 +35,7 @@ def read_source(spark: SparkSession, source: FileSource, config: RepoConfig) -> 
     files = parquet_files(path)
     reader = spark.read.option("mergeSchema", "true")
     if Path(path).is_dir():  # below which folders' names are columns
-        reader = reader.option("basePath", path)
+        reader = reader.option("basePath", _address(path))
     rows = reader.parquet(*map(_not_a_pattern, files))
     nanoseconds = {column.name for column in pq.read_schema(files[0]) if column.type in NANOSECONDS}
     return rows.select(*(_as_moment(field.name, field.dataType, nanoseconds) for field in rows.schema))
@@ -51,8 +51,9 @@ def read_delta(spark: SparkSession, path: str, version: int | None = None) -> Da
     schema = StructType.fromJson(json.loads(table.schema().to_json()))
     if not files:
         return spark.createDataFrame([], schema)
-    # Its address, as the files': `path` may be a link, which delta-rs has followed.
-    return spark.read.option("basePath", table.table_uri).schema(schema).parquet(*map(_not_a_pattern, files))
+    # Not `path`, which may be a link: delta-rs has followed it.
+    reader = spark.read.option("basePath", _address(folder_of(table)))
+    return reader.schema(schema).parquet(*map(_not_a_pattern, files))
 
 
 def _as_moment(name: str, kind: Any, nanoseconds: set[str]) -> Column:
@@ -63,9 +64,14 @@ def _as_moment(name: str, kind: Any, nanoseconds: set[str]) -> Column:
     return column.cast("timestamp").alias(name) if isinstance(kind, TimestampNTZType) else column
 
 
+def _address(path: str) -> str:
+    """The path, for Spark, which takes one without a scheme for one of its cluster's own file system, as HDFS."""
+    return path if "://" in path else f"file://{path}"
+
+
 def _not_a_pattern(file: str) -> str:
-    r"""The path, for Spark, which takes `*?[]{}\` in paths for patterns."""
-    return "".join(f"\\{letter}" if letter in r"*?[]{}\\" else letter for letter in file)
+    r"""The address of a file, for Spark, which takes `*?[]{}\` in it for patterns."""
+    return "".join(f"\\{letter}" if letter in r"*?[]{}\\" else letter for letter in _address(file))
 
 
 def named(name: str) -> Column:
@@ -82,7 +88,8 @@ def micros(moment: Column) -> Column:
 
 
 def microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // MICROSECOND
+    """Since 1970; a moment without a zone is UTC."""
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND
 
 
 def timestamp_at(count: int) -> Column:

@@ -903,9 +903,10 @@ def test_spark_reads_a_table_whose_path_looks_like_a_pattern(folder):
 
 
 def test_a_table_may_be_a_link(table_at, folder):
-    """Where tables lie may be a link to a bigger disk; partitions' names are columns there too."""
+    """Where tables lie may be a link to a bigger disk; partitions' names are columns there too, whatever they are."""
     path = str(folder / f"partitioned_{ASKED['store']}")
-    write_deltalake(path, arrow([row() | {"part": "x"}], ARROW | {"part": pa.string()}), partition_by=["part"])
+    columns = ARROW | {"part": pa.string()}
+    write_deltalake(path, arrow([row() | {"part": "x y/100%"}], columns), partition_by=["part"])
     link = folder / f"link_{ASKED['store']}"
     link.symlink_to(path)
     assert cells(retrieve(asked(NOON), [view_of(str(link))]).value) == [1.0]
@@ -914,6 +915,48 @@ def test_a_table_may_be_a_link(table_at, folder):
 def test_spark_takes_categories_for_keys(table_at):
     """pandas' categories are the text that they stand for; columns that no view needs may have any type."""
     frame = asked(NOON).assign(key=pd.Categorical(["a"]), span=pd.Timedelta(1, "s"), small=pd.array([7], "UInt8"))
-    found = retrieve(frame, [view_of(table_at([row()]))])
+    job = job_of(frame, [view_of(table_at([row()]))])
+    found = job.to_df()
     assert cells(found.value) == [1.0]
     assert found.small.tolist() == [7]
+    assert [(line.key, line.small, line.value) for line in job.to_spark_df().collect()] == [("a", 7, 1.0)]
+
+
+def test_a_key_may_be_a_number_without_a_sign(table_at):
+    """Which pandas makes of small ones to save memory."""
+    frame = asked(NOON, NOON).assign(number=pd.array([1, 2], "UInt16"))
+    assert cells(retrieve(frame, [view_of(table_at([row()]), keys=("number",))]).value) == [1.0, None]
+
+
+def test_an_entity_row_without_a_moment_finds_nothing(table_at):
+    """And takes nothing from the others; its like, in the same moment and of the same key, get the same."""
+    frame = asked(NOON, NOON, NOON).assign(key=["a", "a", None])
+    nowhen = asked(NOON).assign(event_timestamp=pd.Series([pd.NaT]).dt.tz_localize("UTC"))
+    for only_if_created in (False, True):
+        found = retrieve(
+            pd.concat([frame, nowhen]), [view_of(table_at([row()]))], filter_by_created_timestamp=only_if_created
+        )
+        assert cells(found.value) == [1.0, 1.0, None, None]
+
+
+def test_bounds_without_a_zone_are_utc(table_at):
+    """Of a pull too, and both belong to it."""
+    source = view_of(table_at([row(), row(value=2.0, at=NOON + MINUTE)])).batch_source
+    noon = NOON.replace(tzinfo=None)
+    arguments = (config_of(), source, ["key"], ["value"], "event_at", "made_at", noon, noon)
+    for pull in ("pull_latest_from_table_or_query", "pull_all_from_table_or_query"):
+        assert getattr(store_of(config_of()), pull)(*arguments).to_df().value.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("suffix", ["", ".parquet"])
+def test_spark_reads_files_of_this_machine_on_a_cluster_with_another_file_system(folder, suffix):
+    """As on one with HDFS, where a path without a scheme is one of HDFS."""
+    from feature_repo.stores.spark_session import open_session
+
+    spark, path = open_session(SPARK_CONF), str(folder / f"here{suffix}")
+    pq.write_table(arrow([row()]), path) if suffix else write_deltalake(path, arrow([row()]))
+    spark.conf.set("fs.defaultFS", "hdfs://nobody.invalid:1")
+    try:
+        assert cells(retrieve(asked(NOON), [view_of(path)]).value) == [1.0]
+    finally:
+        spark.conf.unset("fs.defaultFS")

@@ -83,16 +83,37 @@ def _ordered(rows: pa.Table, schema: pa.Schema, keys: tuple[str, ...]) -> pa.Tab
 
 
 def test_a_training_set_is_the_same(workspace, on_spark):
-    """Stored and on-demand features of two weeks of flights, two hours before each leaves."""
+    """What a training run reads of two weeks, to the hash: flights and outcomes pulled, features joined, all pinned."""
     from feast import FeatureStore
 
-    flights = _flights(workspace, AS_OF - timedelta(days=14), AS_OF)
-    frames = [
-        store.get_historical_features(flights, store.get_feature_service(SERVICE)).to_df()
-        for store in (on_spark, FeatureStore(repo_path=str(workspace.repo)))
-    ]
-    assert len(frames[0]) == len(flights) > 10_000
-    pd.testing.assert_frame_equal(*frames)
+    from training.dataset import labelled_rows, pin_versions
+    from validation.contract import FeatureInterface
+
+    sets = []
+    for store in (on_spark, FeatureStore(repo_path=str(workspace.repo))):
+        interface = FeatureInterface.from_registry(store, SERVICE)
+        pin_versions(store, interface)
+        sets.append(labelled_rows(store, interface, AS_OF - timedelta(days=14), AS_OF))
+    ours, theirs = sets
+    assert len(ours) > 10_000
+    pd.testing.assert_frame_equal(ours.frame, theirs.frame)
+    assert ours.sha256 == theirs.sha256
+
+
+def test_batch_scoring_is_handed_the_same_rows(workspace, on_spark):
+    """The flights of a day that are due, and their features, as DuckDB finds them."""
+    from feast import FeatureStore
+
+    from validation.contract import FeatureInterface
+    from validation.spine import row_key_of, rows_due, with_features
+
+    found = []
+    for store in (on_spark, FeatureStore(repo_path=str(workspace.repo))):
+        interface = FeatureInterface.from_registry(store, SERVICE)
+        rows = rows_due(store, interface, AS_OF, AS_OF + timedelta(days=1))
+        found.append(with_features(store, interface, rows, row_key_of(store, interface)).reset_index(drop=True))
+    assert len(found[0]) > 500
+    pd.testing.assert_frame_equal(*found)
 
 
 def test_spark_fills_the_online_store(workspace, on_spark):
