@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import time
@@ -21,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from serving import metrics
 from serving.assets import docs_page, home_page, page_file
+from serving.bodies import BodyTooLarge, BodyTooSlow, NotJson, body_of
 from serving.explain import ExplainerBusy, NotExplainable
 from serving.features import RowRefused, StoreUnavailable
 from serving.keys import ApiKeys
@@ -41,25 +41,13 @@ PAGES = ("/openapi.json", "/docs", "/static_content", "/page", "/")
 PATHS = ("/predict", "/predict_batch", "/explain", "/model", *ADMIN, *PAGES)
 
 
-class BodyTooLarge(ValueError):
-    """A request body over the limit."""
-
-
-class BodyTooSlow(TimeoutError):
-    """A request body that does not arrive."""
-
-
-class NotJson(ValueError):
-    """A request that says its body is something else than JSON."""
-
-
 def _service() -> Any:
     return bentoml.get_current_service()
 
 
 async def predict(request: Request) -> Response:
     service, now, began = _service(), datetime.now(UTC), time.perf_counter()
-    body = await _body(request, SETTINGS.max_body_bytes)
+    body = await body_of(request, SETTINGS.max_body_bytes, SETTINGS.body_seconds)
     served = service.predictor.served
     with _span("parse"):
         asked, said = served.parse(body, now)
@@ -74,7 +62,7 @@ async def predict(request: Request) -> Response:
 
 async def predict_batch(request: Request) -> Response:
     service, now, began = _service(), datetime.now(UTC), time.perf_counter()
-    body = await _body(request, SETTINGS.max_batch_bytes)
+    body = await body_of(request, SETTINGS.max_batch_bytes, SETTINGS.body_seconds)
     served = service.predictor.served
     with _span("parse"):
         rows, with_features = rows_of(body, SETTINGS.max_batch_rows)
@@ -96,7 +84,7 @@ async def predict_batch(request: Request) -> Response:
 async def explain(request: Request) -> Response:
     """As `predict`, with what moved the answer. It was asked to be understood, not to be used: nothing is logged."""
     service, now = _service(), datetime.now(UTC)
-    body = await _body(request, SETTINGS.max_body_bytes)
+    body = await body_of(request, SETTINGS.max_body_bytes, SETTINGS.body_seconds)
     served = service.predictor.served
     served.require_explainer()
     with _span("parse"):
@@ -176,29 +164,6 @@ async def metrics_text(_: Request) -> Response:
 
 async def openapi(_: Request) -> Response:
     return Json(document(_service().predictor.served))
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, read only as far as the limit: a client may give no length, or lie, or send it never.
-
-    Raises NotJson, BodyTooLarge, BodyTooSlow.
-    """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise NotJson(f"The body is said to be {kind!r}. Send JSON, and the header Content-Type: application/json.")
-    too_large = BodyTooLarge(f"The body has more than {limit} bytes.")
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise too_large
-    received = bytearray()
-    try:
-        async with asyncio.timeout(SETTINGS.body_seconds):
-            async for chunk in request.stream():
-                received += chunk
-                if len(received) > limit:
-                    raise too_large
-    except TimeoutError:
-        raise BodyTooSlow(f"The body did not arrive within {SETTINGS.body_seconds:g} seconds.") from None
-    return bytes(received)
 
 
 def _told(error: Exception) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str
     # Not above: they take ten seconds that a wrong command line should not wait for.
     from feast import FeatureStore
 
-    from serving.model import checked_model, find_version
+    from serving.loading import checked_model, find_version
 
     name = settings.model_name
     version = find_version(name, alias, number)

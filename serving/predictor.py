@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 
 from serving import metrics
 from serving.features import StoreUnavailable
-from serving.model import ServedModel, find_version, load, reopen
+from serving.loading import find_version, load, reopen
+from serving.model import ServedModel
 from serving.settings import ServingSettings
 from validation.contract import ContractBroken
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving import monitored, recorded
 from serving.compiled import Compiled
-from serving.model import find_version
+from serving.loading import find_version
 from serving.predictor import NoModel, Predictor
 from serving.schemas import AS_OF
 from serving.settings import ServingSettings

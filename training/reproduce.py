@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from training.config import TrainingConfig
 from training.dataset import DataMissing, LabelledRows, labelled_rows, stored_rows, training_sets
 from training.promote import NothingToDo, version_at
-from training.train import CONFIG_ARTIFACT, PINNED, fit, git_commit, split
+from training.run_record import CONFIG_ARTIFACT, PINNED
+from training.train import fit, git_commit, split
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
 from validation.spine import row_key_of

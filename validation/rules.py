@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import great_expectations.expectations as gxe
@@ -90,7 +90,7 @@ class TrainingLimits:
 
     mostly_known: float
     told_alone: Mapping[Task, float]
-    label: Bounds = field(default=(-LARGEST, LARGEST))
+    label: Bounds = (-LARGEST, LARGEST)
 
 
 def training_suite(

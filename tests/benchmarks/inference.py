@@ -315,7 +315,8 @@ def _in_process(flights: Sequence[dict[str, Any]]) -> Result:
     """Retrieval and model of one row, beside bare SELECTs of the same rows and the same model on values at hand."""
     from mlflow import MlflowClient
 
-    from serving.model import Prediction, load
+    from serving.loading import load
+    from serving.model import Prediction
     from serving.settings import ServingSettings
 
     settings = ServingSettings()

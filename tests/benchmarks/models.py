@@ -31,7 +31,8 @@ from training.evaluate import evaluate
 from training.leaks import auc_alone
 from training.promote import challenger_of
 from training.references import references
-from training.train import fit, log_model, read_interface, train
+from training.run_record import log_model
+from training.train import fit, read_interface, train
 from validation.contract import fetch_version
 from validation.metrics import scores
 

@@ -135,7 +135,8 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
     from mlflow import MlflowClient
 
     from feature_repo.pipeline.feast_steps import materialize
-    from serving.model import Prediction, load
+    from serving.loading import load
+    from serving.model import Prediction
 
     day = schedule[schedule.due.between(START, START + DAY, inclusive="left")]
     moment = day[day.due != day.due.dt.floor("h")].due.mode()[0].to_pydatetime()

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from feature_repo.pipeline import datasheet
 from training import card
+from training.card_sections import text_of
 
 NAME = "arrival-delay"
 AS_OF = pd.Timestamp("2013-10-01", tz="UTC")
@@ -111,7 +112,7 @@ def test_training_and_the_gate_leave_the_card_with_the_version(client, trained):
     run = client.get_run(version.run_id)
     files = {file.path for file in client.list_artifacts(version.run_id)}
     assert {"model_card.md", "model_card_words.md"} <= files
-    written = card._text(run, "model_card.md")
+    written = text_of(run, "model_card.md")
     description = client.get_model_version(NAME, "2").description
     assert len(description) <= 5000 < len(written)
     kept, _, goes_on = description.rpartition("\n\n… ")

@@ -196,7 +196,8 @@ def test_it_can_be_built_again(learnt):
 def test_an_answer_is_a_number_in_its_unit(learnt):
     """The compiled trees say what scikit-learn says of the same features, and OpenAPI describes that."""
     from serving.compiled import Compiled
-    from serving.model import Prediction, load
+    from serving.loading import load
+    from serving.model import Prediction
     from serving.openapi import document
     from validation.contract import fetch_version
 

@@ -814,7 +814,7 @@ def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_
 
 def test_what_is_refused_leaves_no_files(trained, monkeypatch, tmp_path):
     """It is fetched again at every poll, for as long as it is refused: that would fill a disk."""
-    from serving.model import find_version, load
+    from serving.loading import find_version, load
     from validation.contract import MODEL_DIGEST_TAG, ContractBroken
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)

@@ -1,4 +1,4 @@
-"""What a request carries beside its keys; what it is stored in, delta_source says of each view. [yours]"""
+"""What a request carries beside its keys. Where the rows of a view lie, its `delta_source` says. [yours]"""
 
 from feast import Field, RequestSource
 from feast.types import UnixTimestamp
