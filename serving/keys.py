@@ -14,9 +14,11 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from starlette.types import Scope
 from serving.settings import ServingSettings
 from validation.errors import Refusal
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
 HOW = "Make one with `python -m serving.keys NAME FILE`, and set SERVING_API_KEYS to the file."
 
 
@@ -54,7 +57,7 @@ class ApiKeys:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._read_at: tuple[int, int] | None = None
+        self._read_at: tuple[int, int, int] | None = None
         self._known: Mapping[str, Client] = {}  # by the hash of their key
 
     def require(self, scope: Scope, authorization: str) -> Client:
@@ -74,7 +77,7 @@ class ApiKeys:
         assert self._file is not None
         try:
             found = os.stat(self._file)
-            read_at = (found.st_mtime_ns, found.st_ino)
+            read_at = (found.st_mtime_ns, found.st_size, found.st_ino)
             if read_at != self._read_at:
                 lines = [line.split() for line in self._file.read_text().splitlines() if line.strip()]
                 self._known, self._read_at = dict(_client(*line) for line in lines), read_at
@@ -95,6 +98,9 @@ def require_keys(settings: ServingSettings) -> None:
 def _client(name: str, digest: str, role: str = "") -> tuple[str, Client]:
     if role not in {"", "admin"}:
         raise ValueError(f"found the role {role!r} of {name}")
+    digest = digest.lower()
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"what follows {name} is no SHA256, which is 64 digits from 0 to f")
     return digest, Client(name, admin=role == "admin")
 
 
@@ -132,11 +138,34 @@ def main(argv: list[str] | None = None) -> int:
     if any(line.split()[:1] == [options.name] for line in there):
         parser.error(f"{options.file} has a key of {options.name} already; take that line out, or choose another name")
     there.append(f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}")
-    options.file.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(there) + "\n")
+    try:
+        write(options.file, there)
+    except OSError as error:
+        parser.error(f"{options.file} cannot be written ({error}); it is as it was")
     print(key)
     return 0
+
+
+def write(file: Path, lines: Sequence[str]) -> None:
+    """Replace the file, or what a link of that name leads to, at once: a service that reads it meanwhile, and a crash,
+    find the old lines or the new ones. Owner and rights stay; a new file is its owner's alone. Raises OSError."""
+    file = file.resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with open(number, "w") as new:
+            if file.exists():
+                old, own = file.stat(), os.fstat(number)
+                if (old.st_uid, old.st_gid) != (own.st_uid, own.st_gid):
+                    os.fchown(number, old.st_uid, old.st_gid)
+                os.fchmod(number, old.st_mode & 0o777)
+            new.write("\n".join(lines) + "\n")
+            new.flush()
+            os.fsync(number)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 if __name__ == "__main__":
