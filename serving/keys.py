@@ -20,9 +20,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from serving.settings import ServingSettings
@@ -44,6 +45,10 @@ class NotAllowed(PermissionError):
     """The request carries no key that is known."""
 
 
+class NotFromHere(PermissionError):
+    """Without keys: a request under a foreign name, or from another site's page, in a browser on this machine."""
+
+
 @dataclass(frozen=True)
 class Client:
     """Who asks, and whether they run the service."""
@@ -61,11 +66,12 @@ class ApiKeys:
         self._known: Mapping[str, Client] = {}  # by the hash of their key
 
     def require(self, scope: Scope, authorization: str) -> Client:
-        """Who asks. Raises NotAllowed, and KeysUnreadable: then nobody gets in."""
+        """Who asks. Raises NotAllowed; without keys NotFromHere; and KeysUnreadable: then nobody gets in."""
         if self._file is None:
-            if is_local((scope.get("server") or ("",))[0]):
-                return Client("local", admin=True)
-            raise NotAllowed("This service has no API keys, so it answers on this machine only.")
+            if not is_local((scope.get("server") or ("",))[0]):
+                raise NotAllowed("This service has no API keys, so it answers on this machine only.")
+            require_own_site(scope)
+            return Client("local", admin=True)
         given = hashlib.sha256(_key(authorization).encode()).hexdigest()
         # Every line is compared, in constant time: how long it takes says nothing of who is known.
         known = [client for digest, client in self._load().items() if hmac.compare_digest(digest, given)]
@@ -95,6 +101,30 @@ def require_keys(settings: ServingSettings) -> None:
         raise KeysNeeded(f"{settings.host} lets other machines in, and there are no API keys. {HOW}")
 
 
+def require_own_site(scope: Scope) -> None:
+    """Raises NotFromHere for what a browser on this machine sends on behalf of a page from elsewhere: under that page's
+    own name, which its owner may have led to this machine (DNS rebinding), or as a POST, which browsers send across
+    sites without asking. Programs send no Origin; HTTP/1.0, which some probes speak, wants no Host."""
+    headers = Headers(scope=scope)
+    host, origin = headers.get("host"), headers.get("origin")
+    if not (_names_this_machine(host) if host is not None else scope.get("http_version") == "1.0"):
+        raise NotFromHere(
+            f"This service has no API keys, so it answers as localhost or 127.0.0.1 only; found the Host "
+            f"{(host or '')[:64]!r}. Set SERVING_API_KEYS to serve under another name."
+        )
+    if scope["method"] == "POST" and origin is not None and origin.lower().partition("://")[2] != (host or "").lower():
+        raise NotFromHere(
+            f"This service has no API keys, so it takes nothing from pages of other sites; found the Origin "
+            f"{origin[:64]!r} at the Host {(host or '')[:64]!r}. Set SERVING_API_KEYS to serve other sites."
+        )
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether a Host header, with any port, is a name of this machine that nobody else can give it."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    return is_local(name) or name.endswith(".localhost")
+
+
 def _client(name: str, digest: str, role: str = "") -> tuple[str, Client]:
     if role not in {"", "admin"}:
         raise ValueError(f"found the role {role!r} of {name}")
@@ -115,7 +145,7 @@ def _key(authorization: str) -> str:
         return ""
 
 
-@cache
+@lru_cache(maxsize=128)
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine only."""
     try:

@@ -14,7 +14,8 @@ import pytest
 from serving.keys import ApiKeys, Client, KeysNeeded, KeysUnreadable, NotAllowed, is_local, main, require_keys
 from serving.settings import ServingSettings
 
-HERE, ELSEWHERE = {"server": ("127.0.0.1", 3000)}, {"server": ("192.0.2.7", 3000)}
+HERE = {"server": ("127.0.0.1", 3000), "method": "GET", "headers": [(b"host", b"localhost:3000")]}
+ELSEWHERE = HERE | {"server": ("192.0.2.7", 3000)}
 
 
 @pytest.fixture
