@@ -885,7 +885,8 @@ def test_a_store_that_hangs_is_a_504_and_too_many_are_a_429(service, complete):
 
 def test_a_client_that_sends_no_body_is_a_408_and_delays_nobody(service, complete):
     """A hundred of them: each is told after a second, and meanwhile others are answered."""
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: 100\r\n\r\n{"
     slow = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(100)]
     for client in slow:
         client.sendall(head)
