@@ -14,18 +14,22 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from serving.settings import ServingSettings
 from validation.errors import Refusal
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
 HOW = "Make one with `python -m serving.keys NAME FILE`, and set SERVING_API_KEYS to the file."
 
 
@@ -41,6 +45,10 @@ class NotAllowed(PermissionError):
     """The request carries no key that is known."""
 
 
+class NotFromHere(PermissionError):
+    """Without keys: a request under a foreign name, or from another site's page, in a browser on this machine."""
+
+
 @dataclass(frozen=True)
 class Client:
     """Who asks, and whether they run the service."""
@@ -54,15 +62,16 @@ class ApiKeys:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._read_at: tuple[int, int] | None = None
+        self._read_at: tuple[int, int, int] | None = None
         self._known: Mapping[str, Client] = {}  # by the hash of their key
 
     def require(self, scope: Scope, authorization: str) -> Client:
-        """Who asks. Raises NotAllowed, and KeysUnreadable: then nobody gets in."""
+        """Who asks. Raises NotAllowed; without keys NotFromHere; and KeysUnreadable: then nobody gets in."""
         if self._file is None:
-            if is_local((scope.get("server") or ("",))[0]):
-                return Client("local", admin=True)
-            raise NotAllowed("This service has no API keys, so it answers on this machine only.")
+            if not is_local((scope.get("server") or ("",))[0]):
+                raise NotAllowed("This service has no API keys, so it answers on this machine only.")
+            require_own_site(scope)
+            return Client("local", admin=True)
         given = hashlib.sha256(_key(authorization).encode()).hexdigest()
         # Every line is compared, in constant time: how long it takes says nothing of who is known.
         known = [client for digest, client in self._load().items() if hmac.compare_digest(digest, given)]
@@ -74,7 +83,7 @@ class ApiKeys:
         assert self._file is not None
         try:
             found = os.stat(self._file)
-            read_at = (found.st_mtime_ns, found.st_ino)
+            read_at = (found.st_mtime_ns, found.st_size, found.st_ino)
             if read_at != self._read_at:
                 lines = [line.split() for line in self._file.read_text().splitlines() if line.strip()]
                 self._known, self._read_at = dict(_client(*line) for line in lines), read_at
@@ -92,9 +101,36 @@ def require_keys(settings: ServingSettings) -> None:
         raise KeysNeeded(f"{settings.host} lets other machines in, and there are no API keys. {HOW}")
 
 
+def require_own_site(scope: Scope) -> None:
+    """Raises NotFromHere for what a browser on this machine sends on behalf of a page from elsewhere: under that page's
+    own name, which its owner may have led to this machine (DNS rebinding), or as a POST, which browsers send across
+    sites without asking. Programs send no Origin; HTTP/1.0, which some probes speak, wants no Host."""
+    headers = Headers(scope=scope)
+    host, origin = headers.get("host"), headers.get("origin")
+    if not (_names_this_machine(host) if host is not None else scope.get("http_version") == "1.0"):
+        raise NotFromHere(
+            f"This service has no API keys, so it answers as localhost or 127.0.0.1 only; found the Host "
+            f"{(host or '')[:64]!r}. Set SERVING_API_KEYS to serve under another name."
+        )
+    if scope["method"] == "POST" and origin is not None and origin.lower().partition("://")[2] != (host or "").lower():
+        raise NotFromHere(
+            f"This service has no API keys, so it takes nothing from pages of other sites; found the Origin "
+            f"{origin[:64]!r} at the Host {(host or '')[:64]!r}. Set SERVING_API_KEYS to serve other sites."
+        )
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether a Host header, with any port, is a name of this machine that nobody else can give it."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    return is_local(name) or name.endswith(".localhost")
+
+
 def _client(name: str, digest: str, role: str = "") -> tuple[str, Client]:
     if role not in {"", "admin"}:
         raise ValueError(f"found the role {role!r} of {name}")
+    digest = digest.lower()
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"what follows {name} is no SHA256, which is 64 digits from 0 to f")
     return digest, Client(name, admin=role == "admin")
 
 
@@ -109,7 +145,7 @@ def _key(authorization: str) -> str:
         return ""
 
 
-@cache
+@lru_cache(maxsize=128)
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine only."""
     try:
@@ -132,11 +168,34 @@ def main(argv: list[str] | None = None) -> int:
     if any(line.split()[:1] == [options.name] for line in there):
         parser.error(f"{options.file} has a key of {options.name} already; take that line out, or choose another name")
     there.append(f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}")
-    options.file.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(there) + "\n")
+    try:
+        write(options.file, there)
+    except OSError as error:
+        parser.error(f"{options.file} cannot be written ({error}); it is as it was")
     print(key)
     return 0
+
+
+def write(file: Path, lines: Sequence[str]) -> None:
+    """Replace the file, or what a link of that name leads to, at once: a service that reads it meanwhile, and a crash,
+    find the old lines or the new ones. Owner and rights stay; a new file is its owner's alone. Raises OSError."""
+    file = file.resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with open(number, "w") as new:
+            if file.exists():
+                old, own = file.stat(), os.fstat(number)
+                if (old.st_uid, old.st_gid) != (own.st_uid, own.st_gid):
+                    os.fchown(number, old.st_uid, old.st_gid)
+                os.fchmod(number, old.st_mode & 0o777)
+            new.write("\n".join(lines) + "\n")
+            new.flush()
+            os.fsync(number)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics
-from serving.keys import ApiKeys, Client, KeysUnreadable, NotAllowed
+from serving.keys import ApiKeys, Client, KeysUnreadable, NotAllowed, NotFromHere
 
 logger = logging.getLogger("bentoml.serving")
 # Answers are data, for no page to frame and no browser to guess at; what is a page says itself what it may do.
@@ -91,6 +91,8 @@ class Middleware:
             # Both, so that programs know what to send and browsers ask for it.
             refusal.raw_headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="API key"')]
             await refusal(scope, receive, watched)
+        except NotFromHere as error:
+            await _say(403, str(error))(scope, receive, watched)
         except KeysUnreadable as error:
             logger.error("%s", error)
             await _say(503, "The keys of this service cannot be read; its log says why.")(scope, receive, watched)

@@ -150,7 +150,7 @@ def document(served: ServedModel) -> dict[str, Any]:
     interface = served.contract.interface
 
     def answers(schema: dict[str, Any], *failures: int) -> dict[str, Any]:
-        described = {200: schema} | dict.fromkeys(sorted({401, 503, *failures}), ERROR)
+        described = {200: schema} | dict.fromkeys(sorted({401, 403, 503, *failures}), ERROR)
         return {
             str(status): {"description": _MEANING[status], "content": {"application/json": {"schema": content}}}
             for status, content in described.items()
@@ -246,7 +246,7 @@ def _batch_of(schema: dict[str, Any]) -> dict[str, Any]:
 _MEANING = {
     200: "Answered",
     401: "The request carries no key that the service knows",
-    403: "The key is not one of those who run the service",
+    403: "The key is not one of those who run the service; or there are no keys, and the host or the site is another",
     408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is not said to be JSON",

@@ -117,19 +117,21 @@ class PredictionLog:
             self._queue.extend(rows[:room])
             if len(rows) > room:
                 self._count("dropped", len(rows) - room)
+            metrics.LOG_QUEUE.set(len(self._queue))
             enough = len(self._queue) >= self._batch_rows
         if enough:
             self._wake.set()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what is queued, for `timeout` seconds at most, and end; what is left is lost, and logged as such."""
+        """Write what is queued, for `timeout` seconds at most, and end; what is left is dropped, counted and logged."""
         self._deadline = time.monotonic() + timeout
         with self._lock:
             self._closing.set()
         self._wake.set()
         self._thread.join(timeout)
-        if self.queued:
-            logger.error("%d predictions were not logged: %s took none within %s s", self.queued, self._where, timeout)
+        if left := self.queued:
+            self._count("dropped", left)
+            logger.error("%d predictions were not logged: %s took none within %s s", left, self._where, timeout)
 
     @property
     def _where(self) -> str:

@@ -22,7 +22,7 @@ from serving.features import StoreUnavailable
 from serving.loading import find_version, load, reopen
 from serving.model import ServedModel
 from serving.settings import ServingSettings
-from validation.contract import ContractBroken
+from validation.contract import MODEL_DIGEST_TAG, ContractBroken
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -48,6 +48,8 @@ class Predictor:
         self.aliases: list[str] = []
         self.events: deque[tuple[datetime, str]] = deque(maxlen=20)  # what this process saw, and when, in UTC
         self._served: ServedModel | None = None
+        # The number and the digest of what serves: in a registry that was rebuilt, the same numbers come again.
+        self._loaded: tuple[str, str | None] | None = None
         self._opened = 0.0
         self._problems: dict[str, str] = {}
         self._stop = threading.Event()
@@ -109,11 +111,13 @@ class Predictor:
     def _follow_registry(self) -> None:
         """Look up which version is to serve; load and check another one, and let it take over. Raises NoModel."""
         version = self._version_to_serve()
-        if self._served is None or self._served.version != str(version.version):
+        found = (str(version.version), version.tags.get(MODEL_DIGEST_TAG))
+        if self._loaded != found:
             try:
                 self._take_over(load(version, self._settings.feast_repo))
             except Exception as error:
                 raise NoModel(f"Version {version.version} of {version.name!r} is refused: {_public(error)}") from error
+            self._loaded = found
             metrics.SWAPS.labels(self._role).inc()
             metrics.VERSION.labels(self._role).set(int(version.version))
             what = f"serving version {version.version} of {version.name!r} as {self._role}"

@@ -40,7 +40,7 @@ except Refusal as refused:
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """All that asks comes through here: of a Starlette app BentoML would take the known paths only, and answer the rest
-    itself. Probes are BentoML's."""
+    itself. BentoML's own are the probes, and /schema.json: this class's name and docstring, for anybody, in no log."""
     await bentoml.get_current_service().entrance(scope, receive, send)
 
 

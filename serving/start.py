@@ -19,15 +19,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serving.keys import KeysNeeded, require_keys
+from serving.keys import require_keys
 from serving.settings import ServingSettings
+from validation.errors import Refusal
 from validation.settings import ROOT
 
 PATIENCE = 120
 NO_MODEL = "the service has no model to serve; its log above says why"
 
 
-class CannotStart(RuntimeError):
+class CannotStart(Refusal):
     """The service would not start, or would have nothing to serve."""
 
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         first = error.errors()[0]
         name = f"SERVING_{str(first['loc'][0]).upper()}"
         print(f"error: {name}: {first['msg']}, found {first['input']!r}", file=sys.stderr)
-    except (CannotStart, KeysNeeded) as error:
+    except Refusal as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
 

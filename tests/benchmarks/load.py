@@ -87,8 +87,8 @@ class Target:
 def post(path: str, body: Any) -> bytes:
     """A request, as it goes over the wire."""
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-    return head.encode() + HEAD_END + content
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return head.encode() + f"Content-Length: {len(content)}".encode() + HEAD_END + content
 
 
 def posts(port: int, path: str, bodies: Sequence[Any]) -> Target:

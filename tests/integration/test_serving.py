@@ -539,6 +539,37 @@ def test_one_version_may_be_kept_to(trained, monkeypatch):
         _ = nowhere.served
 
 
+def test_a_registry_rebuilt_with_the_same_numbers_is_followed(trained, monkeypatch, tmp_path):
+    """A version 1 with other files takes over from the version 1 that there was; the same one is not loaded again."""
+    from mlflow import MlflowClient
+
+    from serving.predictor import Predictor
+    from serving.settings import ServingSettings
+
+    registry, rebuilt = tmp_path / "mlflow.db", tmp_path / "rebuilt.db"
+    for file in (registry, rebuilt):
+        shutil.copy(trained.root / "mlflow.db", file)
+    MlflowClient(f"sqlite:///{registry}").set_registered_model_alias(MODEL, "champion", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{rebuilt}")
+    client = MlflowClient()
+    second = client.get_model_version(MODEL, "2")
+    client.delete_registered_model(MODEL)
+    client.create_registered_model(MODEL)
+    assert str(client.create_model_version(MODEL, second.source, tags=second.tags).version) == "1"
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry}")
+    predictor = Predictor(ServingSettings(feast_repo=trained.repo), "champion", "champion")
+    predictor.refresh()
+    assert (predictor.served.version, predictor.served.about["feature_service"]) == ("1", "arrival_delay_v1")
+    rebuilt.replace(registry)
+    predictor.refresh()
+    assert (predictor.served.version, predictor.served.about["feature_service"]) == ("1", "arrival_delay_v2")
+    loaded_at = predictor.served.loaded_at
+    predictor.refresh()
+    assert predictor.served.loaded_at == loaded_at
+    assert predictor.problems == []
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -885,7 +916,8 @@ def test_a_store_that_hangs_is_a_504_and_too_many_are_a_429(service, complete):
 
 def test_a_client_that_sends_no_body_is_a_408_and_delays_nobody(service, complete):
     """A hundred of them: each is told after a second, and meanwhile others are answered."""
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: 100\r\n\r\n{"
     slow = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(100)]
     for client in slow:
         client.sendall(head)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, text
 
+from serving import metrics
 from serving.prediction_log import LoggedPrediction, PredictionLog, stored, write
 from validation.predictions import LogUnusable, create, open_log, read
 
@@ -61,6 +62,13 @@ def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE} s"
         time.sleep(0.01)
+
+
+def waiting() -> float:
+    """What the metric says; the log that was put to last, or has written last, has set it."""
+    (metric,) = metrics.LOG_QUEUE.collect()
+    (sample,) = metric.samples
+    return sample.value
 
 
 def impatient(file: Path) -> str:
@@ -225,10 +233,10 @@ def test_put_does_not_wait_for_a_lock_and_what_does_not_fit_is_counted(file, cap
             for number in range(60):
                 log.put([prediction(number)])
             assert time.perf_counter() - began < 0.1
-            assert (log.queued, log.dropped) == (40, 20)
+            assert (log.queued, log.dropped, waiting()) == (40, 20, 40)
             until(lambda: log.failures >= 3)
-            assert log.written == 0
-        until(lambda: log.written == 40)
+            assert (log.written, waiting()) == (0, 40)
+        until(lambda: log.written == 40 and waiting() == 0)
         assert (log.queued, log.dropped) == (0, 20)
         log.put([prediction(100)])
     assert len(rows_in(file)) == 41
@@ -339,6 +347,7 @@ def test_close_gives_up_in_time_and_says_what_is_lost(file, caplog):
         began = time.monotonic()
         log.close(0.3)
         assert time.monotonic() - began < 1
+        assert log.dropped == 2
     assert "2 predictions were not logged" in caplog.text
 
 

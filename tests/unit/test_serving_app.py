@@ -35,6 +35,80 @@ async def test_without_keys_other_machines_are_told_so():
     assert refused.json() == {"error": "This service has no API keys, so it answers on this machine only."}
 
 
+async def ask(method: str, **headers: str) -> httpx.Response:
+    """What a service without keys says to a request that has reached this machine; nothing is there to be found."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(ENTRANCE), base_url="http://127.0.0.1:3000") as client:
+        return await client.request(method, "/nothing", headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (host, 404)
+            for host in ("localhost:3000", "LOCALHOST", "127.0.0.1", "127.8.9.1:1", "[::1]:3000", "a.localhost")
+        ),
+        *(
+            (host, 403)
+            for host in ("rebound.example:3000", "localhost.example", "127.0.0.1.example", "192.0.2.7", "[::2]")
+        ),
+        *((host, 403) for host in ("", ":3000", "[", "notlocalhost", "localhost@example.org")),
+    ],
+)
+async def test_without_keys_it_answers_under_this_machines_names_only(host, status):
+    """A page whose own name its owner leads to this machine reads nothing; what to do is said."""
+    answer = await ask("GET", Host=host)
+    assert answer.status_code == status
+    assert status == 404 or "Set SERVING_API_KEYS to serve under another name" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 404),
+        ("http://localhost:3000", 404),
+        ("http://LOCALHOST:3000", 404),
+        ("http://localhost:8080", 403),
+        ("https://evil.example", 403),
+        ("https://evil.example/localhost:3000", 403),
+        ("http://[", 403),
+        ("null", 403),
+    ],
+)
+async def test_without_keys_no_other_sites_page_posts(origin, status):
+    """Browsers send such a POST without asking; only reading it would be refused. Its own page posts, and programs."""
+    headers = {"Host": "localhost:3000"} | ({"Origin": origin} if origin else {})
+    answer = await ask("POST", **headers)
+    assert answer.status_code == status
+    assert status == 404 or "pages of other sites" in answer.json()["error"]
+    assert (await ask("GET", **headers)).status_code == 404
+
+
+async def test_with_keys_any_name_and_origin_will_do(tmp_path, monkeypatch, capsys):
+    """A key is what no other site's page has."""
+    file = tmp_path / "keys"
+    assert main(["me", str(file)]) == 0
+    monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(file))
+    key = {"Authorization": f"Bearer {capsys.readouterr().out.strip()}"}
+    assert (await ask("POST", Host="api.example", Origin="https://site.example", **key)).status_code == 404
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.0", 404), ("1.1", 403)])
+async def test_without_keys_only_http_1_0_may_name_no_host(version, status):
+    """That is what simple probes speak, and no browser does."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "http_version": version, "method": "GET", "path": "/nothing", "raw_path": b"/nothing",
+        "root_path": "", "query_string": b"", "headers": [], "server": ("127.0.0.1", 3000), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    await ENTRANCE(scope, None, send)
+    assert sent[0]["status"] == status
+
+
 async def test_with_keys_a_key_is_needed_for_every_path(tmp_path, monkeypatch, capsys):
     """Known, unknown and none; a file that has gone lets nobody in, and says nothing of where it was."""
     file = tmp_path / "keys"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
+import hashlib
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ import pytest
 from serving.keys import ApiKeys, Client, KeysNeeded, KeysUnreadable, NotAllowed, is_local, main, require_keys
 from serving.settings import ServingSettings
 
-HERE, ELSEWHERE = {"server": ("127.0.0.1", 3000)}, {"server": ("192.0.2.7", 3000)}
+HERE = {"server": ("127.0.0.1", 3000), "method": "GET", "headers": [(b"host", b"localhost:3000")]}
+ELSEWHERE = HERE | {"server": ("192.0.2.7", 3000)}
 
 
 @pytest.fixture
@@ -85,13 +90,93 @@ def test_a_key_is_rotated_without_a_restart(file, capsys):
     assert keys.require(HERE, f"Bearer {new}").name == "new"
 
 
-@pytest.mark.parametrize("content", [None, "alice", "alice hash more"])
+@pytest.mark.parametrize(
+    "content", [None, "alice", *(f"alice {word}" for word in ("a" * 64 + " more", "a" * 63, "g" * 64, "\u00e9" * 64))]
+)
 def test_a_file_that_cannot_be_read_lets_nobody_in(file, content):
-    """Missing, or not two words a line."""
+    """Missing, or not a name and a hash a line."""
     if content is not None:
         file.write_text(content)
     with pytest.raises(KeysUnreadable, match="a line of it is `NAME SHA256`"):
         ApiKeys(file).require(HERE, "Bearer x")
+
+
+def test_a_hash_in_capitals_is_the_same_hash(file, capsys):
+    """Some tools print them so."""
+    alice = make(file, "alice", capsys)
+    name, digest = file.read_text().split()
+    file.write_text(f"{name} {digest.upper()}\n")
+    assert ApiKeys(file).require(HERE, f"Bearer {alice}").name == "alice"
+
+
+def test_adding_keys_refuses_nobody_meanwhile(file, capsys):
+    """A valid key gets in at each moment of a hundred additions."""
+    alice = make(file, "alice", capsys)
+    adding, asked, refused = threading.Event(), 0, []
+
+    def add() -> None:
+        for number in range(100):
+            main([f"client{number}", str(file)])
+        adding.set()
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    while not adding.is_set():
+        asked += 1
+        try:
+            ApiKeys(file).require(HERE, f"Bearer {alice}")
+        except (NotAllowed, KeysUnreadable) as error:
+            refused.append(error)
+    thread.join()
+    assert asked > 100
+    assert not refused
+    assert len(file.read_text().splitlines()) == 101
+
+
+def test_a_change_within_one_tick_of_the_clock_is_read(file):
+    """Lines of another length under the old time, and a new file of the old length and time."""
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in ("old", "new")]
+    file.write_text(f"a {digests[0]}\n")
+    before = file.stat()
+    keys = ApiKeys(file)
+    assert keys.require(HERE, "Bearer old").name == "a"
+    file.write_text(f"longer {digests[1]}\n")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert keys.require(HERE, "Bearer new").name == "longer"
+    other = file.with_name("other")
+    other.write_text(f"change {digests[0]}\n")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(file)
+    assert keys.require(HERE, "Bearer old").name == "change"
+
+
+def test_a_link_stays_one_and_the_file_keeps_its_rights(file, capsys):
+    """A container reads a file with a user of its own: what was opened to it stays open, and nothing is left beside."""
+    kept = file.parent / "kept" / "api-keys"
+    kept.parent.mkdir()
+    kept.touch(0o600)
+    kept.chmod(0o644)
+    file.symlink_to(kept)
+    alice = make(file, "alice", capsys)
+    assert file.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in kept.parent.iterdir()] == ["api-keys"]
+    assert ApiKeys(file).require(HERE, f"Bearer {alice}").name == "alice"
+
+
+def test_what_cannot_be_written_is_left_as_it_was(file, capsys, monkeypatch):
+    """A full disk, here at the last moment: the old keys go on working, and no half of a file lies about."""
+    alice = make(file, "alice", capsys)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit):
+        main(["bob", str(file)])
+    assert "No space left" in capsys.readouterr().err
+    assert [one.name for one in file.parent.iterdir()] == [file.name]
+    assert ApiKeys(file).require(HERE, f"Bearer {alice}").name == "alice"
 
 
 def test_a_name_is_taken_once(file, capsys):

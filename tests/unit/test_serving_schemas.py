@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from serving.schemas import RequestInvalid, parse, request_schema
+from serving.schemas import RequestInvalid, parse, parse_row, request_schema
 from validation.contract import FeatureContract
 
 REQUEST = {"pump": "P1", "opened_at": "2024-05-01T12:00:00+02:00", "load": 3}
@@ -142,6 +143,32 @@ def test_thousands_of_problems_get_a_short_answer():
         read({f"{number}{'x' * 1000}": 1 for number in range(60)})
     assert error.value.problems["body"] == "53 more problems"
     assert len(str(error.value)) < 3000
+
+
+def test_a_row_of_unknown_fields_alone_is_refused_without_an_account_of_each():
+    """Ten are named, and a hundred thousand take next to no memory, nor then time: others wait for it."""
+    row = REQUEST | {f"unknown{number}": 1 for number in range(100_000)}
+    tracemalloc.start()
+    with pytest.raises(RequestInvalid) as error:
+        parse_row(SCHEMA, CONTRACT, row)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2_000_000
+    assert error.value.problems == {
+        **{
+            f"unknown{number}": "unknown field; the fields are pump, site, load, speed, opened_at, as_of"
+            for number in range(10)
+        },
+        "body": "99990 more unknown fields",
+    }
+
+
+def test_a_row_with_a_few_unknown_fields_hears_of_all_its_problems():
+    """As many as are shown anyway: other problems are told along with them."""
+    row = {name: value for name, value in REQUEST.items() if name != "load"} | {f"u{n}": 1 for n in range(9)}
+    with pytest.raises(RequestInvalid) as error:
+        parse_row(SCHEMA, CONTRACT, row)
+    assert error.value.problems.keys() == {"load", *(f"u{n}" for n in range(9))}
 
 
 def test_the_schema_describes_the_request():

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from serving.settings import ServingSettings
-from serving.start import CannotStart, address_of, main, wait_until_ready, welcome
+from serving.start import address_of, main, wait_until_ready, welcome
+from validation.errors import Refusal
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ class Keyed(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_service_that_wants_a_key_is_left_alone_once_it_is_ready(ready, monkeypatch):
-    """This command has no key: it asks the probe, and ends only a service that has no model."""
+    """This command has no key: it asks the probe, and ends only a service that has no model, as a caller can tell."""
     monkeypatch.setattr(Keyed, "ready", ready)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Keyed)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -100,7 +101,8 @@ def test_a_service_that_wants_a_key_is_left_alone_once_it_is_ready(ready, monkey
                     == f"Serving at {address}, for those with a key  (ready after 3 s)"
                 )
             else:
-                with pytest.raises(CannotStart, match="no model to serve; its log above says why"):
+                # What any command line prints as one line: the replay's too, which starts a service beside it.
+                with pytest.raises(Refusal, match="no model to serve; its log above says why"):
                     wait_until_ready(address, process)
                 assert process.poll() is not None
         finally:
