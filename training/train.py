@@ -5,6 +5,8 @@ Nothing is registered before all that belongs to the version is logged, so a run
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -163,10 +165,13 @@ def _ensure_registered(client: MlflowClient, name: str) -> None:
 
 
 def git_commit() -> str:
-    """The commit this code is at, marked when files differ from it; `unknown` outside a git checkout."""
-    root = Path(__file__).parent
+    """The commit this code is at, marked when files differ from it. Outside a git checkout, as in an image, what
+    GIT_COMMIT says, or `unknown`."""
+    root, told = Path(__file__).parent, os.environ.get("GIT_COMMIT") or "unknown"
+    if shutil.which("git") is None:
+        return told
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     if commit.returncode:
-        return "unknown"
+        return told
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")

@@ -42,6 +42,12 @@ def test_the_image_has_no_compiler_because_every_package_comes_as_a_wheel():
     assert [one["name"] for one in packages if one["name"] in needed and not one.get("wheels")] == []
 
 
+def test_the_image_is_built_without_buildkit_and_trusts_whom_the_system_trusts(project):
+    """BentoML hands what is set for the build alone as BuildKit's secrets, which buildah and podman do not take."""
+    (told,) = project["tool"]["bentoml"]["build"]["envs"]
+    assert told == {"name": "UV_SYSTEM_CERTS", "value": "true"}
+
+
 def test_the_bento_holds_all_that_serving_imports(project):
     """The serving package and its page, what it shares with training, the feature store's settings and its stores."""
     packed = {

@@ -299,6 +299,17 @@ def test_each_rule_decides_alone_and_a_missing_score_fails_it(challenger, slices
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
+def test_without_git_a_model_names_the_commit_that_the_image_was_built_from(tmp_path: Path, monkeypatch):
+    """In a container there is neither git nor a checkout, and training goes on all the same."""
+    from training.train import git_commit
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GIT_COMMIT", "8c0ffee")
+    assert git_commit() == "8c0ffee"
+    monkeypatch.delenv("GIT_COMMIT")
+    assert git_commit() == "unknown"
+
+
 def test_a_run_whose_process_was_killed_is_marked_failed_by_the_next(tmp_path: Path):
     """kill -9 leaves a run that says it runs; the next run on this machine says what became of it."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
