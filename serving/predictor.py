@@ -41,7 +41,7 @@ class Predictor:
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         # The poll is what tries again. By its own defaults MLflow 3.17 does so for four minutes before it says that its
         # server is away, or for sixteen when packets are lost: nobody is told, and one that is back is noticed late.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         # MLflow logs a traceback at every poll while its database is away; `_note` says it once, in a line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
