@@ -40,6 +40,10 @@ class Predictor:
     def __init__(self, settings: ServingSettings, role: str, alias: str, version: int | None = None) -> None:
         # A pooled connection would go on reading the file of a registry that has been replaced.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        # The poll is what tries again. By its own defaults MLflow 3.17 does so for four minutes before it says that its
+        # server is away, or for sixteen when packets are lost: nobody is told, and one that is back is noticed late.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         # MLflow logs a traceback at every poll while its database is away; `_note` says it once, in a line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._settings = settings

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def stack() -> Iterator[Stack]:
         run(here, "features", "-m", "feature_repo.pipeline.run", "all")
         run(here, "loop", "-m", "mlflow", "run", "training", "-e", "main", "--env-manager", "local",
             "-P", "feature_service=arrival_delay_v1")  # fmt: skip
-        until(lambda: {status_of(here) for _ in range(20)} == {200})  # each of its workers has the model
+        until(lambda: len(metrics(here, "fti_model_version{")) == here.workers)  # each has the model
         yield here
     finally:
         assert production(["--folder", str(here.root), "down"]) == 0
@@ -77,6 +78,12 @@ def ask(stack: Stack, **change: Any) -> requests.Response:
 
 def status_of(stack: Stack) -> int:
     return ask(stack).status_code
+
+
+def metrics(stack: Stack, start: str) -> list[float]:
+    """The samples of the service whose line starts so; what a worker exports has a series of its own for each."""
+    lines = requests.get(f"{stack.url('service')}/metrics", timeout=30).text.splitlines()
+    return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(start)]
 
 
 def listening(stack: Stack, server: str) -> list[psutil.Process]:
@@ -262,18 +269,42 @@ def test_a_stalled_online_store_bounds_the_wait_and_is_said_to_be_away(stack):
     assert ask(stack).json()["probability"] == before
 
 
-def test_the_tracking_server_may_be_away(stack):
-    """Longer than anybody's patience with it: what serves goes on, and follows again when it is back."""
+def test_the_tracking_server_may_be_away_for_minutes(stack):
+    """Every request is answered and the service stays ready, while it says and counts that it cannot follow; then it
+    follows, without a restart, to where the alias points now."""
+
+    def refused() -> float:
+        return sum(metrics(stack, "fti_refusals_total{"))
+
+    away, before, workers = 180, refused(), set(listening(stack, "service"))
+    counted: list[float] = []
     control(stack, "stop", "mlflow")
     try:
-        until_then = time.monotonic() + 45
-        while time.monotonic() < until_then:
+        began = time.monotonic()
+        while (now := time.monotonic() - began) < away:
             assert ask(stack).status_code == 200
-            time.sleep(1)
+            ready = requests.get(f"{stack.url('service')}/readyz", timeout=30)
+            assert ready.status_code == 200, (now, ready.text, metrics(stack, "fti_model_version{"))
+            if now > 30 * (len(counted) + 1):
+                counted.append(refused())
+            time.sleep(0.5)
+        told = requests.get(f"{stack.url('service')}/status", timeout=30).json()
     finally:
         control(stack, "start", "mlflow")
+    # As often as the alert RegistryNotFollowed needs, of each half minute: two workers that ask every five seconds.
+    assert all(later - earlier >= 3 for earlier, later in pairwise([before, *counted])), counted
+    assert any("The MLflow registry does not answer" in problem for problem in told["problems"])
     assert production(["--folder", str(stack.root), "up"]) == 0
-    assert ask(stack).status_code == 200
+    assert set(listening(stack, "service")) == workers
+    with pytest.MonkeyPatch.context() as here:
+        environment(stack, "training", here)
+        client, name = MlflowClient(), "arrival-delay"
+        old = client.get_model_version_by_alias(name, "champion")
+        new = client.create_model_version(name, old.source, old.run_id, tags=old.tags, model_id=old.model_id)
+        client.set_registered_model_alias(name, "champion", new.version)
+    began = time.monotonic()
+    until(lambda: {ask(stack).json()["model"]["version"] for _ in range(20)} == {str(new.version)})
+    assert time.monotonic() - began < 30
 
 
 def test_what_is_answered_while_the_log_is_away_is_logged_when_it_is_back(stack):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +24,9 @@ from validation.monitoring.results import MONITORS, Result
 
 MONITORING = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
 BY_PROMETHEUS = {"job", "instance"}  # labels of whatever is scraped
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not on the PATH: apt-get install prometheus"
+)
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 
 
@@ -131,3 +136,32 @@ def test_alerts_say_how_bad_it_is_and_what_to_do():
     for rule in rules():
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["summary"]
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_prometheus_starts_with_the_rules_and_the_places_to_look_at(tmp_path):
+    """As it lies in a checkout, with the key that the comment beside it makes."""
+    here = Path(shutil.copytree(MONITORING, tmp_path / "deploy" / "monitoring"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "prometheus.key").write_text("a key")
+    promtool("check", "config", here / "prometheus.yaml")
+
+
+@needs_promtool
+def test_alerts_fire_on_what_they_are_for_and_on_nothing_else():
+    """Nor where all is well, nobody asks, or there is no model yet."""
+    promtool("test", "rules", MONITORING / "alerts_test.yaml")
+
+
+def test_every_alert_is_seen_to_fire():
+    """In one of the worlds of alerts_test.yaml."""
+    worlds = yaml.safe_load((MONITORING / "alerts_test.yaml").read_text())["tests"]
+    fires = {one["alertname"] for world in worlds for one in world.get("alert_rule_test", []) if one["exp_alerts"]}
+    for one in (one for world in worlds for one in world.get("promql_expr_test", [])):
+        fires |= set(re.findall(r'alertname="(\w+)"', str(one["exp_samples"])))
+    assert fires == {rule["alert"] for rule in rules()}

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import boto3
 import pandas as pd
 import pytest
-from botocore.config import Config
 from upath import UPath
 
 from feature_repo.pipeline import run
 from tests.small_repo import JULY, KINDS, arguments, assert_same, complaint, frames, read_raw, rows_of, write_raw
 
 NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """The variables of an S3 with a bucket `lake`, empty."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.05)
-            variables = {
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "features",
-                "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-            }  # fmt: skip
-            client = boto3.client(
-                "s3", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name="us-east-1", aws_access_key_id="root",
-                aws_secret_access_key="root", config=Config(proxies={}),
-            )  # fmt: skip
-            client.create_bucket(Bucket="lake")
-            yield variables
-        finally:
-            server.kill()
 
 
 @pytest.fixture
