@@ -1,0 +1,82 @@
+"""What a late feed brought, recorded with RECEIVED_AT: who asks as of a moment before does not see it."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.small_repo import JULY, read_raw, succeed, write_raw
+from training.dataset import labelled_rows
+from validation.contract import FeatureInterface
+from validation.spine import row_key_of, rows_due, spine_rows, view_moments, view_rows
+from validation.times import utc
+
+RECEIVED, BEFORE, AFTER = utc("2013-09-01"), utc("2013-08-31"), utc("2013-09-01")
+START = utc("2013-06-01")
+LATE_OUTCOMES, LATE_ENTRIES = [3, 4, 5], [7, 8]
+
+
+@pytest.fixture(scope="module")
+def store(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Three landings and two schedule entries were restated by what came in September."""
+    from feast import FeatureStore
+
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("late") / "copy"))
+    flights = read_raw(folder, "flights.csv.zip")
+    flights.loc[LATE_OUTCOMES, "arr_delay"] = 20
+    flights.loc[LATE_ENTRIES, "distance"] = 188
+    write_raw(folder, "flights.csv.zip", flights)
+    succeed(folder, "ingest", *JULY, "--received-at", f"{RECEIVED:%Y-%m-%d}")
+    succeed(folder, "publish", *JULY)
+    succeed(folder, "apply")
+    return FeatureStore(repo_path=str(folder / "feature_repo"))
+
+
+@pytest.fixture(scope="module")
+def interface(store: Any) -> FeatureInterface:
+    return FeatureInterface.from_registry(store, "arrival_delay_v1")
+
+
+def hours(*numbers: int) -> set[pd.Timestamp]:
+    """When the flights of these lines of the raw file were to leave."""
+    return {pd.Timestamp("2013-07-01", tz="UTC") + pd.Timedelta(hours=number) for number in numbers}
+
+
+ALL = set(range(48))
+LANDED = set(range(28))  # by the end of JULY: flights are to land at 03:59Z, those of the evening on the 3rd
+LATE = {BEFORE: {*LATE_OUTCOMES}, AFTER: set()}
+RESTATED = {BEFORE: {*LATE_ENTRIES}, AFTER: set()}
+
+
+@pytest.mark.parametrize("as_of", [BEFORE, AFTER])
+def test_a_training_set_has_what_was_learnt_by_its_as_of(store, interface, as_of: datetime):
+    """Neither an outcome nor an entry that came later; as of the very moment that it came, all, with what it says."""
+    rows = labelled_rows(store, interface, START, as_of).frame
+    assert set(rows.scheduled_departure) == hours(*(LANDED - LATE[as_of] - RESTATED[as_of]))
+    late = rows[rows.is_late == 1]
+    assert set(late.scheduled_departure) == (hours(*LATE_OUTCOMES) if as_of == AFTER else set())
+
+
+@pytest.mark.parametrize("as_of", [BEFORE, AFTER])
+def test_rows_of_a_view_are_those_learnt_by_then(store, interface, as_of: datetime):
+    """Labels, which monitoring scores by, and the moments that volume is counted by: as many, and of the same rows."""
+    labels = view_rows(store, interface.label_view, as_of)
+    assert len(labels) == len(LANDED - LATE[as_of])
+    assert len(view_moments(store, interface.label_view, START, as_of)) == len(labels)
+    assert (labels.arr_delay_minutes == 20).sum() == (len(LATE_OUTCOMES) if as_of == AFTER else 0)
+
+
+def test_what_is_due_is_told_by_what_was_learnt_by_the_end_or_by_known_by(store, interface):
+    """A batch does not predict an entry that came in September; who looks back from September finds it."""
+    due = rows_due(store, interface, utc("2013-06-30"), utc("2013-07-03"))
+    assert set(due.scheduled_departure) == hours(*(ALL - RESTATED[BEFORE]))
+    back = rows_due(store, interface, utc("2013-06-30"), utc("2013-07-03"), known_by=AFTER)
+    assert set(back.scheduled_departure) == hours(*ALL)
+    assert set(spine_rows(store, interface, AFTER)[row_key_of(store, interface)]) == set(
+        back[row_key_of(store, interface)]
+    )
