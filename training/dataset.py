@@ -1,8 +1,8 @@
 """The labelled rows of a feature service: Feast and a moment in; one row a prediction, with its outcome, out.
 
 Features are joined as of the prediction time by event timestamp; rows and labels are those learnt by `as_of`. What came
-late has changed the features of rows from before it came: tables keep no row as it was, only their own earlier versions.
-Those are pinned before anything is read, for every read of a store object.
+late has changed features from before it came: tables keep no row as it was, only their own earlier versions. Versions
+are pinned before anything is read, for every read of a store object.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from training.config import TrainingConfig
-from training.dataset import DataMissing, LabelledRows, labelled_rows, stored_rows, training_sets
+from training.dataset import LabelledRows, labelled_rows, stored_rows, training_sets
 from training.promote import NothingToDo, version_at
 from training.train import CONFIG_ARTIFACT, PINNED, fit, git_commit, split
 from validation.contract import FeatureContract, fetch_version
@@ -115,7 +115,7 @@ def _rows(store: FeatureStore, contract: FeatureContract, config: TrainingConfig
     store.config.offline_store.delta_versions.update(recorded.delta_versions)
     try:
         rows = split(labelled_rows(store, interface, recorded.start, recorded.as_of), config)[0]
-    except (DataMissing, DeltaError, OSError) as error:
+    except (Refusal, DeltaError, OSError) as error:  # the store refuses tables of which VACUUM removed files
         if kept is None:
             raise NotReproduced(
                 f"The recorded table versions {recorded.delta_versions} cannot be read any more "

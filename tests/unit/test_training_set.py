@@ -1,4 +1,4 @@
-"""What a late feed brought, recorded with RECEIVED_AT: who asks as of a moment before does not see it."""
+"""Training sets of a small feature store: without what a late feed brought later, and kept when its tables are not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 
 from tests.small_repo import JULY, read_raw, succeed, write_raw
-from training.dataset import labelled_rows
-from validation.contract import FeatureInterface
+from training.config import load_config
+from training.dataset import labelled_rows, pin_versions, store_rows, training_sets
+from training.reproduce import NotReproduced, Rebuilt
+from training.reproduce import _rows as reproduce_rows
+from training.train import split
+from validation.contract import FeatureContract, FeatureInterface, TrainingSet
 from validation.spine import row_key_of, rows_due, spine_rows, view_moments, view_rows
 from validation.times import utc
 
@@ -22,10 +27,8 @@ LATE_OUTCOMES, LATE_ENTRIES = [3, 4, 5], [7, 8]
 
 
 @pytest.fixture(scope="module")
-def store(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def restated(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three landings and two schedule entries were restated by what came in September."""
-    from feast import FeatureStore
-
     folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("late") / "copy"))
     flights = read_raw(folder, "flights.csv.zip")
     flights.loc[LATE_OUTCOMES, "arr_delay"] = 20
@@ -34,7 +37,18 @@ def store(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     succeed(folder, "ingest", *JULY, "--received-at", f"{RECEIVED:%Y-%m-%d}")
     succeed(folder, "publish", *JULY)
     succeed(folder, "apply")
+    return folder
+
+
+def open_store(folder: Path) -> Any:
+    from feast import FeatureStore
+
     return FeatureStore(repo_path=str(folder / "feature_repo"))
+
+
+@pytest.fixture(scope="module")
+def store(restated: Path) -> Any:
+    return open_store(restated)
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +94,32 @@ def test_what_is_due_is_told_by_what_was_learnt_by_the_end_or_by_known_by(store,
     assert set(spine_rows(store, interface, AFTER)[row_key_of(store, interface)]) == set(
         back[row_key_of(store, interface)]
     )
+
+
+def test_a_training_set_outlives_the_table_versions_that_it_was_read_from(restated, tmp_path):
+    """A VACUUM removes the files of the recorded versions: the kept copy takes their place; without one, it says so."""
+    folder = Path(shutil.copytree(restated, tmp_path / "copy"))
+    store, config = open_store(folder), load_config({"as_of": "2013-10-01"})
+    interface = FeatureInterface.from_registry(store, config.feature_service)
+    versions = pin_versions(store, interface)
+    rows = split(labelled_rows(store, interface, config.start, config.as_of), config)[0]
+    assert len(rows) == len(LANDED)
+    recorded = TrainingSet(
+        as_of=config.as_of, start=config.start, end=config.fit_end, rows=len(rows), sha256=rows.sha256,
+        delta_versions=versions,
+    )  # fmt: skip
+    contract = FeatureContract(interface=interface, known_values={}, training_set=recorded, example_request={})
+    kept = training_sets(store, config.feature_service)
+    store_rows(rows, kept)
+    table = DeltaTable(str(folder / "data" / "features" / "flight_outcome"))
+    table.update({"is_late": "is_late"})
+    assert table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+
+    found = Rebuilt()
+    again = reproduce_rows(open_store(folder), contract, config, found)
+    pd.testing.assert_frame_equal(again.frame[rows.frame.columns], rows.frame)
+    assert (len(found.same), found.differs) == (1, [])
+    assert "kept copy" in found.circumstances[0]
+    shutil.rmtree(str(kept))
+    with pytest.raises(NotReproduced, match="no copy of the training set was kept"):
+        reproduce_rows(open_store(folder), contract, config, Rebuilt())
