@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
 from training.gate import decide
-from training.leaks import r2_alone
+from training.leaks import auc_alone, r2_alone
 from training.model import build_model
 from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
 from training.run import require_one_registry
@@ -190,6 +190,27 @@ def test_a_slice_has_a_ceiling_where_lower_is_better():
     found = decide(rules, {}, pd.DataFrame(named | {"rmse": [4.9, 5.1]}))
     assert [(rule.name, rule.passed) for rule in found] == [("rmse[origin=JFK]", True), ("rmse[origin=EWR]", False)]
     assert not any(rule.passed for rule in decide(rules, {}, pd.DataFrame(named | {"roc_auc": [0.9, 0.9]})))
+
+
+def test_a_feature_that_knows_the_class_is_found_however_it_tells():
+    """Also one that tells by where it is missing, or by being extreme; noise, names of rows and constants do not."""
+    chance, rows = np.random.default_rng(12), 20_000
+    labels = pd.Series((chance.random(rows) < 0.2).astype(int))
+    noise, late = pd.Series(chance.normal(size=rows)), labels == 1
+    others = pd.Series(np.arange(rows), labels.index).isin(np.flatnonzero(~late)[:100])
+    mixed = labels.where(chance.random(rows) < 0.5, chance.permutation(labels))
+    numbers = pd.DataFrame(
+        {
+            "copy": labels, "turned": -labels + noise / 10, "known_if_late": noise.where(late | others),
+            "missing_if_late": noise.mask(late & (noise > -2)), "extreme": labels * np.sign(noise) * 2 + noise / 10,
+            "mixed": mixed, "noise": noise, "name": chance.permutation(rows), "constant": 1.0, "empty": np.nan,
+        }
+    )  # fmt: skip
+    found = auc_alone(numbers, labels).set_index("feature").auc_alone
+    assert (found[["copy", "turned", "known_if_late", "missing_if_late", "extreme"]] > 0.98).all()
+    assert found["mixed"] == pytest.approx(roc_auc_score(labels, mixed), abs=1e-9)  # two values, so two groups
+    assert (found[["noise", "name"]] < 0.55).all()
+    assert found[["constant", "empty"]].tolist() == [0.5, 0.5]
 
 
 def test_a_feature_that_knows_the_number_is_found_however_it_tells():
