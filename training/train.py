@@ -44,7 +44,7 @@ from training.dataset import (
 from training.leaks import can_tell, told_alone
 from training.model import TRUSTED_TYPES, build_model
 from training.plots import figures
-from training.promote import CHALLENGER, EXISTS
+from training.promote import EXISTS, make_challenger
 from training.references import references
 from training.search import search
 from validation.contract import (
@@ -138,7 +138,7 @@ def train(
             tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
             | ({CAUSE_TAG: cause} if cause else {}),
         )
-        client.set_registered_model_alias(config.model_name, CHALLENGER, version.version)
+        make_challenger(client, version)
         report.update(model=config.model_name, version=version.version)
     record(client, version)
     return version

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import time
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +25,17 @@ from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, S
 from training.gate import decide
 from training.leaks import auc_alone, r2_alone
 from training.model import build_model
-from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
+from training.promote import (
+    NothingToDo,
+    PromotionRefused,
+    _read,
+    challenger_of,
+    make_challenger,
+    one_at_a_time,
+    promote,
+    rollback,
+    version_at,
+)
 from training.run import require_one_registry
 from training.runs import claim
 from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
@@ -457,6 +470,65 @@ def test_the_turn_of_a_killed_promotion_ends(client, monkeypatch):
     monkeypatch.setattr("training.promote.TURN_SECONDS", 0)
     promote(client, MODEL, "enabled")
     assert aliases(client) == {"champion": "1"}
+
+
+def test_of_two_who_find_a_turn_left_behind_one_takes_it(client, monkeypatch):
+    """Both see it before either takes it; who has it is not disturbed when the other, or its first owner, ends."""
+    client.create_registered_model(f"{MODEL}.promoting", description="killed")
+    monkeypatch.setattr("training.promote.TURN_SECONDS", 0.5)
+    time.sleep(1)
+    both, had = threading.Barrier(2), []
+    monkeypatch.setattr("training.promote._read", lambda *given, read=_read: (both_saw(), read(*given))[1])
+
+    def both_saw() -> None:
+        if len(seen := threading.current_thread().__dict__.setdefault("seen", [])) < 1:
+            seen.append(both.wait(60))
+
+    def take() -> None:
+        with suppress(PromotionRefused), one_at_a_time(MlflowClient(client.tracking_uri), MODEL):
+            had.append(client.get_registered_model(f"{MODEL}.promoting").description)
+            time.sleep(4)
+            assert client.get_registered_model(f"{MODEL}.promoting").description == had[0]
+
+    rivals = [threading.Thread(target=take) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join()
+    assert len(had) == 1
+    with pytest.raises(MlflowException):
+        client.get_registered_model(f"{MODEL}.promoting")
+
+
+def test_who_was_too_slow_leaves_the_turn_to_its_new_owner(client, monkeypatch):
+    """The end of the first does not open the door to a third."""
+    monkeypatch.setattr("training.promote.TURN_SECONDS", 0)
+    with one_at_a_time(client, MODEL):
+        with one_at_a_time(client, MODEL):
+            taken_over = client.get_registered_model(f"{MODEL}.promoting").description
+            monkeypatch.setattr("training.promote.TURN_SECONDS", 60)
+        client.create_registered_model(f"{MODEL}.promoting", description=taken_over)
+    assert client.get_registered_model(f"{MODEL}.promoting").description == taken_over
+
+
+def test_a_promotion_is_of_the_version_that_was_judged(client):
+    """A training that ends in between has made another version the challenger: that one goes on waiting."""
+    judged, newer = register(client), register(client, decision=None)
+    assert f"version {judged} is the champion" in promote(client, MODEL, "enabled", judged)
+    assert aliases(client) == {"champion": judged, "challenger": newer}
+
+
+def test_a_new_challenger_awaits_the_end_of_a_promotion(client):
+    """Else the promotion would delete the alias that the training has just set."""
+    register(client)
+    newer = client.create_model_version(MODEL, source="file:///nowhere")
+    with one_at_a_time(client, MODEL):
+        waits = threading.Thread(target=make_challenger, args=(MlflowClient(client.tracking_uri), newer))
+        waits.start()
+        waits.join(1)
+        assert aliases(client) == {"challenger": "1"}
+    waits.join(60)
+    assert aliases(client) == {"challenger": str(newer.version)}
 
 
 def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch):
