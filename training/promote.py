@@ -51,6 +51,22 @@ def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
         raise
 
 
+def find_version(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+    """The version of that number or alias. Raises NothingToDo."""
+    try:
+        found = client.get_model_version(name, wanted) if wanted.isdigit() else version_at(client, name, wanted)
+    except MlflowException as error:  # a server that is down is another matter
+        if error.error_code not in ABSENT:
+            raise
+        found = None
+    if found is None:
+        there = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
+        raise NothingToDo(
+            f"Model {name!r} has no version {wanted!r}; it has {there or 'none'}. Train one: `make train`."
+        )
+    return found
+
+
 def challenger_of(client: MlflowClient, name: str) -> ModelVersion:
     """The version that waits to be judged or promoted. Raises NothingToDo."""
     found = version_at(client, name, CHALLENGER)

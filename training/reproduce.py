@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, stored_rows, training_sets
-from training.promote import NothingToDo, version_at
+from training.promote import NothingToDo, find_version
 from training.train import CONFIG_ARTIFACT, PINNED, fit, git_commit, split
 from validation.contract import FeatureContract, fetch_version
 from validation.errors import Refusal
@@ -86,13 +86,7 @@ def version_of(client: MlflowClient, name: str, version: str, run_id: str) -> Mo
         if not registered:
             raise NothingToDo(f"Run {run_id!r} registered no model version, so there is nothing to compare with.")
         return registered[0]
-    try:
-        found = client.get_model_version(name, version) if version.isdigit() else version_at(client, name, version)
-    except MlflowException as error:
-        raise NothingToDo(f"Model {name!r} has no version {version}.") from error
-    if found is None:
-        raise NothingToDo(f"Model {name!r} has no version with the alias {version!r}.")
-    return found
+    return find_version(client, name, version)
 
 
 def _config_of(version: ModelVersion) -> TrainingConfig:

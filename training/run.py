@@ -67,7 +67,7 @@ def _one_line(error: Exception) -> str:
         return str(error)
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
-        return f"{said}. Nothing was registered; mend that and run the same command again."
+        return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
     server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
     return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 

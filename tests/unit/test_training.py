@@ -9,6 +9,7 @@ import threading
 import time
 import tomllib
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
-from training.gate import decide
+from training.evaluate import write as write_decision
+from training.gate import Decision, decide
 from training.leaks import auc_alone, r2_alone
 from training.model import build_model
 from training.promote import (
@@ -30,6 +32,7 @@ from training.promote import (
     PromotionRefused,
     _read,
     challenger_of,
+    find_version,
     make_challenger,
     one_at_a_time,
     promote,
@@ -529,6 +532,46 @@ def test_a_new_challenger_awaits_the_end_of_a_promotion(client):
         assert aliases(client) == {"challenger": "1"}
     waits.join(60)
     assert aliases(client) == {"challenger": str(newer.version)}
+
+
+def test_a_judgement_that_was_cut_off_is_none(client, tmp_path, monkeypatch):
+    """A version that had passed against another champion is not left with that word beside new ones, nor old ones."""
+    experiment = client.create_experiment("here", artifact_location=tmp_path.as_uri())
+    run = client.create_run(experiment).info.run_id
+    version = client.create_model_version(MODEL, source="file:///nowhere", run_id=run)
+    client.set_registered_model_alias(MODEL, "challenger", version.version)
+    passed = Decision(
+        str(version.version), "7", datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 10, 1, tzinfo=UTC), {}, {}
+    )
+    write_decision(client, version, passed)
+    tags = {DECISION_TAG: "passed", AGAINST_TAG: "7", REASONS_TAG: "every rule passed"}
+    assert client.get_model_version(MODEL, version.version).tags == tags
+    for allowed in range(3):
+        given = iter(range(allowed))
+
+        def cut_off(*tag: str, set_tag=client.set_model_version_tag, given=given) -> None:
+            if next(given, None) is None:
+                raise KeyboardInterrupt
+            set_tag(*tag)
+
+        with monkeypatch.context() as here:
+            here.setattr(client, "set_model_version_tag", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                write_decision(client, version, replace(passed, champion="8"))
+        with pytest.raises(PromotionRefused, match="never judged"):
+            promote(client, MODEL, "enabled")
+
+
+def test_a_version_that_is_not_there_is_told_from_a_server_that_is_not(client, monkeypatch):
+    """By alias and by number."""
+    register(client)
+    assert find_version(client, MODEL, "challenger").version == find_version(client, MODEL, "1").version
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for wanted in ("champion", "9"):
+        with pytest.raises(NothingToDo, match=f"no version '{wanted}'; it has .1."):
+            find_version(client, MODEL, wanted)
+        with pytest.raises(MlflowException, match="refused"):
+            find_version(MlflowClient("http://127.0.0.1:9"), MODEL, wanted)
 
 
 def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch):

@@ -7,13 +7,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from upath import UPath
 
 from tests.small_repo import JULY, read_raw, succeed, write_raw
+from training import dataset
 from training.config import load_config
-from training.dataset import labelled_rows, pin_versions, store_rows, training_sets
+from training.dataset import LabelledRows, labelled_rows, pin_versions, store_rows, training_sets
+from training.evaluate import Forecast, NotComparable, on_common_rows
 from training.reproduce import NotReproduced, Rebuilt
 from training.reproduce import _rows as reproduce_rows
 from training.train import split
@@ -123,3 +127,59 @@ def test_a_training_set_outlives_the_table_versions_that_it_was_read_from(restat
     shutil.rmtree(str(kept))
     with pytest.raises(NotReproduced, match="no copy of the training set was kept"):
         reproduce_rows(open_store(folder), contract, config, Rebuilt())
+
+
+def forecast_of(rows: LabelledRows, lines: list[int], said: np.ndarray) -> Forecast:
+    frame = rows.frame.iloc[lines].reset_index(drop=True)
+    return Forecast(LabelledRows(frame, rows.interface, rows.row_key), said[lines], 1.0)
+
+
+def test_versions_that_reject_different_rows_meet_on_those_that_both_answer(store, interface):
+    """What each says of a row stays with it, in whatever order the other has them; nothing in common is refused."""
+    rows = labelled_rows(store, interface, START, AFTER)
+    said = {name: np.random.default_rng(seed).random(len(rows)) for seed, name in enumerate(("own", "other"))}
+    mine, theirs = [*range(20)], [*range(27, 5, -1)]
+    own, other = on_common_rows(
+        forecast_of(rows, mine, said["own"]), forecast_of(rows, theirs, said["other"]), "2 and 1"
+    )
+    both = [*range(6, 20)]
+    pd.testing.assert_frame_equal(own.rows.frame, rows.frame.iloc[both].reset_index(drop=True))
+    pd.testing.assert_frame_equal(other.rows.frame, own.rows.frame)
+    assert (own.said.tolist(), other.said.tolist()) == (said["own"][both].tolist(), said["other"][both].tolist())
+    with pytest.raises(NotComparable, match="no row in common"):
+        on_common_rows(forecast_of(rows, [0, 1], said["own"]), forecast_of(rows, [2], said["other"]), "2 and 1")
+    turned = LabelledRows(rows.frame.assign(is_late=1 - rows.frame.is_late), interface, rows.row_key)
+    with pytest.raises(NotComparable, match="not the same outcomes"):
+        on_common_rows(forecast_of(rows, mine, said["own"]), forecast_of(turned, mine, said["other"]), "2 and 1")
+
+
+def test_tables_of_both_versions_are_pinned_at_once(restated, interface):
+    """Those that one of them reads and the other does not, too, each at the version it has by then."""
+    store = open_store(restated)
+    both = [interface, FeatureInterface.from_registry(store, "arrival_delay_v2")]
+    versions = pin_versions(store, *both)
+    for one in both:
+        for view in (*(view.name for view in one.stored_views), one.spine_view, one.label_view):
+            source = store.get_feature_view(view).batch_source
+            table = DeltaTable(str(restated / "data" / "features" / view))
+            assert versions[source.name] == table.version()
+    assert store.config.offline_store.delta_versions == versions
+
+
+def test_a_training_set_has_its_own_version_also_when_another_training_is_faster(
+    store, interface, tmp_path, monkeypatch
+):
+    """The newest version of the table may be of rows that another run has stored in between."""
+    rows = labelled_rows(store, interface, START, AFTER)
+    others = LabelledRows(rows.frame.iloc[:5], interface, rows.row_key)
+    table = UPath(tmp_path / "sets")
+
+    def write_and_be_overtaken(*given: Any, write: Any = dataset.write_deltalake, **options: Any) -> None:
+        write(*given, **options)
+        monkeypatch.setattr(dataset, "write_deltalake", write)
+        store_rows(others, table)
+
+    monkeypatch.setattr(dataset, "write_deltalake", write_and_be_overtaken)
+    version = store_rows(rows, table)
+    assert DeltaTable(str(table), version=version).to_pyarrow_table().num_rows == len(rows)
+    assert DeltaTable(str(table)).to_pyarrow_table().num_rows == 5
