@@ -109,9 +109,7 @@ def train(
     contract = FeatureContract(
         interface=interface,
         known_values={
-            key.name: sorted(learn.frame[key.name].dropna().unique())
-            for key in interface.join_keys
-            if key.unknown == "reject"
+            key.name: known_of(learn.frame[key.name]) for key in interface.join_keys if key.unknown == "reject"
         },
         training_set=TrainingSet(
             as_of=config.as_of,
@@ -155,6 +153,12 @@ def split(known: LabelledRows, config: TrainingConfig) -> tuple[LabelledRows, La
 def fit(rows: LabelledRows, config: TrainingConfig) -> Any:
     """The model, fitted."""
     return build_model(rows.interface.categories, config.model, rows.interface.task).fit(rows.inputs, rows.labels)
+
+
+def known_of(keys: pd.Series) -> list[str] | list[int]:
+    """The values of a key, in order; whole numbers also where pandas holds them as floats, for some are missing."""
+    known = keys.dropna()
+    return sorted((known.astype("int64") if pd.api.types.is_numeric_dtype(known) else known).unique().tolist())
 
 
 def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:

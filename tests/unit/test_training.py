@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
+from training.dataset import LabelledRows
 from training.evaluate import write as write_decision
 from training.gate import Decision, decide
 from training.leaks import auc_alone, r2_alone
@@ -41,6 +42,8 @@ from training.promote import (
 )
 from training.run import require_one_registry
 from training.runs import claim
+from training.search import search
+from training.train import known_of
 from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 
@@ -354,6 +357,30 @@ def test_a_run_whose_process_was_killed_is_marked_failed_by_the_next(tmp_path: P
     claim(client, ours)
     statuses = {run: client.get_run(run).info.status for run in (dead, alive, elsewhere, unclaimed, ours)}
     assert statuses == {dead: "FAILED", alive: "RUNNING", elsewhere: "RUNNING", unclaimed: "RUNNING", ours: "RUNNING"}
+
+
+def test_a_search_without_rows_on_either_side_of_its_cut_says_so():
+    """As of two weeks later there would be some; scikit-learn alone would end with a traceback."""
+    config = load_config({"as_of": "2013-02-10", "trials": 5})
+    moments = pd.to_datetime(["2013-01-05T12:00Z"], utc=True)
+    frame = pd.DataFrame({"event_timestamp": moments, "label_known_at": moments})
+    with pytest.raises(ConfigInvalid, match=r"there are 0 and \d. Choose a later as_of"):
+        search(LabelledRows(frame, None, "flight_id"), config)
+    with pytest.raises(ConfigInvalid, match="there are 0 and 0"):
+        search(LabelledRows(frame[:0], None, "flight_id"), config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "known"),
+    [
+        (["b", None, "a", "b"], ["a", "b"]), ([10, 9, 10], [9, 10]), ([10.0, None, 9.0], [9, 10]),
+        (pd.array([10, None, 9], "Int32"), [9, 10]),
+    ],
+)  # fmt: skip
+def test_known_keys_are_texts_or_whole_numbers(keys, known):
+    """Of Python's own types, which a contract takes, however pandas holds them."""
+    found = known_of(pd.Series(keys))
+    assert (found, {type(one) for one in found}) == (known, {type(known[0])})
 
 
 # ---- aliases, in a real registry ------------------------------------------------------------------------------------
