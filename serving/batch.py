@@ -189,7 +189,9 @@ def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFr
     interface, reasons = contract.interface, pd.Series(None, rows.index, dtype=object)
     for key in interface.join_keys:
         values, known = rows[key.request_field], contract.known_values.get(key.name)
-        unknown = values.notna() & ~values.isin(known) & reasons.isna() if known is not None else values.isna() & False
+        unknown = pd.Series(False, rows.index)
+        if known is not None:
+            unknown = values.notna() & ~key.of_column(values).isin(known) & reasons.isna()
         reasons[unknown] = f"the model knows no {key.noun} " + values[unknown].astype(str)
     for asked in interface.request_fields:
         if asked.required:

@@ -188,8 +188,10 @@ def _unknown_values(contract: FeatureContract, request: dict[str, Any]) -> dict[
     for key in contract.interface.join_keys:
         known = contract.known_values.get(key.name)
         value = request[key.request_field]
-        if known is not None and value is not None and value not in known:
-            listed = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+        if known is not None and value is not None and key.of(value) not in known:
+            listed = ", ".join(map(str, known[:SHOWN])) + (
+                f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+            )
             problems[key.request_field] = f"the model knows no {key.noun} {_shown(value)}; it knows {listed}"
     return problems
 
@@ -222,5 +224,5 @@ def _words(problem: ErrorDetails, fields: dict[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."

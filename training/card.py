@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from training import card_sections as sections
 from training.config import load_config
-from training.promote import CHAMPION, NothingToDo, version_at
+from training.promote import CHAMPION, find_version
 from validation.contract import fetch_version
 from validation.errors import Refusal
 from validation.page import write
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         client, name = MlflowClient(), load_config({"model_name": options.model_name}).model_name
-        version = find(client, name, options.version)
+        version = find_version(client, name, options.version)
         text = card(client, version)
         folder = options.folder / f"{name}-{version.version}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,20 +50,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
-
-
-def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
-    """The version of that number or alias. Raises NothingToDo."""
-    try:
-        found = client.get_model_version(name, wanted) if wanted.isdigit() else version_at(client, name, wanted)
-    except MlflowException:
-        found = None
-    if found is None:
-        there = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
-        raise NothingToDo(
-            f"Model {name!r} has no version {wanted!r}; it has {there or 'none'}. Train one: `make train`."
-        )
-    return found
 
 
 def record(client: MlflowClient, version: ModelVersion) -> None:

@@ -1,7 +1,9 @@
 """The labelled rows of a feature service: Feast and a moment in; one row a prediction, with its outcome, out.
 
-Every row is what the service would have seen at its prediction time: features joined point in time, the label only if
-it was known by `as_of`. Table versions are pinned first, so all reads see one state of the feature store.
+Features are joined as of the prediction time by event timestamp; rows and labels are those learnt by `as_of`. What came
+late has changed features from before it came: tables keep no row as it was, only their own earlier versions. Versions
+are pinned before anything is read, table by table: while features are published, some are of before that and some of
+after it, and the contract says which.
 """
 
 from __future__ import annotations
@@ -101,7 +103,9 @@ def store_rows(rows: LabelledRows, table: UPath) -> int:
         schema_mode="overwrite",
         commit_properties=CommitProperties(custom_metadata={CONTENT: rows.sha256}),
     )
-    return DeltaTable(str(table)).version()
+    written = _version_of(table, rows.sha256)  # the newest may be of a training that ran meanwhile
+    assert written is not None, f"{table} has lost what was just written"
+    return written
 
 
 def stored_rows(interface: FeatureInterface, row_key: str, table: UPath, sha256: str) -> LabelledRows | None:
@@ -121,14 +125,19 @@ def _version_of(table: UPath, sha256: str) -> int | None:
     return next((int(commit["version"]) for commit in commits if commit.get(CONTENT) == sha256), None)
 
 
-def pin_versions(store: FeatureStore, interface: FeatureInterface) -> dict[str, int]:
-    """Fix every table the feature service reads at its newest version, for this store object; returns them by source.
+def pin_versions(store: FeatureStore, *interfaces: FeatureInterface) -> dict[str, int]:
+    """Fix every table that the feature services read at its newest version, for this store object; returns them by
+    source.
 
     Raises DataMissing when a table does not exist yet.
     """
-    names = [view.name for view in interface.stored_views] + [interface.spine_view, interface.label_view]
+    names = [
+        name
+        for interface in interfaces
+        for name in (*(view.name for view in interface.stored_views), interface.spine_view, interface.label_view)
+    ]
     versions: dict[str, int] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         source = source_of(store, name)
         path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
         try:

@@ -47,6 +47,12 @@ class Forecast:
     said: np.ndarray
     latency_ms: float
 
+    def at(self, positions: np.ndarray) -> Forecast:
+        """Of the rows at these positions, in this order."""
+        frame = self.rows.frame.iloc[positions].reset_index(drop=True)
+        rows = LabelledRows(frame, self.rows.interface, self.rows.row_key)
+        return Forecast(rows, self.said[positions], self.latency_ms)
+
     @property
     def scores(self) -> dict[str, float]:
         return scores(self.rows.labels, self.said, self.rows.interface.task) | {"latency_ms": self.latency_ms}
@@ -61,26 +67,29 @@ def evaluate(
 ) -> Decision:
     """Score both versions on the challenger's validation rows, decide, and record it with the challenger.
 
-    Raises NotComparable when the two do not predict the same outcomes.
+    With a champion, on those that both answer. Raises NotComparable when the two do not predict the same outcomes.
     """
-    fetched, run_id = fetch_version(challenger), str(challenger.run_id)
-    contract = fetched[1]
-    task = contract.interface.task
-    start, end = contract.training_set.end + config.label_delay, contract.training_set.as_of - config.label_delay
     if champion is not None and str(champion.version) == str(challenger.version):
         champion = None
+    fetched = [fetch_version(version) for version in (challenger, champion) if version is not None]
+    contract, run_id = fetched[0][1], str(challenger.run_id)
+    task, rows = contract.interface.task, contract.training_set
+    start, end = rows.end + config.label_delay, rows.as_of - config.label_delay
     with step("evaluate") as report:
-        own = forecast(store, *fetched, start, end, contract.training_set.as_of)
-        other = None
-        if champion is not None:
-            other = forecast(store, *fetch_version(champion), start, end, contract.training_set.as_of)
-            _require_same_outcomes(own.rows, other.rows, f"{challenger.version} and {champion.version}")
+        for _, theirs in fetched:
+            theirs.verify(store)
+        pin_versions(store, *(theirs.interface for _, theirs in fetched))
+        own, *others = (forecast(store, *version, start, end, rows.as_of) for version in fetched)
+        found, other = own.scores, others[0] if others else None
+        reference = client.get_run(run_id).data.metrics.get(f"validation_{REQUEST_FEATURES}_{HEADLINE[task]}")
+        if champion is not None and other is not None:
+            answered = len(own.rows)
+            own, other = on_common_rows(own, other, f"{challenger.version} and {champion.version}")
+            report.update(left_out=answered - len(own.rows))
         report.update(rows=len(own.rows), challenger=challenger.version, champion=champion and champion.version)
     own_scores, champion_scores = own.scores, other.scores if other else None
-    headline = HEADLINE[task]
-    reference = client.get_run(run_id).data.metrics.get(f"validation_{REQUEST_FEATURES}_{headline}")
-    if reference is not None and headline in own_scores:
-        own_scores["gain_over_request_features"] = gain(own_scores[headline], reference, task)
+    if reference is not None and HEADLINE[task] in found:  # the reference is of all rows that the challenger answers
+        own_scores["gain_over_request_features"] = gain(found[HEADLINE[task]], reference, task)
     slices = slice_scores(own.rows.inputs, config.slices, own.rows.labels, own.said, task)
     apart = {} if other is None else _differences(config, own, other)
     decision = Decision(
@@ -93,16 +102,20 @@ def evaluate(
         differences=apart,
         rules=decide(config.gate, own_scores, slices, champion_scores, apart),
     )
-    client.log_dict(run_id, asdict(decision) | {"passed": decision.passed}, "gate.json")
-    client.log_text(run_id, table(decision), "gate.txt")
-    for tag, value in {
-        DECISION_TAG: "passed" if decision.passed else "failed",
-        AGAINST_TAG: decision.champion or "none",
-        REASONS_TAG: decision.reasons,
-    }.items():
-        client.set_model_version_tag(challenger.name, challenger.version, tag, value)
+    write(client, challenger, decision)
     record(client, challenger)
     return decision
+
+
+def write(client: MlflowClient, challenger: ModelVersion, decision: Decision) -> None:
+    """Log the decision and tag the version with it. Cut off in between, the version has not been judged."""
+    name, version, run_id = challenger.name, challenger.version, str(challenger.run_id)
+    client.delete_model_version_tag(name, version, DECISION_TAG)
+    client.log_dict(run_id, asdict(decision) | {"passed": decision.passed}, "gate.json")
+    client.log_text(run_id, table(decision), "gate.txt")
+    client.set_model_version_tag(name, version, AGAINST_TAG, decision.champion or "none")
+    client.set_model_version_tag(name, version, REASONS_TAG, decision.reasons)
+    client.set_model_version_tag(name, version, DECISION_TAG, "passed" if decision.passed else "failed")
 
 
 def forecast(
@@ -112,8 +125,6 @@ def forecast(
 
     `folder` and `contract` are as `fetch_version` gives them.
     """
-    contract.verify(store)
-    pin_versions(store, contract.interface)
     rows = labelled_rows(store, contract.interface, start, as_of).between(start, end)
     model, task = mlflow.sklearn.load_model(str(folder)), contract.interface.task
     inputs = rows.inputs
@@ -133,13 +144,21 @@ def _latency_ms(model: Any, inputs: pd.DataFrame, task: Task) -> float:
         return min(timed(row) for row in range(LATENCY_REPEATS))
 
 
-def _require_same_outcomes(own: LabelledRows, other: LabelledRows, versions: str) -> None:
-    labels = [rows.labels.set_axis(rows.frame[rows.row_key]) for rows in (own, other)]
-    if not labels[0].equals(labels[1]):
+def on_common_rows(own: Forecast, other: Forecast, versions: str) -> tuple[Forecast, Forecast]:
+    """Both forecasts of the rows that both versions answer, in one order. Raises NotComparable.
+
+    A version does not answer rows that lack a view of its own which is declared `when_missing: reject`.
+    """
+    keys, theirs = own.rows.frame[own.rows.row_key], pd.Index(other.rows.frame[other.rows.row_key])
+    positions = theirs.get_indexer(pd.Index(keys))
+    common = positions >= 0
+    own, other = own.at(np.flatnonzero(common)), other.at(positions[common])
+    if not common.any() or not own.rows.labels.equals(other.rows.labels):
+        told = "not the same outcomes for the same rows" if common.any() else "no row in common"
         raise NotComparable(
-            f"Versions {versions} have not the same outcomes for the same rows: they predict different things. "
-            "Give one another model_name."
+            f"Versions {versions} have {told}: they predict different things. Give one another model_name."
         )
+    return own, other
 
 
 def _differences(config: TrainingConfig, own: Forecast, other: Forecast) -> dict[str, Any]:

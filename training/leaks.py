@@ -24,20 +24,16 @@ def told_alone(numbers: pd.DataFrame, labels: pd.Series, task: Task) -> pd.DataF
 
 
 def auc_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
-    """How well each column alone tells the labels apart, in whichever direction: columns feature and auc_alone.
+    """How well each column alone tells the labels apart, in whichever way: columns feature and auc_alone.
 
-    Of the rows where it is known; a column that is known for one label only has said it by that.
+    Each row is scored by the mean label of its group, as in `r2_alone`: so a column that is high for both extremes, or
+    that is missing for one label, tells as much as one that rises with it. Noise tells some: 0.52 of 20,000 rows, a
+    fifth of them 1, and 0.6 of 1,000.
     """
     found = []
     for name in numbers:
-        known = numbers[name].notna()
-        here = labels[known]
-        auc = 0.5
-        if here.nunique() == 2:
-            auc = float(roc_auc_score(here, numbers[name][known]))
-        elif known.any() and not known.all():
-            auc = 1.0
-        found.append({"feature": name, "auc_alone": max(auc, 1 - auc)})
+        told = labels.groupby(_groups(numbers[name])).transform("mean")
+        found.append({"feature": name, "auc_alone": float(roc_auc_score(labels, told))})
     return pd.DataFrame(found)
 
 
@@ -53,7 +49,11 @@ def r2_alone(numbers: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     spread = float(((ranks - ranks.mean()) ** 2).sum())
     found = []
     for name in numbers:
-        groups = (numbers[name].rank(pct=True) * GROUPS).floordiv(1).fillna(-1)  # ties have one rank, so one group
-        means = pd.Series(ranks, numbers.index).groupby(groups).transform("mean").to_numpy()
+        means = pd.Series(ranks, numbers.index).groupby(_groups(numbers[name])).transform("mean").to_numpy()
         found.append({"feature": name, "r2_alone": float(((means - ranks.mean()) ** 2).sum()) / spread})
     return pd.DataFrame(found)
+
+
+def _groups(column: pd.Series) -> pd.Series:
+    """The group that each row is in: many small ones would tell the labels of their own rows."""
+    return (column.rank(pct=True) * GROUPS).floordiv(1).fillna(-1)  # ties have one rank, so one group

@@ -7,11 +7,12 @@ the one step that matters and comes between the other two, so a kill anywhere le
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -28,6 +29,8 @@ ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAME
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 # A promotion takes a second; whoever holds the turn for longer was killed.
 TURN_SECONDS = 120
+# No write to the registry takes as long as this.
+SETTLING = 2
 
 
 class NothingToDo(Refusal):
@@ -48,6 +51,22 @@ def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
         raise
 
 
+def find_version(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+    """The version of that number or alias. Raises NothingToDo."""
+    try:
+        found = client.get_model_version(name, wanted) if wanted.isdigit() else version_at(client, name, wanted)
+    except MlflowException as error:  # a server that is down is another matter
+        if error.error_code not in ABSENT:
+            raise
+        found = None
+    if found is None:
+        there = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
+        raise NothingToDo(
+            f"Model {name!r} has no version {wanted!r}; it has {there or 'none'}. Train one: `make train`."
+        )
+    return found
+
+
 def challenger_of(client: MlflowClient, name: str) -> ModelVersion:
     """The version that waits to be judged or promoted. Raises NothingToDo."""
     found = version_at(client, name, CHALLENGER)
@@ -56,10 +75,20 @@ def challenger_of(client: MlflowClient, name: str) -> ModelVersion:
     return found
 
 
-def promote(client: MlflowClient, name: str, mode: str) -> str:
-    """Make the challenger the champion; returns what was done. Raises NothingToDo, PromotionRefused."""
+def make_challenger(client: MlflowClient, version: ModelVersion) -> None:
+    """Let a version wait to be judged and promoted. It awaits its turn: a promotion might be taking the alias away."""
+    with one_at_a_time(client, version.name, patience=2 * TURN_SECONDS):
+        client.set_registered_model_alias(version.name, CHALLENGER, version.version)
+
+
+def promote(client: MlflowClient, name: str, mode: str, version: str | None = None) -> str:
+    """Make the challenger, or the version of that number, the champion; returns what was done.
+
+    Raises NothingToDo, PromotionRefused.
+    """
     with one_at_a_time(client, name):
-        challenger, champion = challenger_of(client, name), version_at(client, name, CHAMPION)
+        challenger = challenger_of(client, name) if version is None else client.get_model_version(name, version)
+        champion, waiting = version_at(client, name, CHAMPION), version_at(client, name, CHALLENGER)
         if mode != "disabled":
             _require_judgement(challenger, champion)
         if mode == "dry_run":
@@ -67,7 +96,8 @@ def promote(client: MlflowClient, name: str, mode: str) -> str:
         if champion is not None and str(champion.version) != str(challenger.version):
             client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, challenger.version)
-        client.delete_registered_model_alias(name, CHALLENGER)
+        if waiting is not None and str(waiting.version) == str(challenger.version):
+            client.delete_registered_model_alias(name, CHALLENGER)
     before = f"version {champion.version}, now {PREVIOUS!r}" if champion is not None else "no champion"
     return f"{name}: version {challenger.version} is the champion; before it was {before}."
 
@@ -98,47 +128,70 @@ def rollback(client: MlflowClient, name: str) -> str:
 
 
 @contextmanager
-def one_at_a_time(client: MlflowClient, name: str) -> Iterator[None]:
-    """Hold the model's turn to move aliases. Raises PromotionRefused when another process has it.
+def one_at_a_time(client: MlflowClient, name: str, patience: float = 0) -> Iterator[None]:
+    """Hold the model's turn to move aliases; wait `patience` seconds for it. Raises PromotionRefused.
 
     MLflow has no lock and no compare-and-set, but it makes no second registered model of a name: who makes
     `NAME.promoting` has the turn, whatever machine it is on. One that was killed leaves it behind, for TURN_SECONDS.
     """
-    turn = f"{name}.promoting"
-    for attempt in (1, 2):
-        try:
-            client.create_registered_model(turn, description="A promotion or rollback is under way.")
-            break
-        except MlflowException as error:
-            if error.error_code != EXISTS:
-                raise
-            seconds = _age_of(client, turn)
-            if seconds is not None and (seconds < TURN_SECONDS or attempt == 2):
-                raise PromotionRefused(
-                    f"Another promotion or rollback of {name!r} began {seconds:.0f} s ago. Nothing was moved; look "
-                    "what it did and run this again if it is still wanted. Should it have been killed, its turn ends "
-                    f"{TURN_SECONDS} s after it began."
-                ) from error
-            _give_back(client, turn)
-    else:
-        raise PromotionRefused(f"Another promotion or rollback of {name!r} is under way. Run this again.")
+    turn, mine = f"{name}.promoting", f"An alias is being moved, by {uuid.uuid4().hex}."
+    until = time.monotonic() + patience
+    while (seconds := _taken_since(client, turn, mine)) is not None:
+        if time.monotonic() >= until:
+            raise PromotionRefused(
+                f"Another promotion or rollback of {name!r} began {seconds:.0f} s ago. Nothing was moved; look what it "
+                "did and run this again if it is still wanted. Should it have been killed, its turn ends "
+                f"{TURN_SECONDS} s after it began."
+            )
+        time.sleep(0.5)
     try:
         yield
     finally:
-        _give_back(client, turn)
+        _give_back(client, turn, mine)
 
 
-def _age_of(client: MlflowClient, turn: str) -> float | None:
-    """Seconds since the turn was taken; None when it was given back meanwhile."""
+def _taken_since(client: MlflowClient, turn: str, mine: str) -> float | None:
+    """Take the turn. Returns None, or for how many seconds another has had it.
+
+    Of several who find a turn that was left behind, each writes its name into it and looks again SETTLING seconds
+    later: the last has it (Fischer's mutual exclusion). Who comes after that finds a turn that has just begun.
+    """
     try:
-        return time.time() - client.get_registered_model(turn).creation_timestamp / 1000
+        client.create_registered_model(turn, description=mine)
+        return None
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+    found = _read(client, turn)
+    if found is not None and found.description != mine:  # it is mine, when the client sent a lost request again
+        seconds = time.time() - found.last_updated_timestamp / 1000
+        if seconds < TURN_SECONDS:
+            return seconds
+        try:
+            client.update_registered_model(turn, description=mine)
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
+        time.sleep(SETTLING)
+        found = _read(client, turn)
+    return None if found is not None and found.description == mine else 0.0
+
+
+def _read(client: MlflowClient, turn: str) -> RegisteredModel | None:
+    """The turn, or None when it was given back."""
+    try:
+        return client.get_registered_model(turn)
     except MlflowException as error:
         if error.error_code in ABSENT:
             return None
         raise
 
 
-def _give_back(client: MlflowClient, turn: str) -> None:
+def _give_back(client: MlflowClient, turn: str, mine: str) -> None:
+    """Unless another has taken it over."""
+    found = _read(client, turn)
+    if found is None or found.description != mine:
+        return
     try:
         client.delete_registered_model(turn)
     except MlflowException as error:

@@ -18,8 +18,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from training.config import TrainingConfig
-from training.dataset import DataMissing, LabelledRows, labelled_rows, stored_rows, training_sets
-from training.promote import NothingToDo, version_at
+from training.dataset import LabelledRows, labelled_rows, stored_rows, training_sets
+from training.promote import NothingToDo, find_version
 from training.run_record import CONFIG_ARTIFACT, PINNED
 from training.train import fit, git_commit, split
 from validation.contract import FeatureContract, fetch_version
@@ -87,13 +87,7 @@ def version_of(client: MlflowClient, name: str, version: str, run_id: str) -> Mo
         if not registered:
             raise NothingToDo(f"Run {run_id!r} registered no model version, so there is nothing to compare with.")
         return registered[0]
-    try:
-        found = client.get_model_version(name, version) if version.isdigit() else version_at(client, name, version)
-    except MlflowException as error:
-        raise NothingToDo(f"Model {name!r} has no version {version}.") from error
-    if found is None:
-        raise NothingToDo(f"Model {name!r} has no version with the alias {version!r}.")
-    return found
+    return find_version(client, name, version)
 
 
 def _config_of(version: ModelVersion) -> TrainingConfig:
@@ -116,7 +110,7 @@ def _rows(store: FeatureStore, contract: FeatureContract, config: TrainingConfig
     store.config.offline_store.delta_versions.update(recorded.delta_versions)
     try:
         rows = split(labelled_rows(store, interface, recorded.start, recorded.as_of), config)[0]
-    except (DataMissing, DeltaError, OSError) as error:
+    except (Refusal, DeltaError, OSError) as error:  # the store refuses tables of which VACUUM removed files
         if kept is None:
             raise NotReproduced(
                 f"The recorded table versions {recorded.delta_versions} cannot be read any more "

@@ -67,7 +67,7 @@ def _one_line(error: Exception) -> str:
         return str(error)
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
-        return f"{said}. Nothing was registered; mend that and run the same command again."
+        return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
     server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
     return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 
@@ -98,16 +98,19 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
         if found.differs:
             raise NotReproduced(f"{name} version {version.version} did not come out the same: {found.differs[0]}.")
         return 0
+    trained = None
     if command in ("main", "train"):
         with mlflow.start_run(tags={CAUSE_TAG: options.cause} if options.cause else None) as active:
             claim(client, active.info.run_id)
-            train(store, client, config, active.info.run_id, options.cause)
+            trained = train(store, client, config, active.info.run_id, options.cause)
     if command in ("main", "evaluate"):
-        decision = evaluate(store, client, config, challenger_of(client, name), version_at(client, name, CHAMPION))
+        # Not whatever is the challenger by now: another training may have ended meanwhile.
+        challenger = trained or challenger_of(client, name)
+        decision = evaluate(store, client, config, challenger, version_at(client, name, CHAMPION))
         print(table(decision))
-    if command == "main":
+    if trained is not None and command == "main":
         try:
-            print(promote(client, name, config.gate.mode))
+            print(promote(client, name, config.gate.mode, str(trained.version)))
         except PromotionRefused as refusal:
             print(f"{refusal} It stays the challenger, and the champion stays the champion.")
     return 0

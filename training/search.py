@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import optuna
 
-from training.config import ModelParameters, TrainingConfig
+from training.config import ConfigInvalid, ModelParameters, TrainingConfig
 from training.model import build_model, search_space
 from training.plots import search_figure
 from validation.metrics import scores
@@ -25,11 +25,18 @@ def search(rows: LabelledRows, config: TrainingConfig) -> ModelParameters:
     """Try `config.search.trials` parameter sets, the written ones first, each a nested run of the active MLflow run.
 
     They are judged on the last `config.search.days` of the rows to fit to, after the same gap: the gate's rows are not
-    looked at.
+    looked at. Raises ConfigInvalid when there are none to learn from, or none to judge by.
     """
     cut = config.fit_end - timedelta(days=config.search.days)
     learn = rows.between(config.start, cut - config.label_delay, known_by=cut)
     judge = rows.between(cut, config.fit_end)
+    if not len(learn) or not len(judge):
+        raise ConfigInvalid(
+            f"A search learns from rows before {cut - config.label_delay:%Y-%m-%d} and judges by those of the "
+            f"{config.search.days} days from {cut:%Y-%m-%d} on; of those since {config.start:%Y-%m-%d} there "
+            f"are {len(learn)} and {len(judge)}. Choose a later as_of, an earlier start, fewer search.days in "
+            "training/config.yaml, or trials=0."
+        )
     inputs, labels, task = learn.inputs, learn.labels, rows.interface.task
 
     def objective(trial: optuna.Trial) -> float:

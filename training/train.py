@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from mlflow import MlflowClient
@@ -24,7 +25,7 @@ from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions, training_sets, upcoming_request
 from training.leaks import can_tell, told_alone
 from training.model import build_model
-from training.promote import CHALLENGER, EXISTS
+from training.promote import EXISTS, make_challenger
 from training.references import references
 from training.run_record import log_dataset, log_holdout, log_model, log_run
 from training.search import search
@@ -79,9 +80,7 @@ def train(
     contract = FeatureContract(
         interface=interface,
         known_values={
-            key.name: sorted(learn.frame[key.name].dropna().unique())
-            for key in interface.join_keys
-            if key.unknown == "reject"
+            key.name: known_of(learn.frame[key.name]) for key in interface.join_keys if key.unknown == "reject"
         },
         training_set=TrainingSet(
             as_of=config.as_of,
@@ -108,7 +107,7 @@ def train(
             tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
             | ({CAUSE_TAG: cause} if cause else {}),
         )
-        client.set_registered_model_alias(config.model_name, CHALLENGER, version.version)
+        make_challenger(client, version)
         report.update(model=config.model_name, version=version.version)
     record(client, version)
     return version
@@ -125,6 +124,12 @@ def split(known: LabelledRows, config: TrainingConfig) -> tuple[LabelledRows, La
 def fit(rows: LabelledRows, config: TrainingConfig) -> Any:
     """The model, fitted."""
     return build_model(rows.interface.categories, config.model, rows.interface.task).fit(rows.inputs, rows.labels)
+
+
+def known_of(keys: pd.Series) -> list[str] | list[int]:
+    """The values of a key, in order; whole numbers also where pandas holds them as floats, for some are missing."""
+    known = keys.dropna()
+    return sorted((known.astype("int64") if pd.api.types.is_numeric_dtype(known) else known).unique().tolist())
 
 
 def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:

@@ -215,7 +215,7 @@ class FeatureContract(Part):
 
     contract_version: Literal[1] = 1
     interface: FeatureInterface
-    known_values: dict[str, list[str]]
+    known_values: dict[str, list[str] | list[int]]
     training_set: TrainingSet
     example_request: dict[str, Any]
 

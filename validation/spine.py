@@ -39,12 +39,13 @@ def source_of(store: FeatureStore, view_name: str) -> FileSource:
 
 
 def view_rows(store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None) -> pd.DataFrame:
-    """Rows of a view stamped from `since` up to `until`: key, features and `__known_at`, their event timestamp."""
+    """Rows of a view stamped from `since` up to `until` and learnt by then: key, features and `__known_at`, their event
+    timestamp."""
     return _frame(_pulled(store, view_name, until, since), source_of(store, view_name))
 
 
 def view_moments(store: FeatureStore, view_name: str, since: datetime, until: datetime) -> pd.Series:
-    """The event timestamps of a view's rows stamped from `since` up to `until`."""
+    """The event timestamps of a view's rows stamped from `since` up to `until` and learnt by then."""
     rows = _pulled(store, view_name, until, since, only_moments=True)
     return rows[source_of(store, view_name).timestamp_field].to_pandas()
 
@@ -65,10 +66,11 @@ def rows_due(
 ) -> pd.DataFrame:
     """Those of `spine_rows` whose prediction is due in `[start, end)`, without a frame of all the others.
 
-    With `known_by`, as they were known then, if that is before they are due.
+    With `known_by`, as they were known then, if that is before they are due. What was learnt by then counts, even after
+    `end`; without it, what was learnt by `end`.
     """
     row_key, lead = row_key_of(store, interface), timedelta(minutes=interface.prediction_lead_minutes)
-    table = _pulled(store, interface.spine_view, min(end, known_by or end))
+    table = _pulled(store, interface.spine_view, min(end, known_by or end), learnt_by=known_by or end)
     anchors = table[interface.prediction_anchor]
     first, last = (pa.scalar(moment + lead, anchors.type) for moment in (start, end))
     asked = pc.and_(pc.greater_equal(anchors, first), pc.less(anchors, last))
@@ -79,8 +81,14 @@ def rows_due(
 
 
 def _pulled(
-    store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None, only_moments: bool = False
-) -> pa.Table:
+    store: FeatureStore, view_name: str, until: datetime, since: datetime | None = None, only_moments: bool = False,
+    learnt_by: datetime | None = None,
+) -> pa.Table:  # fmt: skip
+    """Rows stamped up to `until`, without those that a late feed brought only after `learnt_by`, by default `until`.
+
+    An event is stamped when it happened, so its stamp alone would let one that was delivered in September into what
+    was known in July. Of a row that was restated late, the table does not have what it said before: it is left out.
+    """
     from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 
     view, source = store.get_feature_view(view_name), source_of(store, view_name)
@@ -90,11 +98,13 @@ def _pulled(
         join_key_columns=[] if only_moments else [column.name for column in view.entity_columns],
         feature_name_columns=[] if only_moments else [feature.name for feature in view.features],
         timestamp_field=source.timestamp_field,
-        created_timestamp_column=None if only_moments else source.created_timestamp_column,
+        created_timestamp_column=source.created_timestamp_column,
         start_date=since,
         end_date=until,
     )
-    return job.to_arrow()
+    table = job.to_arrow()
+    learnt = table[source.created_timestamp_column]
+    return table.filter(pc.less_equal(learnt, pa.scalar(learnt_by or until, learnt.type)))
 
 
 def _frame(table: pa.Table, source: FileSource) -> pd.DataFrame:

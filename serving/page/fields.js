@@ -19,7 +19,9 @@ export function fieldsOf(schema, contract) {
 function fieldOf(name, property, schema, key, knownValues) {
   const type = [property, ...(property.anyOf ?? [])].find((one) => one.type && one.type !== "null");
   if (!type) return null;
-  const choices = (key && knownValues[key.name]) ?? type.enum ?? null;
+  // Numbers and moments are typed: the service says which it knows.
+  const known = key && kindOf(type) === "text" ? knownValues[key.name] : null;
+  const choices = known ?? type.enum ?? null;
   const label = titled(human(name));
   return {
     name,

@@ -679,16 +679,17 @@ def another_contract() -> Any:
         for name, dtype in dtypes.items()
     ]
     key = {"name": "shop_id", "dtype": "string", "request_field": "shop", "unknown": "reject", "noun": "branch"}
+    counted = {"name": "basket", "dtype": "int64", "request_field": "basket", "unknown": "reject", "noun": "basket"}
     return FeatureContract.model_validate({
         "interface": {
             "feature_service": "returns_v1", "inputs": [{"name": "weight", "dtype": "double", "source": "parcel"}],
-            "join_keys": [key], "request_fields": fields, "stored_views": [],
+            "join_keys": [key, counted], "request_fields": fields, "stored_views": [],
             "on_demand_views": [],
             "spine_view": "orders", "label_view": "returns", "label": "was_returned",
             "label_definition": "returned_items > 0",
             "prediction_anchor": "due", "prediction_lead_minutes": 60,
         },
-        "known_values": {"shop_id": [f"S{number:03}" for number in range(400)]},
+        "known_values": {"shop_id": [f"S{number:03}" for number in range(400)], "basket": [3, 2**53 + 1]},
         "training_set": {"as_of": AS_OF, "start": AS_OF, "end": AS_OF, "rows": 1, "sha256": "0", "delta_versions": {}},
         "example_request": {"shop": "S001", "basket": 3, "weight": 1.5, "gift": True, "due": "2024-02-29T12:30:00Z"},
     })  # fmt: skip

@@ -7,8 +7,10 @@ import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from serving.batch import answerable
 from serving.schemas import RequestInvalid, parse, parse_row, request_schema
 from validation.contract import FeatureContract
 
@@ -178,3 +180,35 @@ def test_the_schema_describes_the_request():
     assert schema["additionalProperties"] is False
     assert schema["example"] == REQUEST
     assert schema["properties"]["load"]["description"] == "Bars."
+
+
+def test_known_values_of_a_key_may_be_whole_numbers_or_slots_of_time():
+    """A value that training saw is let through, another is refused by name; a moment is judged by the slot it is in."""
+    written = CONTRACT.model_dump(mode="json")
+    by_load = {"name": "load", "dtype": "int64", "request_field": "load", "unknown": "reject", "noun": "load"}
+    by_hour = by_load | {"name": "hour", "request_field": "opened_at", "floor_seconds": 3600, "noun": "hour"}
+    hour = int(datetime(2024, 5, 1, 10, tzinfo=UTC).timestamp()) // 3600
+    written["interface"]["join_keys"] = [by_load, by_hour]
+    contract = FeatureContract.model_validate(written | {"known_values": {"load": [3, 12], "hour": [hour]}})
+    assert FeatureContract.model_validate_json(contract.canonical()) == contract
+    schema = request_schema(contract)
+    assert parse(schema, contract, json.dumps(REQUEST | {"site": None}).encode())[0]["load"] == 3
+    with pytest.raises(RequestInvalid) as error:
+        parse(schema, contract, json.dumps(REQUEST | {"load": 4, "opened_at": "2024-05-01T11:00:00Z"}).encode())
+    assert error.value.problems == {
+        "load": "the model knows no load 4; it knows 3, 12",
+        "opened_at": f'the model knows no hour "2024-05-01 11:00:00+00:00"; it knows {hour}',
+    }
+    loads = pd.Series([3.0, 4.0, None])
+    moments = pd.Series(pd.to_datetime(["2024-05-01T10:59Z", "2024-05-01T10:00Z", "2024-05-01T11:00Z"], utc=True))
+    rows = pd.DataFrame({"pump": "P1", "site": None, "load": loads, "speed": 1.0, "opened_at": moments})
+    kept, reasons = answerable(contract, rows)
+    assert list(kept.index) == [0]
+    assert reasons == {"the model knows no load 4.0": 1, f"the model knows no hour {moments[2]}": 1}
+
+
+def test_contracts_of_before_keep_their_hash():
+    """What was written as text is text still, also where it looks like a number."""
+    text = CONTRACT.model_copy(update={"known_values": {"pump": ["1", "2"]}}).canonical()
+    assert FeatureContract.model_validate_json(text).canonical() == text
+    assert '"known_values":{"pump":["1","2"]}' in text

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import time
 import tomllib
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,12 +23,27 @@ from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
-from training.gate import decide
-from training.leaks import r2_alone
+from training.dataset import LabelledRows
+from training.evaluate import write as write_decision
+from training.gate import Decision, decide
+from training.leaks import auc_alone, r2_alone
 from training.model import build_model
-from training.promote import NothingToDo, PromotionRefused, challenger_of, promote, rollback, version_at
+from training.promote import (
+    NothingToDo,
+    PromotionRefused,
+    _read,
+    challenger_of,
+    find_version,
+    make_challenger,
+    one_at_a_time,
+    promote,
+    rollback,
+    version_at,
+)
 from training.run import require_one_registry
 from training.runs import claim
+from training.search import search
+from training.train import known_of
 from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 
@@ -192,6 +211,27 @@ def test_a_slice_has_a_ceiling_where_lower_is_better():
     assert not any(rule.passed for rule in decide(rules, {}, pd.DataFrame(named | {"roc_auc": [0.9, 0.9]})))
 
 
+def test_a_feature_that_knows_the_class_is_found_however_it_tells():
+    """Also one that tells by where it is missing, or by being extreme; noise, names of rows and constants do not."""
+    chance, rows = np.random.default_rng(12), 20_000
+    labels = pd.Series((chance.random(rows) < 0.2).astype(int))
+    noise, late = pd.Series(chance.normal(size=rows)), labels == 1
+    others = pd.Series(np.arange(rows), labels.index).isin(np.flatnonzero(~late)[:100])
+    mixed = labels.where(chance.random(rows) < 0.5, chance.permutation(labels))
+    numbers = pd.DataFrame(
+        {
+            "copy": labels, "turned": -labels + noise / 10, "known_if_late": noise.where(late | others),
+            "missing_if_late": noise.mask(late & (noise > -2)), "extreme": labels * np.sign(noise) * 2 + noise / 10,
+            "mixed": mixed, "noise": noise, "name": chance.permutation(rows), "constant": 1.0, "empty": np.nan,
+        }
+    )  # fmt: skip
+    found = auc_alone(numbers, labels).set_index("feature").auc_alone
+    assert (found[["copy", "turned", "known_if_late", "missing_if_late", "extreme"]] > 0.98).all()
+    assert found["mixed"] == pytest.approx(roc_auc_score(labels, mixed), abs=1e-9)  # two values, so two groups
+    assert (found[["noise", "name"]] < 0.55).all()
+    assert found[["constant", "empty"]].tolist() == [0.5, 0.5]
+
+
 def test_a_feature_that_knows_the_number_is_found_however_it_tells():
     """A copy, one bent or turned round, one that is blank where the label is high; noise and constants tell nothing."""
     chance = np.random.default_rng(12)
@@ -330,6 +370,30 @@ def test_a_run_whose_process_was_killed_is_marked_failed_by_the_next(tmp_path: P
     assert statuses == {dead: "FAILED", alive: "RUNNING", elsewhere: "RUNNING", unclaimed: "RUNNING", ours: "RUNNING"}
 
 
+def test_a_search_without_rows_on_either_side_of_its_cut_says_so():
+    """As of two weeks later there would be some; scikit-learn alone would end with a traceback."""
+    config = load_config({"as_of": "2013-02-10", "trials": 5})
+    moments = pd.to_datetime(["2013-01-05T12:00Z"], utc=True)
+    frame = pd.DataFrame({"event_timestamp": moments, "label_known_at": moments})
+    with pytest.raises(ConfigInvalid, match=r"there are 0 and \d. Choose a later as_of"):
+        search(LabelledRows(frame, None, "flight_id"), config)
+    with pytest.raises(ConfigInvalid, match="there are 0 and 0"):
+        search(LabelledRows(frame[:0], None, "flight_id"), config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "known"),
+    [
+        (["b", None, "a", "b"], ["a", "b"]), ([10, 9, 10], [9, 10]), ([10.0, None, 9.0], [9, 10]),
+        (pd.array([10, None, 9], "Int32"), [9, 10]),
+    ],
+)  # fmt: skip
+def test_known_keys_are_texts_or_whole_numbers(keys, known):
+    """Of Python's own types, which a contract takes, however pandas holds them."""
+    found = known_of(pd.Series(keys))
+    assert (found, {type(one) for one in found}) == (known, {type(known[0])})
+
+
 # ---- aliases, in a real registry ------------------------------------------------------------------------------------
 
 
@@ -447,6 +511,105 @@ def test_the_turn_of_a_killed_promotion_ends(client, monkeypatch):
     monkeypatch.setattr("training.promote.TURN_SECONDS", 0)
     promote(client, MODEL, "enabled")
     assert aliases(client) == {"champion": "1"}
+
+
+def test_of_two_who_find_a_turn_left_behind_one_takes_it(client, monkeypatch):
+    """Both see it before either takes it; who has it is not disturbed when the other, or its first owner, ends."""
+    client.create_registered_model(f"{MODEL}.promoting", description="killed")
+    monkeypatch.setattr("training.promote.TURN_SECONDS", 0.5)
+    time.sleep(1)
+    both, had = threading.Barrier(2), []
+    monkeypatch.setattr("training.promote._read", lambda *given, read=_read: (both_saw(), read(*given))[1])
+
+    def both_saw() -> None:
+        if len(seen := threading.current_thread().__dict__.setdefault("seen", [])) < 1:
+            seen.append(both.wait(60))
+
+    def take() -> None:
+        with suppress(PromotionRefused), one_at_a_time(MlflowClient(client.tracking_uri), MODEL):
+            had.append(client.get_registered_model(f"{MODEL}.promoting").description)
+            time.sleep(4)
+            assert client.get_registered_model(f"{MODEL}.promoting").description == had[0]
+
+    rivals = [threading.Thread(target=take) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join()
+    assert len(had) == 1
+    with pytest.raises(MlflowException):
+        client.get_registered_model(f"{MODEL}.promoting")
+
+
+def test_who_was_too_slow_leaves_the_turn_to_its_new_owner(client, monkeypatch):
+    """The end of the first does not open the door to a third."""
+    monkeypatch.setattr("training.promote.TURN_SECONDS", 0)
+    with one_at_a_time(client, MODEL):
+        with one_at_a_time(client, MODEL):
+            taken_over = client.get_registered_model(f"{MODEL}.promoting").description
+            monkeypatch.setattr("training.promote.TURN_SECONDS", 60)
+        client.create_registered_model(f"{MODEL}.promoting", description=taken_over)
+    assert client.get_registered_model(f"{MODEL}.promoting").description == taken_over
+
+
+def test_a_promotion_is_of_the_version_that_was_judged(client):
+    """A training that ends in between has made another version the challenger: that one goes on waiting."""
+    judged, newer = register(client), register(client, decision=None)
+    assert f"version {judged} is the champion" in promote(client, MODEL, "enabled", judged)
+    assert aliases(client) == {"champion": judged, "challenger": newer}
+
+
+def test_a_new_challenger_awaits_the_end_of_a_promotion(client):
+    """Else the promotion would delete the alias that the training has just set."""
+    register(client)
+    newer = client.create_model_version(MODEL, source="file:///nowhere")
+    with one_at_a_time(client, MODEL):
+        waits = threading.Thread(target=make_challenger, args=(MlflowClient(client.tracking_uri), newer))
+        waits.start()
+        waits.join(1)
+        assert aliases(client) == {"challenger": "1"}
+    waits.join(60)
+    assert aliases(client) == {"challenger": str(newer.version)}
+
+
+def test_a_judgement_that_was_cut_off_is_none(client, tmp_path, monkeypatch):
+    """A version that had passed against another champion is not left with that word beside new ones, nor old ones."""
+    experiment = client.create_experiment("here", artifact_location=tmp_path.as_uri())
+    run = client.create_run(experiment).info.run_id
+    version = client.create_model_version(MODEL, source="file:///nowhere", run_id=run)
+    client.set_registered_model_alias(MODEL, "challenger", version.version)
+    passed = Decision(
+        str(version.version), "7", datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 10, 1, tzinfo=UTC), {}, {}
+    )
+    write_decision(client, version, passed)
+    tags = {DECISION_TAG: "passed", AGAINST_TAG: "7", REASONS_TAG: "every rule passed"}
+    assert client.get_model_version(MODEL, version.version).tags == tags
+    for allowed in range(3):
+        given = iter(range(allowed))
+
+        def cut_off(*tag: str, set_tag=client.set_model_version_tag, given=given) -> None:
+            if next(given, None) is None:
+                raise KeyboardInterrupt
+            set_tag(*tag)
+
+        with monkeypatch.context() as here:
+            here.setattr(client, "set_model_version_tag", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                write_decision(client, version, replace(passed, champion="8"))
+        with pytest.raises(PromotionRefused, match="never judged"):
+            promote(client, MODEL, "enabled")
+
+
+def test_a_version_that_is_not_there_is_told_from_a_server_that_is_not(client, monkeypatch):
+    """By alias and by number."""
+    register(client)
+    assert find_version(client, MODEL, "challenger").version == find_version(client, MODEL, "1").version
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for wanted in ("champion", "9"):
+        with pytest.raises(NothingToDo, match=f"no version '{wanted}'; it has .1."):
+            find_version(client, MODEL, wanted)
+        with pytest.raises(MlflowException, match="refused"):
+            find_version(MlflowClient("http://127.0.0.1:9"), MODEL, wanted)
 
 
 def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch):

@@ -90,20 +90,22 @@ def labels_of(store: FeatureStore, served: Logged, known_by: datetime) -> pd.Ser
     interface = served.contract.interface
     row_key, keys = row_key_of(store, interface), served.row_keys.astype(object)
     if (unnamed := keys.isna()).any():
-        keys = keys.mask(unnamed, _row_keys(store, interface, served.requests[unnamed], row_key))
+        keys = keys.mask(unnamed, _row_keys(store, interface, served.requests[unnamed], row_key, known_by))
     # What happened is not known before it was asked about.
     known = view_rows(store, interface.label_view, known_by, since=served.requests[PREDICTION_TIME].min())
     known = known.sort_values(KNOWN_AT).drop_duplicates(row_key, keep="last").set_index(row_key)
     return keys.map(known[interface.label].astype("float64")).astype("float64")
 
 
-def _row_keys(store: FeatureStore, interface: FeatureInterface, requests: pd.DataFrame, row_key: str) -> pd.Series:
+def _row_keys(
+    store: FeatureStore, interface: FeatureInterface, requests: pd.DataFrame, row_key: str, known_by: datetime
+) -> pd.Series:
     lead = timedelta(minutes=interface.prediction_lead_minutes)
     anchors = requests[interface.prediction_anchor].dropna()
     if anchors.empty:
         return pd.Series(None, requests.index, dtype=object)
     first, last = anchors.min().to_pydatetime() - lead, anchors.max().to_pydatetime() - lead
-    spine = rows_due(store, interface, first, last + timedelta(microseconds=1))
+    spine = rows_due(store, interface, first, last + timedelta(microseconds=1), known_by)
     ids = [_as_asked(interface, frame) for frame in (spine, requests)]
     keys = pd.Series(spine[row_key].to_numpy(), ids[0], dtype=object)
     keys = keys[~keys.index.duplicated(keep=False)]
