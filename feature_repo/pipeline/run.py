@@ -183,9 +183,7 @@ class FeaturePipeline:
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
                 found.register(self.con)
-                written = replace_interval(
-                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
-                )
+                # Held first: once the table says what it reflects, no later run computes these rows again.
                 hold(
                     self.con,
                     self.tables / "quarantine" / name,
@@ -193,6 +191,9 @@ class FeaturePipeline:
                     found.rows.schema,
                     found.holds,
                     _name(interval),
+                )
+                written = replace_interval(
+                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
                 )
                 report.update(_counts(written))
 

@@ -407,6 +407,51 @@ def test_a_run_killed_between_two_tables_ends_right_when_run_again(tmp_path, mon
     assert versions(tmp_path / "mended") == versions(tmp_path / "whole")
 
 
+class HoldingLabels(OpenGate):
+    """Holds the labels of arrivals that are more than 100 minutes late."""
+
+    def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+        if suite.name != "features_flight_outcome":
+            return super().check(frame, suite)
+        held = frame.arr_delay_minutes > 100
+        return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
+
+
+@pytest.mark.parametrize("killed_before", ["hold", "replace_interval"])
+def test_a_run_killed_between_a_table_and_its_quarantine_loses_no_row(tmp_path, monkeypatch, killed_before):
+    """A late event makes a published row one that is held: wherever the publishing stopped, a rerun holds it, once."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies_at_labels(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(con: Any, path: Any, *more: Any) -> Any:
+            if path.name == "flight_outcome":
+                raise Killed
+            return step(con, path, *more)
+
+        return run
+
+    late = two_days(arr_delay_minutes=500.0)
+    for name in ("whole", "killed"):
+        for day in (DAY_ONE, DAY_TWO):
+            first = pipeline(tmp_path / name, *two_days(), gate=HoldingLabels())
+            first.ingest(span(day))
+            first.publish(span(day))
+        restated = pipeline(tmp_path / name, *late, gate=HoldingLabels())
+        restated.ingest(span(DAY_ONE))
+        if name == "killed":
+            with monkeypatch.context() as patch:
+                patch.setattr(pipeline_run, killed_before, dies_at_labels(getattr(pipeline_run, killed_before)))
+                with pytest.raises(Killed):
+                    restated.publish(span(DAY_TWO))
+        pipeline(tmp_path / name, *late, gate=HoldingLabels()).publish(span(DAY_TWO))
+    found = everything(tmp_path / "killed")
+    assert found["quarantine/flight_outcome"].arr_delay_minutes.tolist() == [500.0]
+    assert found["features/flight_outcome"].event_timestamp.dt.day.tolist() == [2]
+    assert_same(found, everything(tmp_path / "whole"))
+
+
 def test_a_restated_arrival_reaches_the_label_and_moves_its_version(tmp_path):
     """Published again after a correction, the tables say what they would have said from the start; others stay put."""
     first = pipeline(tmp_path / "a", *two_days())
