@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -16,10 +17,12 @@ from deltalake.exceptions import DeltaError
 from feature_repo.pipeline import run as pipeline_run
 from feature_repo.pipeline.ingest import RawEvents
 from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, merge_events, replace_interval, with_month
+from feature_repo.pipeline.quarantine import held_rows
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
 from feature_repo.stores.delta import connect
 from validation.gate import BatchRefused, Outcome
+from validation.monitoring.freshness import quarantine
 
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema([
@@ -405,6 +408,33 @@ def test_a_run_killed_between_two_tables_ends_right_when_run_again(tmp_path, mon
     mended.publish(span(DAY_ONE))
     assert_same(everything(tmp_path / "mended"), everything(tmp_path / "whole"))
     assert versions(tmp_path / "mended") == versions(tmp_path / "whole")
+
+
+def test_a_view_and_a_raw_table_of_one_name_hold_rows_apart(tmp_path, monkeypatch, capsys):
+    """Their rows have other columns; each is listed, and counted beside the table that it was held from."""
+    monkeypatch.setattr(pipeline_run, "FEATURE_TABLES", {"arrivals": FEATURE_TABLES["flight_outcome"]})
+
+    class HoldingBoth(OpenGate):
+        def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+            limit = {"raw_arrivals": 300, "features_arrivals": 100}.get(suite.name)
+            held = frame.arr_delay_minutes > limit if limit else pd.Series(False, index=frame.index)
+            return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
+
+    late = [("arrivals", f"2013-01-01T1{n}:00", {"arr_delay_minutes": n * 200.0}) for n in (1, 2)]
+    both = pipeline(tmp_path, *two_days(), *late, gate=HoldingBoth())
+    for _ in range(2):
+        both.ingest(span(DAY_ONE))
+        both.publish(span(DAY_ONE))
+    found = held_rows(both.con, both.tables)
+    delays = {name: frame.arr_delay_minutes.tolist() for name, frame in found.items()}
+    assert delays == {"arrivals": [400.0], "features_arrivals": [200.0]}
+    pipeline_run.print_held(found, None)
+    assert "features_arrivals: 1 row(s) held" in capsys.readouterr().out
+    shares = quarantine(cast(Any, SimpleNamespace(repo_path=both.repo)), *map(utc, DAY_ONE))
+    assert {one.subject: (one.value, one.rows) for one in shares} == {
+        "arrivals": (1 / 3, 3),
+        "features_arrivals": (1 / 2, 2),
+    }
 
 
 class HoldingLabels(OpenGate):
