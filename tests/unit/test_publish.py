@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -14,9 +14,18 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from feature_repo.pipeline import publish
 from feature_repo.pipeline import run as pipeline_run
 from feature_repo.pipeline.ingest import RawEvents
-from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, merge_events, replace_interval, with_month
+from feature_repo.pipeline.publish import (
+    ColumnsChanged,
+    OtherWriter,
+    RowsOutside,
+    changed_since,
+    merge_events,
+    replace_interval,
+    with_month,
+)
 from feature_repo.pipeline.quarantine import held_rows
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
@@ -160,6 +169,26 @@ def test_publishing_the_same_rows_again_leaves_the_version_alone(published):
     same = events(("c", 3.0, "2013-01-03"), ("b", 2.0, "2013-01-02T12:00"))
     written = replace_interval(connect(), published, same, RIGHT)
     assert (written.changed, written.version) == (0, 0)
+
+
+@pytest.mark.parametrize("day", ["2013-01-02", "2013-01-30"], ids=["restated", "new"])
+def test_of_two_machines_that_write_at_once_one_is_refused(published, monkeypatch, day):
+    """Each has compared its rows with the version before the other's: appended to that, they would be there twice."""
+    holds = f"event_timestamp >= '{day}' AND event_timestamp < '{day} 12:00:00'"
+    rows = events(("x", 9.0, day))
+
+    def after_another(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        replace_interval(connect(), published, rows, holds)
+        return publish.write_deltalake(*arguments, **options)
+
+    monkeypatch.setattr(publish, "write_deltalake", after_another)
+    with pytest.raises(OtherWriter, match="same time"):
+        replace_interval(connect(), published, rows, holds)
+    once = content(published)
+    assert once.count(("x", 9.0, f"{day}T00:00")) == 1
+    replace_interval(connect(), published, rows, holds)
+    assert content(published) == once
 
 
 def test_an_interval_may_become_empty(published):
@@ -496,6 +525,24 @@ def test_a_restated_arrival_reaches_the_label_and_moves_its_version(tmp_path):
     moved = {name for name, version in versions(tmp_path / "a").items() if version != before[name]}
     assert {"raw/arrivals", "features/flight_outcome"} <= moved
     assert not moved & {"raw/schedule", "features/origin_weather", "features/origin_congestion"}
+
+
+def test_tables_tell_from_where_on_they_changed_whatever_publish_did_it(tmp_path):
+    """So the online store can be filled from there: a restated event, published with a later day, changes old rows."""
+    for day in (DAY_ONE, DAY_TWO):
+        first = pipeline(tmp_path, *two_days())
+        first.ingest(span(day))
+        first.publish(span(day))
+    labels, weather = (first.tables / "features" / name for name in ("flight_outcome", "origin_weather"))
+    assert changed_since(labels, utc("2013-01-01")) == utc("2013-01-01T10:00")
+    filled = datetime.now(UTC)
+    restated = pipeline(tmp_path, *two_days(arr_delay_minutes=3.0))
+    restated.ingest(span(DAY_ONE))
+    for _ in range(2):  # the second time there is nothing to do, as when the first was killed later on
+        restated.publish(span(DAY_TWO))
+    assert changed_since(labels, filled) == utc("2013-01-01T10:00")
+    assert changed_since(weather, filled) is None
+    assert changed_since(labels, datetime.now(UTC)) is None
 
 
 @pytest.mark.parametrize("first", ["empty", "null"])
