@@ -61,15 +61,19 @@ class Contents:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="feature_repo.pipeline.datasheet", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", type=utc, help="what had happened and was known by then, UTC (all there is)")
+    parser.add_argument("--as-of", help="what had happened and was known by then, UTC (all there is)")
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
     parser.add_argument("--file", type=Path, help="the file to write; HTML beside it (data/datasheet.md)")
     options = parser.parse_args(argv)
+    try:
+        as_of = utc(options.as_of) if options.as_of else None
+    except ValueError as error:
+        parser.error(str(error))  # argparse itself would hide the message
     repo = options.repo.resolve()
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     logging.captureWarnings(True)  # Feast 0.67 calls every on-demand view experimental, at every start
     try:
-        print(write(sheet(repo, options.as_of), options.file or data_of(repo) / "datasheet.md"))
+        print(write(sheet(repo, as_of), options.file or data_of(repo) / "datasheet.md"))
     except (Refusal, DeltaError, OSError, duckdb.Error) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
