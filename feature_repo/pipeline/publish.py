@@ -11,7 +11,8 @@ And they say since when their rows differ from those before, so that the online 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -90,11 +91,12 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     An event on record as learnt late stays as it is when what comes now was learnt before it: an old delivery does not
     undo a newer one, unless that only confirmed what was there: confirmations leave no trace. `month_of` is a timestamp
     column that the key determines: the table is then partitioned by its month, and only the months of `events` are
-    looked at, however long the history. Raises ColumnsChanged.
+    looked at, however long the history. Raises ColumnsChanged, OtherWriter.
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):
-        write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
+        with _alone(path):
+            write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
     _require_same_columns(path, pa.schema(table.schema().to_arrow()).names, events)
@@ -107,12 +109,19 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     if month_of:
         months = sorted(set(events.column(MONTH).to_pylist()))
         matched.append(f"target.{MONTH} IN ({', '.join(map(literal, months))})")
-    outcome = (
-        table.merge(events, predicate=" AND ".join(matched), source_alias="source", target_alias="target")
+    merge = (
+        table.merge(
+            events,
+            predicate=" AND ".join(matched),
+            source_alias="source",
+            target_alias="target",
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
         .when_matched_update_all(predicate=f"({differs}) AND ({newer})")
         .when_not_matched_insert_all()
-        .execute()
     )
+    with _alone(path):
+        outcome = merge.execute()
     changed = outcome["num_target_rows_inserted"] + outcome["num_target_rows_updated"]
     return Written(events.num_rows, changed, version_of(path))
 
@@ -225,11 +234,17 @@ def _commit(
     """
     if moments := [found[0] for found in changed if found[0] is not None]:
         said = said | {CHANGED_FROM: min(moments).isoformat()}
-    # With retries delta-rs would append to whatever is there by then.
     properties = CommitProperties(custom_metadata=said, max_commit_retries=0)
     table = str(path) if version is None else open_table(path, version)
-    try:
+    with _alone(path):
         write_deltalake(table, rows, partition_by=[MONTH], commit_properties=properties, **how)
+
+
+@contextmanager
+def _alone(path: UPath) -> Iterator[None]:
+    """Say whose fault it is when a version is taken. It fails at once: with retries delta-rs appends to the newest."""
+    try:
+        yield
     except CommitFailedError as error:
         raise OtherWriter(
             f"Another process wrote to {path} at the same time, so nothing was written. Processes of one machine wait "

@@ -191,6 +191,23 @@ def test_of_two_machines_that_write_at_once_one_is_refused(published, monkeypatc
     assert content(published) == once
 
 
+def test_of_two_machines_that_ingest_at_once_one_is_refused(path, monkeypatch):
+    """Both found an event missing: merged into the same version by each, it would be there twice."""
+    merge_events(path, events(("a", 1.0, "2013-01-02")), ["id"])
+    rows = events(("b", 2.0, "2013-01-03"))
+
+    def before_another(*arguments: Any) -> DeltaTable:
+        monkeypatch.undo()
+        table = publish.open_table(*arguments)
+        merge_events(path, rows, ["id"])
+        return table
+
+    monkeypatch.setattr(publish, "open_table", before_another)
+    with pytest.raises(OtherWriter, match="same time"):
+        merge_events(path, rows, ["id"])
+    assert [row[0] for row in content(path)] == ["a", "b"]
+
+
 def test_an_interval_may_become_empty(published):
     """No rows now means that there were none: the old ones go."""
     assert replace_interval(connect(), published, events(), RIGHT).version == 1
