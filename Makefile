@@ -45,11 +45,14 @@ export BENTOML_DO_NOT_TRACK FEAST_USAGE GX_ANALYTICS_ENABLED MLFLOW_DISABLE_TELE
 # The environment is .venv, whatever is active in the caller's shell.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-# Flags and parameters appear only when set: the defaults are Python's.
-interval = $(if $(START),--start "$(START)") $(if $(END),--end "$(END)")
-accept = $(if $(ACCEPT),--accept "$(ACCEPT)")
-as_of = $(if $(AS_OF),--as-of "$(AS_OF)")
-train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service="$(1)") $(if $(AS_OF),-P as_of="$(AS_OF)") $(PARAMS)
+# Flags and parameters appear only when set: the defaults are Python's. What a value says, quotes and `$` too, is passed
+# on as it is: neither make nor the shell reads it. PARAMS and ARGS are several arguments, and for the shell to read.
+quoted = '$(subst ','\'',$(1))'
+option = $(if $(value $(2)),$(1) $(call quoted,$(value $(2))))
+interval = $(call option,--start,START) $(call option,--end,END)
+accept = $(call option,--accept,ACCEPT)
+as_of = $(call option,--as-of,AS_OF)
+train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service=$(1)) $(if $(value AS_OF),-P as_of=$(call quoted,$(value AS_OF))) $(PARAMS)
 
 .NOTPARALLEL: # the steps of a pipeline follow one another, under make -j too
 
@@ -70,18 +73,18 @@ setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
 
 new: setup ## A project of its own, with another problem  (DEST=../my-problem FROM=footfall NAME=my-problem)
-	$(PYTHON) -m examples.new "$(DEST)" $(if $(FROM),--from "$(FROM)") $(if $(NAME),--name "$(NAME)")
+	$(PYTHON) -m examples.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
 
 ##@ Feature pipeline
 .PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet
 pipeline: features ## Features, then every model; all of `run` but serving
-	for service in $(FEATURE_SERVICES); do $(call train,$$service) || exit 1; done
+	for service in $(FEATURE_SERVICES); do $(call train,"$$service") || exit 1; done
 features: setup ## The five steps below in one process
 	$(FEATURES) all $(interval) $(as_of) $(accept)
 ingest: setup ## Land raw events that pass the gate
-	$(FEATURES) ingest $(interval) $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)") $(accept)
+	$(FEATURES) ingest $(interval) $(call option,--received-at,RECEIVED_AT) $(accept)
 validate: setup ## Judge the raw events, write nothing
-	$(FEATURES) validate $(interval)
+	$(FEATURES) validate $(interval) $(accept)
 publish: setup ## Compute, check and write the feature rows
 	$(FEATURES) publish $(interval) $(accept)
 plan: setup ## What apply would change, and whether a model forbids it
@@ -91,16 +94,16 @@ apply: setup ## Register the definitions with Feast (`feast apply`)
 materialize: setup ## Copy the newest rows to the online store; a service beside it goes first
 	nice -n 19 $(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind)
 quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
-	$(FEATURES) quarantine $(if $(TABLE),--table "$(TABLE)") $(if $(EXPORT),--export "$(EXPORT)")
+	$(FEATURES) quarantine $(call option,--table,TABLE) $(call option,--export,EXPORT)
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
-	$(FEATURES) release $(if $(TABLE),--table "$(TABLE)") $(if $(ROWS),--rows "$(ROWS)") $(if $(RECEIVED_AT),--received-at "$(RECEIVED_AT)")
+	$(FEATURES) release $(call option,--table,TABLE) $(call option,--rows,ROWS) $(call option,--received-at,RECEIVED_AT)
 datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in data/datasheet.md and .html
 	$(PYTHON) -m feature_repo.pipeline.datasheet $(as_of)
 
 ##@ Training pipeline
 .PHONY: train evaluate promote rollback reproduce card
 train: setup ## Train, register and gate one model
-	$(call train,$(FEATURE_SERVICE))
+	$(call train,$(if $(value FEATURE_SERVICE),$(call quoted,$(value FEATURE_SERVICE))))
 evaluate: setup ## Judge the challenger against the champion
 	$(MLFLOW) run training -e evaluate --env-manager local $(PARAMS)
 promote: setup ## Make the challenger the champion, if it passed
@@ -110,7 +113,7 @@ rollback: setup ## Give the alias back to the champion before
 reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
 	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
 card: setup ## The model card of a version, in data/cards  (VERSION=champion, a number or an alias)
-	$(PYTHON) -m training.card $(if $(VERSION),--version "$(VERSION)")
+	$(PYTHON) -m training.card $(call option,--version,VERSION)
 
 ##@ Inference pipeline
 .PHONY: serve check-port batch monitor
@@ -119,16 +122,16 @@ serve: setup ## Serve the champion at http://127.0.0.1:3000
 check-port: setup
 	@$(PYTHON) -m serving.start --check
 batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
-	$(PYTHON) -m serving.batch --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)") $(if $(ALIAS),--alias "$(ALIAS)")
+	$(PYTHON) -m serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS)
 monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
-	$(PYTHON) -m validation.monitoring.run --as-of "$(AS_OF)" $(if $(DAYS),--days "$(DAYS)")
+	$(PYTHON) -m validation.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS)
 
 ##@ The loop
 .PHONY: cycle replay
 cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, perhaps retrain  (AGAIN=1)
-	$(PYTHON) -m orchestration.cycle --as-of "$(AS_OF)" $(accept) $(if $(DAYS),--days "$(DAYS)") $(if $(AGAIN),--again)
+	$(PYTHON) -m orchestration.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again)
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
-	$(PYTHON) -m orchestration.replay --from "$(FROM)" --to "$(TO)" $(if $(REFRESH),--refresh-minutes "$(REFRESH)") $(foreach fault,$(FAULT),--fault "$(fault)")
+	$(PYTHON) -m orchestration.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
 
 ##@ Production profile
 .PHONY: production-up production-down production-status chart

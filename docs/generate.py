@@ -116,10 +116,6 @@ def contract() -> str:
     )
 
 
-def _default(schema: dict[str, Any]) -> str:
-    return f"`{json.dumps(schema['default'])}`" if "default" in schema else "required"
-
-
 def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]

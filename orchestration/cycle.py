@@ -33,9 +33,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from feature_repo.pipeline.feast_steps import feast_errors, materialize
 from feature_repo.pipeline.ingest import START, RawEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
+from feature_repo.pipeline.publish import changed_since
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.source import EventSource
+from feature_repo.pipeline.transforms import FEATURE_TABLES
 from feature_repo.pipeline.windows import Interval
+from feature_repo.stores.delta import exists
 from orchestration.retrain import retrain
 from serving.batch import NothingDue, scorer_of
 from serving.settings import ServingSettings
@@ -161,14 +164,22 @@ class Cycle:
         return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}{told}"
 
     def _materialize(self, as_of: datetime) -> str:
-        """Fill the online store with what landed since it was last filled; anew, if it has lost rows."""
+        """Fill the online store with what landed or changed since it was last filled; anew, if it has lost rows."""
         filled = self._last("materialize", as_of)
         landed = self._last("land", filled + INSTANT) if filled is not None else None
         lost = [] if landed is None else self._lost(landed)
-        start = utc(START) if landed is None or lost else landed
+        start = utc(START)
+        if filled and landed and not lost:
+            start = max(start, min([landed, *self._changed(filled)]))
         materialize(self.pipeline.repo, start, as_of)
         told = f"; filled anew, for {LOST} {', '.join(lost)}" if lost else ""
         return f"rows of {start:%Y-%m-%dT%H:%MZ}/{as_of:%Y-%m-%dT%H:%MZ}{told}"
+
+    def _changed(self, filled: datetime) -> list[datetime]:
+        """From where on each table was changed since the online store was last filled, by whatever publish it was."""
+        began = [one.began for one in self._attempts(filled, "materialize") if one.status == "done"][-1]
+        tables = [self.pipeline.tables / "features" / name for name in FEATURE_TABLES]
+        return [changed for table in tables if exists(table) and (changed := changed_since(table, began)) is not None]
 
     def _lost(self, as_of: datetime) -> list[str]:
         from feast import FeatureStore

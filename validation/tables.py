@@ -9,6 +9,9 @@ from upath import UPath
 
 from validation.errors import Refusal
 
+# Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
+OF_FEATURES = "features_"
+
 
 class TablesNowhere(Refusal):
     """`FTI_TABLES` does not say where the tables are for every process alike."""

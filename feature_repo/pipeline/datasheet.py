@@ -23,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from feature_repo.pipeline.guard import contracts, tracking_uri
 from feature_repo.pipeline.ingest import RAW_KEYS
 from feature_repo.pipeline.publish import MONTH
+from feature_repo.pipeline.quarantine import held_name
 from feature_repo.pipeline.transforms import FEATURE_TABLES
 from feature_repo.stores.delta import connect, create_view, literal, quote
 from validation.errors import Refusal
@@ -60,15 +61,19 @@ class Contents:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="feature_repo.pipeline.datasheet", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", type=utc, help="what had happened and was known by then, UTC (all there is)")
+    parser.add_argument("--as-of", help="what had happened and was known by then, UTC (all there is)")
     parser.add_argument("--repo", type=Path, default=REPO, help="Feast repository; tables lie in data/ beside it")
     parser.add_argument("--file", type=Path, help="the file to write; HTML beside it (data/datasheet.md)")
     options = parser.parse_args(argv)
+    try:
+        as_of = utc(options.as_of) if options.as_of else None
+    except ValueError as error:
+        parser.error(str(error))  # argparse itself would hide the message
     repo = options.repo.resolve()
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     logging.captureWarnings(True)  # Feast 0.67 calls every on-demand view experimental, at every start
     try:
-        print(write(sheet(repo, options.as_of), options.file or data_of(repo) / "datasheet.md"))
+        print(write(sheet(repo, as_of), options.file or data_of(repo) / "datasheet.md"))
     except (Refusal, DeltaError, OSError, duckdb.Error) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -84,6 +89,7 @@ def sheet(repo: Path, as_of: datetime | None = None) -> str:
     raw = {name: contents(con, str(tables / "raw" / name), as_of) for name in RAW_KEYS}
     features = {view.name: contents(con, _path(repo, view), as_of) for view in views}
     held = {name: _held(con, str(tables / "quarantine" / name), as_of) for name in tables_in(tables / "quarantine")}
+    held_of = {view.name: held.get(held_name(view.name), Counter()) for view in views}
     used = _users(store, repo)
     moment = f"as of {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "with all that is in them"
     words = repo / WORDS
@@ -95,8 +101,8 @@ def sheet(repo: Path, as_of: datetime | None = None) -> str:
         _summary(raw, held),
         *(_raw(name, found, held.get(name, Counter())) for name, found in raw.items()),
         "## Features and labels",
-        _summary(features, held),
-        *(_view(view, features[view.name], held.get(view.name, Counter()), used[view.name]) for view in views),
+        _summary(features, held_of),
+        *(_view(view, features[view.name], held_of[view.name], used[view.name]) for view in views),
         "## Computed on demand",
         *(_on_demand(view, used[view.name]) for view in store.list_on_demand_feature_views()),
     ]

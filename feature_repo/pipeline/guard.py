@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -63,7 +64,6 @@ def check(repo: Path) -> None:
     """
     uri = tracking_uri(repo)
     if uri is None:
-        logger.info("No model registry in %s: no model needs a definition yet.", repo.parent)
         return
     found = contracts(uri)
     with _drafted(repo) as (draft, _):
@@ -92,10 +92,42 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
 
 
 def tracking_uri(repo: Path) -> str | None:
-    """Where MLflow's registry is: MLFLOW_TRACKING_URI, or mlflow.db beside the repository; None if it is not there."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
-    path = uri.removeprefix("sqlite:///")
-    return None if path != uri and not Path(path).exists() else uri
+    """Where MLflow's registry is: MLFLOW_TRACKING_URI, or mlflow.db beside the repository; None if it is not there.
+
+    Raises RegistryUnreadable when the variable names a file that is not there, though definitions were applied before:
+    mistyped, it would let every change pass.
+    """
+    told = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = told or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
+    file = _file_of(uri)
+    if file is None or file.exists():
+        return uri
+    if told and _was_applied(repo):
+        raise RegistryUnreadable(
+            f"MLFLOW_TRACKING_URI is {uri}, but there is no {file.resolve()}, so nobody knows which definitions its "
+            "models need. Nothing was applied. Correct it; before the first training, unset it for this command."
+        )
+    logger.info("No model registry at %s: no model needs a definition yet.", file.resolve())
+    return None
+
+
+def _file_of(uri: str) -> Path | None:
+    """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if uri.startswith(("file:", "/", ".")):
+        return Path(unquote(urlsplit(uri).path))
+    try:
+        database = make_url(uri).database if uri.startswith("sqlite") else None
+    except ArgumentError:
+        return None
+    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
+
+
+def _was_applied(repo: Path) -> bool:
+    with feast_errors("feast apply", repo), tempfile.TemporaryDirectory() as folder:
+        return bool(_live(repo, Path(folder)).list_feature_services())
 
 
 def contracts(uri: str) -> dict[str, FeatureContract]:

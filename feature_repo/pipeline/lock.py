@@ -1,4 +1,6 @@
-"""One writer at a time: a lock on the tables' folder. The kernel frees it when its holder ends, killed or not."""
+"""One writer at a time on a machine: a lock on the tables' folder. The kernel frees it when its holder ends.
+
+Of another machine that writes to the same object store it does not know: whoever commits second is refused there."""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ logger = logging.getLogger("features")
 
 @contextmanager
 def one_writer(data: Path, what: str) -> Iterator[None]:
-    """Wait until no other process writes to the tables under `data`, saying which one it is that writes."""
+    """Wait until no other process of this machine writes to the tables under `data`, saying which one it is."""
     data.mkdir(parents=True, exist_ok=True)
     with (data / ".writer").open("a+") as file:
         try:

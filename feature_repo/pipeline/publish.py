@@ -5,21 +5,24 @@ when the table already says the same, so a new version means that data changed, 
 
 A feature table's commits also say what its rows reflect: the version of each raw table they were computed from, and the
 intervals that were published. With the change data feed of the raw tables that tells which rows late events touch.
+And they say since when their rows differ from those before, so that the online store can be filled from there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from upath import UPath
 
 from feature_repo.stores.delta import create_view, exists, literal, open_table, quote, version_of
@@ -28,11 +31,16 @@ from validation.times import union
 
 MONTH = "event_month"
 REFLECTS = "reflects"
+CHANGED_FROM = "changed_from"
 CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
 
 
 class RowsOutside(Refusal):
     """Rows to publish lie outside the interval they are published for."""
+
+
+class OtherWriter(Refusal):
+    """Another process, maybe on another machine, wrote to a table while rows for it were made ready."""
 
 
 class ColumnsChanged(Refusal):
@@ -72,11 +80,9 @@ class Reflects:
         """This, computed anew from these states, and [start, end) too; intervals that meet become one."""
         return Reflects(raw, union([*self.intervals, (start, end)]))
 
-    def as_commit(self) -> CommitProperties:
+    def as_metadata(self) -> dict[str, str]:
         intervals = [(start.isoformat(), end.isoformat()) for start, end in self.intervals]
-        return CommitProperties(
-            custom_metadata={REFLECTS: json.dumps({"raw": dict(sorted(self.raw.items())), "intervals": intervals})}
-        )
+        return {REFLECTS: json.dumps({"raw": dict(sorted(self.raw.items())), "intervals": intervals})}
 
 
 def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str | None = None) -> Written:
@@ -85,11 +91,12 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     An event on record as learnt late stays as it is when what comes now was learnt before it: an old delivery does not
     undo a newer one, unless that only confirmed what was there: confirmations leave no trace. `month_of` is a timestamp
     column that the key determines: the table is then partitioned by its month, and only the months of `events` are
-    looked at, however long the history. Raises ColumnsChanged.
+    looked at, however long the history. Raises ColumnsChanged, OtherWriter.
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):
-        write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
+        with _alone(path):
+            write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
     _require_same_columns(path, pa.schema(table.schema().to_arrow()).names, events)
@@ -102,12 +109,19 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     if month_of:
         months = sorted(set(events.column(MONTH).to_pylist()))
         matched.append(f"target.{MONTH} IN ({', '.join(map(literal, months))})")
-    outcome = (
-        table.merge(events, predicate=" AND ".join(matched), source_alias="source", target_alias="target")
+    merge = (
+        table.merge(
+            events,
+            predicate=" AND ".join(matched),
+            source_alias="source",
+            target_alias="target",
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
         .when_matched_update_all(predicate=f"({differs}) AND ({newer})")
         .when_not_matched_insert_all()
-        .execute()
     )
+    with _alone(path):
+        outcome = merge.execute()
     changed = outcome["num_target_rows_inserted"] + outcome["num_target_rows_updated"]
     return Written(events.num_rows, changed, version_of(path))
 
@@ -153,7 +167,8 @@ def replace_interval(
     """Make `rows` the table's content where `holds` (SQL over its columns) is true, and nowhere else.
 
     New rows are appended; where rows change or go, the months that hold them are written anew. Raises RowsOutside when
-    `holds` is not true of a row, ColumnsChanged when the table has other columns, and then writes nothing.
+    `holds` is not true of a row, ColumnsChanged when the table has other columns, OtherWriter when somebody else writes
+    at the same time, and then writes nothing.
     """
     rows = with_month(rows)
     con.register("__new", rows)
@@ -162,9 +177,9 @@ def replace_interval(
             f"{outside} of {rows.num_rows} row(s) for {path} are not of the interval they are published for ({holds}). "
             "Filter them out in feature_repo/pipeline/transforms.py."
         )
-    commit = reflects.as_commit() if reflects else None
+    said = reflects.as_metadata() if reflects else {}
     if not exists(path):
-        write_deltalake(str(path), rows, partition_by=[MONTH], commit_properties=commit)
+        _commit(path, None, rows, said, con.execute("SELECT min(event_timestamp) FROM __new").fetchall())
         return Written(rows.num_rows, rows.num_rows, 0)
     columns, version = create_view(con, "__published", path)
     _require_same_columns(path, columns, rows)
@@ -174,20 +189,67 @@ def replace_interval(
     come = _row_count(con, "SELECT * FROM __come")
     gone = _row_count(con, published) - (rows.num_rows - come)
     if gone:
-        leaving = f"SELECT {MONTH} FROM ({published} EXCEPT ALL SELECT {names} FROM __new)"
-        found = con.execute(f"SELECT DISTINCT {MONTH} FROM ({leaving} UNION ALL SELECT {MONTH} FROM __come)").fetchall()
-        months = f"{MONTH} IN ({', '.join(literal(month) for (month,) in found)})"
+        differ = f"({published} EXCEPT ALL SELECT {names} FROM __new) UNION ALL SELECT {names} FROM __come"
+        found = con.execute(f"SELECT min(event_timestamp), {MONTH} FROM ({differ}) GROUP BY {MONTH}").fetchall()
+        months = f"{MONTH} IN ({', '.join(literal(month) for _, month in found)})"
         kept = f"SELECT {names} FROM __published WHERE ({holds}) IS NOT TRUE AND {months}"
         content = con.sql(f"{kept} UNION ALL SELECT {names} FROM __new WHERE {months}").to_arrow_table()
-        write_deltalake(
-            str(path), content.cast(rows.schema), mode="overwrite", predicate=months, commit_properties=commit
-        )
+        _commit(path, version, content.cast(rows.schema), said, found, mode="overwrite", predicate=months)
     elif come or (reflects and reflects != Reflects.of(path)):
         new = con.sql(f"SELECT {names} FROM __come").to_arrow_table().select(rows.column_names)
-        write_deltalake(str(path), new.cast(rows.schema), mode="append", commit_properties=commit)
+        found = con.execute("SELECT min(event_timestamp) FROM __come").fetchall()
+        _commit(path, version, new.cast(rows.schema), said, found, mode="append")
     else:
         return Written(rows.num_rows, 0, version)
     return Written(rows.num_rows, come + gone, version_of(path))
+
+
+def changed_since(path: UPath, moment: datetime) -> datetime | None:
+    """The event timestamp of the earliest row that came, went or changed by commits at or after a moment of the clock.
+
+    None when there is none; the earliest moment there is, when the log does not go back that far.
+    """
+    first, version = None, 0
+    for commit in open_table(path).history():
+        if datetime.fromtimestamp(commit["timestamp"] / 1000, UTC) < moment:
+            return first
+        version = commit["version"]
+        if text := commit.get(CHANGED_FROM):
+            changed = datetime.fromisoformat(text)
+            first = min(first or changed, changed)
+    return datetime.min.replace(tzinfo=UTC) if version else first
+
+
+def _commit(
+    path: UPath,
+    version: int | None,
+    rows: pa.Table,
+    said: dict[str, str],
+    changed: Sequence[tuple[Any, ...]],
+    **how: Any,
+) -> None:
+    """Write on top of this very version, or not at all: what came since was not compared with the rows.
+
+    `changed` holds first of all event timestamps of what is different afterwards.
+    """
+    if moments := [found[0] for found in changed if found[0] is not None]:
+        said = said | {CHANGED_FROM: min(moments).isoformat()}
+    properties = CommitProperties(custom_metadata=said, max_commit_retries=0)
+    table = str(path) if version is None else open_table(path, version)
+    with _alone(path):
+        write_deltalake(table, rows, partition_by=[MONTH], commit_properties=properties, **how)
+
+
+@contextmanager
+def _alone(path: UPath) -> Iterator[None]:
+    """Say whose fault it is when a version is taken. It fails at once: with retries delta-rs appends to the newest."""
+    try:
+        yield
+    except CommitFailedError as error:
+        raise OtherWriter(
+            f"Another process wrote to {path} at the same time, so nothing was written. Processes of one machine wait "
+            "for each other: let only one machine write, and run the same command again."
+        ) from error
 
 
 def with_month(rows: pa.Table, month_of: str = "event_timestamp") -> pa.Table:

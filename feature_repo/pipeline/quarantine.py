@@ -25,7 +25,7 @@ from feature_repo.pipeline.source import MOMENT, learnt
 from feature_repo.stores.delta import create_view, exists, literal
 from validation.errors import Refusal
 from validation.gate import Gate, Suite
-from validation.tables import tables_in
+from validation.tables import OF_FEATURES, tables_in
 
 REASONS = [("rules", pa.string()), ("batch", pa.string()), ("held_id", pa.string()), ("released_at", MOMENT)]
 logger = logging.getLogger("features")
@@ -33,6 +33,11 @@ logger = logging.getLogger("features")
 
 class ReleaseRefused(Refusal):
     """Rows handed in for release are not in quarantine, or still break a rule."""
+
+
+def held_name(feature_table: str) -> str:
+    """What a feature table's held rows are called: as the table, unless a raw table has that name already."""
+    return f"{OF_FEATURES}{feature_table}" if feature_table in RAW_SCHEMAS else feature_table
 
 
 def hold(

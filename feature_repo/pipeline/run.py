@@ -39,7 +39,7 @@ from feature_repo.pipeline.ingest import (
 )
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.publish import Written, landed, merge_events, replace_interval
-from feature_repo.pipeline.quarantine import ReleaseRefused, held_rows, hold, release
+from feature_repo.pipeline.quarantine import ReleaseRefused, held_name, held_rows, hold, release
 from feature_repo.pipeline.source import EventSource, learnt
 from feature_repo.pipeline.transforms import FEATURE_TABLES
 from feature_repo.pipeline.windows import FeatureTable, Interval
@@ -183,16 +183,17 @@ class FeaturePipeline:
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
                 found.register(self.con)
-                written = replace_interval(
-                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
-                )
+                # Held first: once the table says what it reflects, no later run computes these rows again.
                 hold(
                     self.con,
-                    self.tables / "quarantine" / name,
+                    self.tables / "quarantine" / held_name(name),
                     held[name],
                     found.rows.schema,
                     found.holds,
                     _name(interval),
+                )
+                written = replace_interval(
+                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
                 )
                 report.update(_counts(written))
 
@@ -240,9 +241,10 @@ def findings_table(findings: list[Finding]) -> str:
 
 def print_held(held: dict[str, pd.DataFrame], export: Path | None) -> None:
     """What is in quarantine, a line a row; with `export`, all columns of one table's rows to a CSV file."""
+    keys_of = {held_name(name): table.keys for name, table in FEATURE_TABLES.items()} | RAW_KEYS
     for table, rows in held.items():
         print(f"{table}: {len(rows)} row(s) held")
-        keys = [*RAW_KEYS.get(table, FEATURE_TABLES[table].keys if table in FEATURE_TABLES else ())]
+        keys = [*keys_of.get(table, ())]
         shown = ["held_id", "rules", *keys, "event_timestamp", "batch"]
         print(rows[list(dict.fromkeys(shown))].head(SHOWN).to_string(index=False))
         if len(rows) > SHOWN:

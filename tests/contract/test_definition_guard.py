@@ -239,6 +239,23 @@ def test_a_registry_that_cannot_be_read_refuses(tmp_path, monkeypatch):
         check(repo)
 
 
+def test_a_registry_that_is_named_and_not_there_refuses_once_definitions_are_applied(tmp_path, monkeypatch):
+    """Mistyped, the variable would let every change pass; before the first apply there is nothing to change."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflwo.db'}?timeout=30")
+    check(write(tmp_path / "repo"))
+    repo = applied(tmp_path / "repo")
+    with pytest.raises(RegistryUnreadable, match=r"there is no .*mlflwo\.db,"):
+        check(repo)
+    assert not (tmp_path / "mlflwo.db").exists()
+
+
+def test_a_registry_named_with_options_is_read(registered, monkeypatch):
+    """What follows the file's name in its address is no part of the name."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered.parent / 'mlflow.db'}?timeout=30")
+    with pytest.raises(DefinitionNeeded, match="lateness version 1"):
+        check(write(registered, DEFINITIONS.replace(HOUR, DAY)))
+
+
 def test_a_contract_that_was_tampered_with_refuses(tmp_path):
     """It cannot say any more what its version needs."""
     repo = applied(tmp_path / "repo")

@@ -16,13 +16,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from feast import FeatureStore
 from mlflow import MlflowClient
 from sqlalchemy import delete, select
+from upath import UPath
 
 from feature_repo.pipeline.ingest import RawFiles
+from feature_repo.pipeline.publish import MONTH, merge_events
+from feature_repo.pipeline.windows import Interval
 from orchestration import cycle as command
 from orchestration.cycle import CYCLE_STEPS, STEPS, Cycle, open_cycle
 from orchestration.faults import CelsiusOnline, FrozenWeather
@@ -227,6 +231,30 @@ def test_an_online_store_that_was_emptied_is_filled_anew_and_told_of(lived, open
     (mine,) = opened._own_results(AS_OF + timedelta(hours=2))
     assert (mine.subject, mine.verdict) == ("materialize", "breach")
     assert "online rows were lost" in mine.details
+
+
+def test_a_row_that_was_restated_late_is_sent_online_by_the_next_cycle(lived, opened):
+    """However old it is: the newest of its key. Who landed it was killed before he materialized."""
+    assert [one.status for one in opened.run(AS_OF, ("land", "materialize"))] == ["done", "done"]
+    store, path = FeatureStore(repo_path=str(lived.repo)), lived.root / "data" / "raw" / "aircraft"
+    planes = DeltaTable(path).to_pyarrow_table().slice(0, 1)
+    (tail,), (seats,) = planes["tailnum"].to_pylist(), planes["seats"].to_pylist()
+    more = planes.drop_columns([MONTH]).set_column(
+        planes.schema.get_field_index("seats"), "seats", pa.array([seats + 1])
+    )
+
+    def online() -> int:
+        asked = store.get_online_features(["aircraft_profile:tail_seats"], [{"tailnum": tail}])
+        return asked.to_dict()["tail_seats"][0]
+
+    assert online() == seats
+    merge_events(UPath(path), more, ["tailnum"])
+    next_hour = AS_OF + timedelta(hours=1)
+    assert opened.step("land", next_hour).status == "done"
+    opened.pipeline.publish(Interval(AS_OF, next_hour))  # and there is nothing left to publish
+    assert opened.step("materialize", next_hour).said.startswith("rows of 2012-12-01")
+    assert online() == seats + 1
+    assert opened.step("materialize", next_hour + timedelta(hours=1)).said.startswith("rows of 2013-10-05")
 
 
 def online_keys(lived: Workspace) -> set[tuple[str, bytes]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -13,13 +14,24 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from feature_repo.pipeline import publish
 from feature_repo.pipeline import run as pipeline_run
 from feature_repo.pipeline.ingest import RawEvents
-from feature_repo.pipeline.publish import ColumnsChanged, RowsOutside, merge_events, replace_interval, with_month
+from feature_repo.pipeline.publish import (
+    ColumnsChanged,
+    OtherWriter,
+    RowsOutside,
+    changed_since,
+    merge_events,
+    replace_interval,
+    with_month,
+)
+from feature_repo.pipeline.quarantine import held_rows
 from feature_repo.pipeline.run import FeaturePipeline
 from feature_repo.pipeline.transforms import FEATURE_TABLES, Interval
 from feature_repo.stores.delta import connect
 from validation.gate import BatchRefused, Outcome
+from validation.monitoring.freshness import quarantine
 
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema([
@@ -157,6 +169,43 @@ def test_publishing_the_same_rows_again_leaves_the_version_alone(published):
     same = events(("c", 3.0, "2013-01-03"), ("b", 2.0, "2013-01-02T12:00"))
     written = replace_interval(connect(), published, same, RIGHT)
     assert (written.changed, written.version) == (0, 0)
+
+
+@pytest.mark.parametrize("day", ["2013-01-02", "2013-01-30"], ids=["restated", "new"])
+def test_of_two_machines_that_write_at_once_one_is_refused(published, monkeypatch, day):
+    """Each has compared its rows with the version before the other's: appended to that, they would be there twice."""
+    holds = f"event_timestamp >= '{day}' AND event_timestamp < '{day} 12:00:00'"
+    rows = events(("x", 9.0, day))
+
+    def after_another(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        replace_interval(connect(), published, rows, holds)
+        return publish.write_deltalake(*arguments, **options)
+
+    monkeypatch.setattr(publish, "write_deltalake", after_another)
+    with pytest.raises(OtherWriter, match="same time"):
+        replace_interval(connect(), published, rows, holds)
+    once = content(published)
+    assert once.count(("x", 9.0, f"{day}T00:00")) == 1
+    replace_interval(connect(), published, rows, holds)
+    assert content(published) == once
+
+
+def test_of_two_machines_that_ingest_at_once_one_is_refused(path, monkeypatch):
+    """Both found an event missing: merged into the same version by each, it would be there twice."""
+    merge_events(path, events(("a", 1.0, "2013-01-02")), ["id"])
+    rows = events(("b", 2.0, "2013-01-03"))
+
+    def before_another(*arguments: Any) -> DeltaTable:
+        monkeypatch.undo()
+        table = publish.open_table(*arguments)
+        merge_events(path, rows, ["id"])
+        return table
+
+    monkeypatch.setattr(publish, "open_table", before_another)
+    with pytest.raises(OtherWriter, match="same time"):
+        merge_events(path, rows, ["id"])
+    assert [row[0] for row in content(path)] == ["a", "b"]
 
 
 def test_an_interval_may_become_empty(published):
@@ -407,6 +456,78 @@ def test_a_run_killed_between_two_tables_ends_right_when_run_again(tmp_path, mon
     assert versions(tmp_path / "mended") == versions(tmp_path / "whole")
 
 
+def test_a_view_and_a_raw_table_of_one_name_hold_rows_apart(tmp_path, monkeypatch, capsys):
+    """Their rows have other columns; each is listed, and counted beside the table that it was held from."""
+    monkeypatch.setattr(pipeline_run, "FEATURE_TABLES", {"arrivals": FEATURE_TABLES["flight_outcome"]})
+
+    class HoldingBoth(OpenGate):
+        def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+            limit = {"raw_arrivals": 300, "features_arrivals": 100}.get(suite.name)
+            held = frame.arr_delay_minutes > limit if limit else pd.Series(False, index=frame.index)
+            return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
+
+    late = [("arrivals", f"2013-01-01T1{n}:00", {"arr_delay_minutes": n * 200.0}) for n in (1, 2)]
+    both = pipeline(tmp_path, *two_days(), *late, gate=HoldingBoth())
+    for _ in range(2):
+        both.ingest(span(DAY_ONE))
+        both.publish(span(DAY_ONE))
+    found = held_rows(both.con, both.tables)
+    delays = {name: frame.arr_delay_minutes.tolist() for name, frame in found.items()}
+    assert delays == {"arrivals": [400.0], "features_arrivals": [200.0]}
+    pipeline_run.print_held(found, None)
+    assert "features_arrivals: 1 row(s) held" in capsys.readouterr().out
+    shares = quarantine(cast(Any, SimpleNamespace(repo_path=both.repo)), *map(utc, DAY_ONE))
+    assert {one.subject: (one.value, one.rows) for one in shares} == {
+        "arrivals": (1 / 3, 3),
+        "features_arrivals": (1 / 2, 2),
+    }
+
+
+class HoldingLabels(OpenGate):
+    """Holds the labels of arrivals that are more than 100 minutes late."""
+
+    def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+        if suite.name != "features_flight_outcome":
+            return super().check(frame, suite)
+        held = frame.arr_delay_minutes > 100
+        return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
+
+
+@pytest.mark.parametrize("killed_before", ["hold", "replace_interval"])
+def test_a_run_killed_between_a_table_and_its_quarantine_loses_no_row(tmp_path, monkeypatch, killed_before):
+    """A late event makes a published row one that is held: wherever the publishing stopped, a rerun holds it, once."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies_at_labels(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(con: Any, path: Any, *more: Any) -> Any:
+            if path.name == "flight_outcome":
+                raise Killed
+            return step(con, path, *more)
+
+        return run
+
+    late = two_days(arr_delay_minutes=500.0)
+    for name in ("whole", "killed"):
+        for day in (DAY_ONE, DAY_TWO):
+            first = pipeline(tmp_path / name, *two_days(), gate=HoldingLabels())
+            first.ingest(span(day))
+            first.publish(span(day))
+        restated = pipeline(tmp_path / name, *late, gate=HoldingLabels())
+        restated.ingest(span(DAY_ONE))
+        if name == "killed":
+            with monkeypatch.context() as patch:
+                patch.setattr(pipeline_run, killed_before, dies_at_labels(getattr(pipeline_run, killed_before)))
+                with pytest.raises(Killed):
+                    restated.publish(span(DAY_TWO))
+        pipeline(tmp_path / name, *late, gate=HoldingLabels()).publish(span(DAY_TWO))
+    found = everything(tmp_path / "killed")
+    assert found["quarantine/flight_outcome"].arr_delay_minutes.tolist() == [500.0]
+    assert found["features/flight_outcome"].event_timestamp.dt.day.tolist() == [2]
+    assert_same(found, everything(tmp_path / "whole"))
+
+
 def test_a_restated_arrival_reaches_the_label_and_moves_its_version(tmp_path):
     """Published again after a correction, the tables say what they would have said from the start; others stay put."""
     first = pipeline(tmp_path / "a", *two_days())
@@ -421,6 +542,24 @@ def test_a_restated_arrival_reaches_the_label_and_moves_its_version(tmp_path):
     moved = {name for name, version in versions(tmp_path / "a").items() if version != before[name]}
     assert {"raw/arrivals", "features/flight_outcome"} <= moved
     assert not moved & {"raw/schedule", "features/origin_weather", "features/origin_congestion"}
+
+
+def test_tables_tell_from_where_on_they_changed_whatever_publish_did_it(tmp_path):
+    """So the online store can be filled from there: a restated event, published with a later day, changes old rows."""
+    for day in (DAY_ONE, DAY_TWO):
+        first = pipeline(tmp_path, *two_days())
+        first.ingest(span(day))
+        first.publish(span(day))
+    labels, weather = (first.tables / "features" / name for name in ("flight_outcome", "origin_weather"))
+    assert changed_since(labels, utc("2013-01-01")) == utc("2013-01-01T10:00")
+    filled = datetime.now(UTC)
+    restated = pipeline(tmp_path, *two_days(arr_delay_minutes=3.0))
+    restated.ingest(span(DAY_ONE))
+    for _ in range(2):  # the second time there is nothing to do, as when the first was killed later on
+        restated.publish(span(DAY_TWO))
+    assert changed_since(labels, filled) == utc("2013-01-01T10:00")
+    assert changed_since(weather, filled) is None
+    assert changed_since(labels, datetime.now(UTC)) is None
 
 
 @pytest.mark.parametrize("first", ["empty", "null"])

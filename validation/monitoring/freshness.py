@@ -13,7 +13,7 @@ from upath import UPath
 from validation.monitoring.online import Presence, presence
 from validation.monitoring.results import Result, Verdict, by_limits
 from validation.spine import view_moments
-from validation.tables import tables_in, tables_of
+from validation.tables import OF_FEATURES, tables_in, tables_of
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -103,7 +103,8 @@ def quarantine(store: FeatureStore, start: datetime, end: datetime) -> list[Resu
     results, tables = [], tables_of(Path(str(store.repo_path)))
     for name in tables_in(tables / "quarantine"):
         held = _stamped(tables / "quarantine" / name, start, end, ds.field("released_at").is_null())
-        guarded = (tables / kind / name for kind in ("raw", "features"))
+        features = tables / "features"
+        guarded = (tables / "raw" / name, features / name, features / name.removeprefix(OF_FEATURES))
         kept = next(_stamped(one, start, end) for one in guarded if DeltaTable.is_deltatable(str(one)))
         share = held / (held + kept) if held + kept else None
         verdict = by_limits(share, HELD_INVESTIGATE, HELD_BREACH)
