@@ -189,9 +189,8 @@ def _unknown_values(contract: FeatureContract, request: dict[str, Any]) -> dict[
         known = contract.known_values.get(key.name)
         value = request[key.request_field]
         if known is not None and value is not None and key.of(value) not in known:
-            listed = ", ".join(map(str, known[:SHOWN])) + (
-                f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-            )
+            more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+            listed = ", ".join(map(str, known[:SHOWN])) + more
             problems[key.request_field] = f"the model knows no {key.noun} {_shown(value)}; it knows {listed}"
     return problems
 
