@@ -247,8 +247,8 @@ def _alone(path: UPath) -> Iterator[None]:
         yield
     except CommitFailedError as error:
         raise OtherWriter(
-            f"Another process wrote to {path} at the same time, so nothing was written. Processes of one machine wait "
-            "for each other: let only one machine write, and run the same command again."
+            f"Another process wrote to {path} at the same time, so nothing was written ({error}). Processes of one "
+            "machine wait for each other: let only one machine write, and run the same command again."
         ) from error
 
 
