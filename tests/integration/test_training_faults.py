@@ -163,7 +163,7 @@ def test_a_full_artifact_store_registers_nothing(training, registry, tmp_path):
         (lambda frame: frame.assign(is_late=frame.is_late.where(frame.index != 5, 2)), "is_late_is_0_or_1"),
         (
             lambda frame: frame.assign(route_late_rate_7d=frame.is_late + frame.route_late_rate_7d / 100),
-            "no_feature_knows_the_outcome (1 of 23, route_late_rate_7d: 1)",
+            "no_feature_knows_the_outcome (1 of 23, route_late_rate_7d: ",
         ),
     ],
     ids=["one outcome", "a feature without values", "a label that is none", "a leak"],
@@ -207,11 +207,14 @@ def test_a_search_tries_the_written_parameters_and_others_as_nested_runs(trainin
 
 def test_a_model_whose_files_were_changed_is_not_loaded(training, registry, tmp_path):
     """One byte of the model, or what MLmodel says of how to load it: both are refused before anything is read."""
+    from mlflow.artifacts import download_artifacts
+
     from validation.contract import ContractBroken, fetch_version
 
     assert training("train", *EARLY)[0] == 0
     version = registry.get_model_version_by_alias(NAME, "challenger")
-    folder, _ = fetch_version(version)
+    fetch_version(version)
+    folder = Path(download_artifacts(version.source))  # of artifacts on this disk, the very files
     for file, change in (
         ("model.skops", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
         ("MLmodel", lambda content: content.replace(b"mlflow.sklearn", b"evil_loader.py")),

@@ -129,10 +129,10 @@ def test_flags_are_passed_only_when_set(machine: Machine) -> None:
         "-n", "pipeline", "train", "START=2013-01-01", "AS_OF=2013-11-01 06:00", "FEATURE_SERVICE=arrival_delay_v2"
     ).stdout
     for flag in (
-        '--start "2013-01-01"',
-        '--as-of "2013-11-01 06:00"',
-        'as_of="2013-11-01 06:00"',
-        'feature_service="arrival_delay_v2"',
+        "--start '2013-01-01'",
+        "--as-of '2013-11-01 06:00'",
+        "as_of='2013-11-01 06:00'",
+        "feature_service='arrival_delay_v2'",
     ):
         assert flag in given
     assert "--end" not in given

@@ -25,7 +25,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 from upath import UPath
 
-from serving.model import find_version
+from serving.loading import find_version
 from tests.conftest import ROOT
 from tests.contract.test_restating_redis import NOON, Online
 from tests.contract.test_wal_sqlite import view_of
