@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fcntl
 import hashlib
 import hmac
 import ipaddress
@@ -18,7 +19,8 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -164,23 +166,37 @@ def main(argv: list[str] | None = None) -> int:
     if len(options.name.split()) != 1:
         parser.error("a name is one word")
     key = secrets.token_urlsafe(32)
-    there = options.file.read_text().splitlines() if options.file.exists() else []
-    if any(line.split()[:1] == [options.name] for line in there):
-        parser.error(f"{options.file} has a key of {options.name} already; take that line out, or choose another name")
-    there.append(f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}")
+    line = f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}"
     try:
-        write(options.file, there)
+        with _alone_in(options.file.resolve().parent):
+            there = options.file.read_text().splitlines() if options.file.exists() else []
+            if any(line.split()[:1] == [options.name] for line in there):
+                parser.error(
+                    f"{options.file} has a key of {options.name} already; take that line out, or choose another name"
+                )
+            write(options.file, [*there, line])
     except OSError as error:
         parser.error(f"{options.file} cannot be written ({error}); it is as it was")
     print(key)
     return 0
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One at a time: of two that each add a line to what they have read, one line would be lost. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
 def write(file: Path, lines: Sequence[str]) -> None:
     """Replace the file, or what a link of that name leads to, at once: a service that reads it meanwhile, and a crash,
     find the old lines or the new ones. Owner and rights stay; a new file is its owner's alone. Raises OSError."""
     file = file.resolve()
-    file.parent.mkdir(parents=True, exist_ok=True)
     number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with open(number, "w") as new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import hashlib
 import os
 import threading
@@ -131,6 +132,22 @@ def test_adding_keys_refuses_nobody_meanwhile(file, capsys):
     assert asked > 100
     assert not refused
     assert len(file.read_text().splitlines()) == 101
+
+
+def test_two_that_add_keys_at_once_lose_none(file, capsys):
+    """The second waits for the first, and adds to what that one left."""
+    folder = os.open(file.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    second = threading.Thread(target=main, args=[["bob", str(file)]])
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    assert not file.exists()
+    file.write_text(f"alice {'a' * 64}\n")
+    os.close(folder)
+    second.join()
+    assert [line.split()[0] for line in file.read_text().splitlines()] == ["alice", "bob"]
+    capsys.readouterr()
 
 
 def test_a_change_within_one_tick_of_the_clock_is_read(file):
