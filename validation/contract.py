@@ -7,6 +7,7 @@ registry still means the same by it.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -420,13 +422,23 @@ def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, Value
             inputs.append(feature.name)
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
     assert view.feature_transformation is not None  # a view in the registry has its code
-    code = view.feature_transformation.udf_string
+    code = _function(view.feature_transformation.udf_string)
     return OnDemandView(
         name=name,
         code_sha256=hashlib.sha256(code.encode()).hexdigest(),
         inputs=sorted(inputs),
         features=wanted[name],
     )
+
+
+def _function(code: str) -> str:
+    """A function less what decorates it: Feast keeps both as one text, and who words a description anew in the
+    decorator changes nothing that is computed. The rest of the decorator is in the contract by itself."""
+    try:
+        (function,) = ast.parse(dedent(code)).body
+    except (SyntaxError, ValueError):  # not one function: all of it counts
+        return code
+    return "\n".join(code.splitlines()[function.lineno - 1 : function.end_lineno])
 
 
 def _join_keys(store: FeatureStore, names: list[str]) -> list[JoinKey]:

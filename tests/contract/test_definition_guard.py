@@ -187,6 +187,12 @@ def test_unchanged_definitions_pass(registered):
     check(write(registered))
 
 
+def test_other_words_for_what_code_computes_pass(registered):
+    """The description of an on-demand view is in the same text as its code, and computes nothing."""
+    mode = 'mode="python"'
+    check(write(registered, DEFINITIONS.replace(mode, f'{mode}, description="In knots.", tags={{"a": "b"}}')))
+
+
 def test_a_new_service_beside_the_old_passes(registered):
     """That is how a change is made."""
     check(write(registered, DEFINITIONS + '\nlate_v2 = FeatureService(name="late_v2", features=[speed])\n'))

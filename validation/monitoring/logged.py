@@ -68,9 +68,10 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
     with engine.connect() as connection:
         found = select(columns.model_version, columns.role).where(asked).distinct()
         pairs = sorted((version, role) for version, role in connection.execute(found))
+    versions = {version: client.get_model_version(name, version) for version, _ in pairs}
+    contracts = {version: fetch_version(registered)[1] for version, registered in versions.items()}
     for version, role in pairs:
-        registered = client.get_model_version(name, version)
-        _, contract = fetch_version(registered)
+        contract = contracts[version]
         one = select(
             columns.as_of, columns.request, columns.features, columns.ages, columns.prediction, columns.row_key
         ).where(asked, columns.model_version == version, columns.role == role)
@@ -78,7 +79,7 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
             ordered = one.order_by(columns.as_of, columns.request_id, columns.row)
             rows = pd.DataFrame(connection.execute(ordered).all(), columns=list(one.selected_columns.keys()))
         yield Logged(
-            name, version, role, str(registered.run_id), contract,
+            name, version, role, str(versions[version].run_id), contract,
             _requests(contract.interface, rows),
             contract.interface.model_inputs(_parsed(rows.features, [one.name for one in contract.interface.inputs])),
             _ages(contract.interface, rows.ages),
