@@ -49,10 +49,11 @@ from orchestration.retrain import mlflow_run
 from serving.settings import ServingSettings
 from serving.start import wait_until_ready
 from training.promote import CHALLENGER, CHAMPION, version_at
-from validation.contract import REASONS_TAG, FeatureInterface, fetch_version
+from validation.contract import FeatureInterface
 from validation.errors import Refusal, one_line
 from validation.monitoring.events import CYCLE_STEPS, events
 from validation.predictions import METADATA, PREDICTIONS, Utc
+from validation.registered import REASONS_TAG, fetch_version
 from validation.settings import ROOT
 from validation.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, rows_due, source_of, view_rows
 from validation.times import utc

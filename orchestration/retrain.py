@@ -21,9 +21,9 @@ from sqlalchemy import Engine, delete, select, update
 
 from training.promote import CHAMPION, version_at
 from training.runs import is_carried_out
-from validation.contract import CAUSE_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import Refusal
 from validation.monitoring.trigger import RETRAININGS, decide
+from validation.registered import CAUSE_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.settings import ROOT
 
 PROJECT = ROOT / "training"

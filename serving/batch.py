@@ -26,9 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving.prediction_log import as_json, write
 from serving.settings import ServingSettings
-from validation.contract import FeatureContract, fetch_version
+from validation.contract import FeatureContract
 from validation.errors import Refusal, one_line
 from validation.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
+from validation.registered import fetch_version
 from validation.settings import OFF
 from validation.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
 from validation.steps import step

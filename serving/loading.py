@@ -23,7 +23,8 @@ from serving.features import FeatureReader, open_store, request_names
 from serving.meanings import meanings
 from serving.model import Prediction, ServedModel, iso
 from serving.schemas import AS_OF, LATEST, request_schema
-from validation.contract import GOLDEN_NAME, GOLDEN_SAID, ContractBroken, FeatureContract, fetch_version
+from validation.contract import ContractBroken, FeatureContract
+from validation.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version
 from validation.task import CLASSIFICATION, Task
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.

@@ -22,7 +22,8 @@ from serving.features import StoreUnavailable
 from serving.loading import find_version, load, reopen
 from serving.model import ServedModel
 from serving.settings import ServingSettings
-from validation.contract import MODEL_DIGEST_TAG, ContractBroken
+from validation.contract import ContractBroken
+from validation.registered import MODEL_DIGEST_TAG
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")

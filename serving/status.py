@@ -25,8 +25,8 @@ from serving.loading import find_version
 from serving.predictor import NoModel, Predictor
 from serving.schemas import AS_OF
 from serving.settings import ServingSettings
-from validation.contract import DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import one_line
+from validation.registered import DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.settings import OFF
 from validation.task import CLASSIFICATION
 

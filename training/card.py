@@ -20,9 +20,9 @@ from mlflow.exceptions import MlflowException
 from training import card_sections as sections
 from training.config import load_config
 from training.promote import CHAMPION, find_version
-from validation.contract import fetch_version
 from validation.errors import Refusal
 from validation.page import write
+from validation.registered import fetch_version
 
 WORDS = Path(__file__).with_name("card.md")  # [yours]
 CARD, WORDS_ARTIFACT = "model_card.md", "model_card_words.md"

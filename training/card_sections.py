@@ -12,16 +12,9 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from validation.contract import (
-    AGAINST_TAG,
-    CAUSE_TAG,
-    DECISION_TAG,
-    DIGEST_TAG,
-    MODEL_DIGEST_TAG,
-    REASONS_TAG,
-    FeatureContract,
-)
+from validation.contract import FeatureContract
 from validation.page import table
+from validation.registered import AGAINST_TAG, CAUSE_TAG, DECISION_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, REASONS_TAG
 
 MONTHS = "holdout_month_"
 PERIODS = {"validation": "Rows that the gate judged on", "holdout": "Rows since, whose outcomes are known by now"}

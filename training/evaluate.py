@@ -24,9 +24,10 @@ from training.card import record
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions
 from training.gate import Decision, decide
-from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, FeatureContract, fetch_version
+from validation.contract import FeatureContract
 from validation.errors import Refusal
 from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
+from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
 from validation.task import Task

@@ -21,8 +21,8 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from validation.errors import Refusal
+from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}

@@ -22,8 +22,9 @@ from training.dataset import LabelledRows, labelled_rows, stored_rows, training_
 from training.promote import NothingToDo, find_version
 from training.run_record import CONFIG_ARTIFACT, PINNED
 from training.train import fit, git_commit, split
-from validation.contract import FeatureContract, fetch_version
+from validation.contract import FeatureContract
 from validation.errors import Refusal
+from validation.registered import fetch_version
 from validation.spine import row_key_of
 from validation.steps import step
 from validation.task import forecast

@@ -21,8 +21,8 @@ from mlflow.exceptions import MlflowException
 
 from training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
 from training.promote import CHAMPION, PromotionRefused, challenger_of, promote, rollback, version_at
-from validation.contract import CAUSE_TAG
 from validation.errors import Refusal
+from validation.registered import CAUSE_TAG
 
 COMMANDS = {
     "main": "train, evaluate and promote",

@@ -25,18 +25,10 @@ from training.config import TrainingConfig
 from training.dataset import END_OF_TIME, DataMissing, LabelledRows, labelled_rows, store_rows
 from training.model import TRUSTED_TYPES
 from training.plots import figures
-from validation.contract import (
-    DIGEST_TAG,
-    FILE_NAME,
-    GOLDEN_NAME,
-    GOLDEN_SAID,
-    SERVICE_TAG,
-    FeatureContract,
-    FeatureInterface,
-    folder_sha256,
-)
+from validation.contract import FeatureContract, FeatureInterface
 from validation.metrics import scores, slice_scores
 from validation.monitoring.drift import PREDICTION, PROFILE_ARTIFACT, profile
+from validation.registered import DIGEST_TAG, FILE_NAME, GOLDEN_NAME, GOLDEN_SAID, SERVICE_TAG, folder_sha256
 from validation.spine import PREDICTION_TIME
 from validation.task import Task, forecast, predicts_by
 

@@ -29,17 +29,10 @@ from training.promote import EXISTS, make_challenger
 from training.references import references
 from training.run_record import log_dataset, log_holdout, log_model, log_run
 from training.search import search
-from validation.contract import (
-    CAUSE_TAG,
-    DIGEST_TAG,
-    MODEL_DIGEST_TAG,
-    SERVICE_TAG,
-    FeatureContract,
-    FeatureInterface,
-    TrainingSet,
-)
+from validation.contract import FeatureContract, FeatureInterface, TrainingSet
 from validation.errors import Refusal
 from validation.gate import Gate
+from validation.registered import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
 from validation.rules import leak_suite, training_suite
 from validation.steps import step
 from validation.suites.training_set import LIMITS

@@ -20,8 +20,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 
 from feature_repo.pipeline.feast_steps import feast_errors, imports_of
-from validation.contract import SERVICE_TAG, ContractBroken, FeatureContract, fetch_version
+from validation.contract import ContractBroken, FeatureContract
 from validation.errors import Refusal
+from validation.registered import SERVICE_TAG, fetch_version
 
 if TYPE_CHECKING:
     from feast import FeatureStore

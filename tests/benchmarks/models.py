@@ -33,8 +33,8 @@ from training.promote import challenger_of
 from training.references import references
 from training.run_record import log_model
 from training.train import fit, read_interface, train
-from validation.contract import fetch_version
 from validation.metrics import scores
+from validation.registered import fetch_version
 
 ROOT = Path(__file__).resolve().parents[2]
 MONTHS = ("2013-10-01", "2013-11-01", "2013-12-01", "2014-01-02")

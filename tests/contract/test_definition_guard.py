@@ -11,17 +11,8 @@ import pytest
 
 from feature_repo.pipeline.feast_steps import FeastFailed, apply
 from feature_repo.pipeline.guard import DefinitionNeeded, RegistryUnreadable, check, plan
-from validation.contract import (
-    DIGEST_TAG,
-    FILE_NAME,
-    MODEL_DIGEST_TAG,
-    SERVICE_TAG,
-    ContractBroken,
-    FeatureContract,
-    FeatureInterface,
-    TrainingSet,
-    folder_sha256,
-)
+from validation.contract import ContractBroken, FeatureContract, FeatureInterface, TrainingSet
+from validation.registered import DIGEST_TAG, FILE_NAME, MODEL_DIGEST_TAG, SERVICE_TAG, folder_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

@@ -75,7 +75,7 @@ def rows_in(url: str, start: datetime = START, days: int = 7) -> pd.DataFrame:
 def known_values() -> dict[str, list[str]]:
     from mlflow import MlflowClient
 
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     return fetch_version(MlflowClient().get_model_version(MODEL, "2"))[1].known_values
 

@@ -35,10 +35,10 @@ from orchestration.replay import Folder, ReplayStopped
 from orchestration.replay import run as run_replay
 from serving.settings import ServingSettings
 from tests.conftest import ROOT, Workspace, empty
-from validation.contract import CAUSE_TAG, fetch_version
 from validation.monitoring.results import Result, save, saved
 from validation.monitoring.trigger import RETRAININGS
 from validation.predictions import BATCH, PREDICTIONS, open_log, read
+from validation.registered import CAUSE_TAG, fetch_version
 from validation.spine import rows_due
 
 MODEL, DAY = "arrival-delay", timedelta(days=1)

@@ -130,7 +130,8 @@ def minutes() -> pd.Series:
 
 def test_the_contract_says_what_is_predicted_and_in_what(learnt):
     """The task and the unit are in the record of the version, and of no version that classifies."""
-    from validation.contract import FeatureInterface, fetch_version
+    from validation.contract import FeatureInterface
+    from validation.registered import fetch_version
 
     _, contract = fetch_version(learnt.version)
     assert (contract.interface.task, contract.interface.unit) == ("regression", "minutes")
@@ -173,7 +174,7 @@ def test_a_run_shows_what_came_by_what_was_predicted(learnt):
 def test_the_recorded_scores_are_those_of_the_raw_file(learnt, minutes):
     """What scikit-learn says of October to December, of the model as it is loaded from the registry."""
     from training.dataset import END_OF_TIME, labelled_rows
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     folder, contract = fetch_version(learnt.version)
     rows = labelled_rows(learnt.store, contract.interface, AS_OF, END_OF_TIME)
@@ -199,7 +200,7 @@ def test_an_answer_is_a_number_in_its_unit(learnt):
     from serving.loading import load
     from serving.model import Prediction
     from serving.openapi import document
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     folder, contract = fetch_version(learnt.version)
     served = load(learnt.client.get_model_version(NAME, learnt.version.version), learnt.repo)

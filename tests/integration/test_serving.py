@@ -806,7 +806,8 @@ def register_copy(service: Service, folder: Path, change: Callable[[Path], dict[
 )
 def test_a_broken_contract_is_refused(service, complete, tmp_path, change, registered_as, said):
     """A contract that is not the one registered, or that the live feature registry cannot honour, never serves."""
-    from validation.contract import DIGEST_TAG, MODEL_DIGEST_TAG, FeatureContract, folder_sha256
+    from validation.contract import FeatureContract
+    from validation.registered import DIGEST_TAG, MODEL_DIGEST_TAG, folder_sha256
 
     def broken(folder: Path) -> dict[str, str]:
         file = folder / "extra_files" / "feature_contract.json"
@@ -828,7 +829,7 @@ def test_a_broken_contract_is_refused(service, complete, tmp_path, change, regis
 
 def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_path):
     """Golden rows that come out a millionth off, as under another version of a library: never served."""
-    from validation.contract import MODEL_DIGEST_TAG, folder_sha256
+    from validation.registered import MODEL_DIGEST_TAG, folder_sha256
 
     def another(folder: Path) -> dict[str, str]:
         file = folder / "extra_files" / "golden.json"
@@ -846,13 +847,14 @@ def test_a_model_that_predicts_otherwise_here_is_refused(service, complete, tmp_
 def test_what_is_refused_leaves_no_files(trained, monkeypatch, tmp_path):
     """It is fetched again at every poll, for as long as it is refused: that would fill a disk."""
     from serving.loading import find_version, load
-    from validation.contract import MODEL_DIGEST_TAG, ContractBroken
+    from validation.contract import ContractBroken
+    from validation.registered import MODEL_DIGEST_TAG
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     version = find_version(MODEL, "champion")
     fetched = []
-    monkeypatch.setattr("validation.contract.folder_sha256", lambda folder: fetched.append(folder) or "another")
+    monkeypatch.setattr("validation.registered.folder_sha256", lambda folder: fetched.append(folder) or "another")
     with pytest.raises(ContractBroken, match=f"registered with {version.tags[MODEL_DIGEST_TAG]}"):
         load(version, trained.repo)
     assert [tmp_path in folder.parents for folder in fetched] == [True]
@@ -1051,7 +1053,8 @@ def test_a_model_that_is_not_explained_is_a_501_that_says_why(service, complete,
 
     from training.config import load_config
     from training.model import TRUSTED_TYPES, build_model
-    from validation.contract import MODEL_DIGEST_TAG, FeatureContract, folder_sha256
+    from validation.contract import FeatureContract
+    from validation.registered import MODEL_DIGEST_TAG, folder_sha256
 
     def calibrated(folder: Path) -> dict[str, str]:
         file = folder / "extra_files" / "golden.json"

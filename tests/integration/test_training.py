@@ -92,7 +92,7 @@ def test_a_run_holds_its_evidence(client):
 def test_the_recorded_scores_are_those_of_the_registered_model(client, store, outcomes):
     """Loading the version and scoring October to December again gives the AUC in MLflow, over all landed flights."""
     from training.dataset import END_OF_TIME, labelled_rows
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     folder, contract = fetch_version(client.get_model_version(NAME, "2"))
     rows = labelled_rows(store, contract.interface, AS_OF, END_OF_TIME)
@@ -122,7 +122,7 @@ def test_stored_features_earn_their_keep(client):
 def test_the_training_set_is_kept_and_named_as_the_data_of_the_run(client, store, trained, version):
     """MLflow names table, version and hash; what is kept there is what the model was fitted to, to the bit."""
     from training.dataset import stored_rows, training_sets
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
     from validation.spine import row_key_of
 
     contract = fetch_version(client.get_model_version(NAME, version))[1]
@@ -145,7 +145,7 @@ def test_the_training_set_is_kept_and_named_as_the_data_of_the_run(client, store
 def test_the_training_set_is_rebuilt_to_the_bit_from_its_contract(client, store, outcomes, version):
     """The recorded table versions give rows with the recorded hash: all flights known in time, no others."""
     from training.dataset import labelled_rows
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     contract = fetch_version(client.get_model_version(NAME, version))[1]
     recorded = contract.training_set
@@ -195,7 +195,7 @@ def test_prediction_times_are_two_hours_before_departure(store):
 
 def test_each_version_carries_its_own_features(client):
     """v1 and v2 ask for different columns, and each lists those its estimator was fitted to, in order."""
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     inputs = {}
     for version in ("1", "2"):
@@ -210,7 +210,8 @@ def test_each_version_carries_its_own_features(client):
 
 def test_a_changed_contract_is_refused(client, tmp_path, store):
     """A contract that is not the one registered, and one that the live registry no longer honours, say what differs."""
-    from validation.contract import ContractBroken, fetch_version
+    from validation.contract import ContractBroken
+    from validation.registered import fetch_version
 
     version = client.get_model_version(NAME, "2")
     folder, contract = fetch_version(version)

@@ -209,7 +209,8 @@ def test_a_model_whose_files_were_changed_is_not_loaded(training, registry, tmp_
     """One byte of the model, or what MLmodel says of how to load it: both are refused before anything is read."""
     from mlflow.artifacts import download_artifacts
 
-    from validation.contract import ContractBroken, fetch_version
+    from validation.contract import ContractBroken
+    from validation.registered import fetch_version
 
     assert training("train", *EARLY)[0] == 0
     version = registry.get_model_version_by_alias(NAME, "challenger")

@@ -26,7 +26,7 @@ def store(trained: Workspace) -> Any:
 @pytest.fixture(scope="module")
 def champion(trained: Workspace) -> tuple[Any, Any]:
     """Estimator and contract of the champion, checked by its digests on the way."""
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     with pytest.MonkeyPatch.context() as here:
         here.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)

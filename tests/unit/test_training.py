@@ -44,8 +44,8 @@ from training.run import require_one_registry
 from training.runs import claim
 from training.search import search
 from training.train import known_of
-from validation.contract import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
+from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 
 MODEL = "made-up"
 RULES = GateRules.model_validate(

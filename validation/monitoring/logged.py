@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Engine, select
 
-from validation.contract import FeatureContract, FeatureInterface, fetch_version
+from validation.contract import FeatureContract, FeatureInterface
 from validation.predictions import PREDICTIONS
+from validation.registered import fetch_version
 from validation.spine import PREDICTION_TIME
 
 AHEAD = timedelta(hours=1)

@@ -136,7 +136,7 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
     """The same number of people, from online rows and from the tables, at several sensors; what is missing is told."""
     import mlflow
 
-    from validation.contract import fetch_version
+    from validation.registered import fetch_version
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
     version = mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion")
