@@ -42,7 +42,8 @@ def feature_suite(table: str, keys: Sequence[str], columns: Sequence[str], bound
                 column=column, min_value=found[0], max_value=found[1]
             )
     unique = gxe.ExpectCompoundColumnsToBeUnique(column_list=[*keys, "event_timestamp"])
-    return Suite(f"features_{table}", rows, {"one_row_a_key_and_moment": unique}, min_rows=0, max_held_share=0.01)
+    batch: dict[str, Expectation] = {"one_row_a_key_and_moment": unique}
+    return Suite(f"features_{table}", rows, batch, min_rows=0, max_held_share=0.01, few_held=0)
 
 
 # ---- profiles of batches --------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def training_suite(
         batch[f"{feature}_mostly_known"] = gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column=feature, min_value=limits.mostly_known
         )
-    return Suite(f"training_set_{name}", rows, batch, min_rows=1000, max_held_share=0.0)
+    return Suite(f"training_set_{name}", rows, batch, min_rows=1000, max_held_share=0.0, few_held=0)
 
 
 def leak_suite(name: str, task: Task, limits: TrainingLimits) -> Suite:

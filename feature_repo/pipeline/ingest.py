@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.pipeline.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
+from validation.suites.raw_flights import DELAY_MINUTES
 
 # The interval that commands take when none is given, and the worked "today": the schedule of the first flights of 2013
 # was out by the start, the last flight of 2013 had landed by the end.
@@ -192,6 +193,11 @@ def _minutes(numbers: pd.Series) -> pd.Series:
     return pd.to_timedelta(numbers.where(numbers.abs() < LONGEST_MINUTES), unit="min")
 
 
+def _delays(minutes: pd.Series) -> pd.Series:
+    """Delays to lengths of time; null for one that the gate holds: a moment made of it would be wrong too."""
+    return _minutes(minutes.where(minutes.between(DELAY_MINUTES["min_value"], DELAY_MINUTES["max_value"])))
+
+
 def _basic_iso(moments: pd.Series) -> pd.Series:
     """UTC to the minute as text, 20130101T1015Z. By Arrow: pandas takes ten times as long."""
     texts = pc.strftime(pa.array(moments.dt.floor("min"), MOMENT), format="%Y%m%dT%H%MZ")
@@ -210,14 +216,14 @@ def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
 def _departures(flights: pd.DataFrame) -> pd.DataFrame:
     left = flights[flights.dep_delay_minutes.notna()]
     return stamped(
-        left[[*FLIGHT_FACTS, "dep_delay_minutes"]], left.scheduled_departure + _minutes(left.dep_delay_minutes)
+        left[[*FLIGHT_FACTS, "dep_delay_minutes"]], left.scheduled_departure + _delays(left.dep_delay_minutes)
     )
 
 
 def _arrivals(flights: pd.DataFrame) -> pd.DataFrame:
     landed = flights[flights.arr_delay_minutes.notna()]
     return stamped(
-        landed[[*FLIGHT_FACTS, "arr_delay_minutes"]], landed.scheduled_arrival + _minutes(landed.arr_delay_minutes)
+        landed[[*FLIGHT_FACTS, "arr_delay_minutes"]], landed.scheduled_arrival + _delays(landed.arr_delay_minutes)
     )
 
 

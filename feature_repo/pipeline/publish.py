@@ -25,7 +25,7 @@ from deltalake import CommitProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from upath import UPath
 
-from feature_repo.stores.delta import create_view, exists, literal, open_table, quote, version_of
+from feature_repo.stores.delta import REBUILT, create_view, exists, literal, open_table, quote, version_of
 from validation.errors import Refusal
 from validation.times import union
 
@@ -99,7 +99,8 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
             write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
-    _require_same_columns(path, pa.schema(table.schema().to_arrow()).names, events)
+    mend = f"Delete the table's folder and ingest every interval again: {REBUILT}."
+    _require_same_columns(path, pa.schema(table.schema().to_arrow()).names, events, mend)
     if events.num_rows == 0:
         return Written(0, 0, table.version())
     payload = [name for name in events.column_names if name not in (*keys, "created_timestamp", MONTH)]
@@ -133,6 +134,11 @@ def landed(con: duckdb.DuckDBPyConnection, path: UPath, start: datetime, end: da
     create_view(con, "__landed", path)
     moments = f"event_timestamp >= {literal(start.isoformat())} AND event_timestamp < {literal(end.isoformat())}"
     return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()
+
+
+def id_of(path: UPath) -> str:
+    """Which table this is: one that was deleted and rebuilt is another."""
+    return str(open_table(path).metadata().id)
 
 
 def state_of(path: UPath) -> str:
@@ -182,7 +188,8 @@ def replace_interval(
         _commit(path, None, rows, said, con.execute("SELECT min(event_timestamp) FROM __new").fetchall())
         return Written(rows.num_rows, rows.num_rows, 0)
     columns, version = create_view(con, "__published", path)
-    _require_same_columns(path, columns, rows)
+    mend = "Delete the table's folder and publish every interval again: the raw events rebuild it."
+    _require_same_columns(path, columns, rows, mend)
     names = ", ".join(map(quote, columns))
     published = f"SELECT {names} FROM __published WHERE {holds}"
     con.execute(f"CREATE OR REPLACE TEMP TABLE __come AS SELECT {names} FROM __new EXCEPT ALL {published}")
@@ -202,6 +209,20 @@ def replace_interval(
     else:
         return Written(rows.num_rows, 0, version)
     return Written(rows.num_rows, come + gone, version_of(path))
+
+
+def change_columns(con: duckdb.DuckDBPyConnection, path: UPath, schema: pa.Schema) -> None:
+    """Give the table the columns of `schema`, in one transaction: its rows stay, null where they said nothing."""
+    columns, version = create_view(con, "__published", path)
+    if set(columns) == {*schema.names, MONTH}:
+        return
+    rows = con.sql("SELECT * FROM __published").to_arrow_table()
+    cells = [
+        rows.column(field.name).cast(field.type) if field.name in columns else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    changed = with_month(pa.table(cells, schema=schema))
+    _commit(path, version, changed, {}, [], mode="overwrite", schema_mode="overwrite")
 
 
 def changed_since(path: UPath, moment: datetime) -> datetime | None:
@@ -258,11 +279,10 @@ def with_month(rows: pa.Table, month_of: str = "event_timestamp") -> pa.Table:
     return rows.append_column(MONTH, pc.fill_null(months, "unknown"))
 
 
-def _require_same_columns(path: UPath, columns: Sequence[str], rows: pa.Table) -> None:
+def _require_same_columns(path: UPath, columns: Sequence[str], rows: pa.Table, mend: str) -> None:
     if set(columns) != set(rows.column_names):
         raise ColumnsChanged(
-            f"The rows for {path} have the columns {sorted(rows.column_names)}, the table has {sorted(columns)}. "
-            "Delete the table's folder and publish every interval again: the raw events rebuild it."
+            f"The rows for {path} have the columns {sorted(rows.column_names)}, the table has {sorted(columns)}. {mend}"
         )
 
 

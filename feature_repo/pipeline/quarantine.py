@@ -1,8 +1,9 @@
 """Rows held back: what is held, and how a corrected row comes in after all, by the same gate as every other.
 
 A quarantine table has the columns of the table it guards, and says of each row: `rules`, the names of the rules it
-broke; `batch`, the interval it came in; `held_id`, which names the row by what it says; and `released_at`, null until a
-corrected row went in. A source that goes on sending the broken row does not put it back into quarantine.
+broke; `batch`, the interval it came in; `held_id`, which names the row by what it says; and `released_at` and
+`released_to`, when a corrected row went in and the id of the raw table it is in, null until then. A source that goes on
+sending the broken row does not put it back into quarantine, unless that raw table, and the correction with it, is gone.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import pyarrow as pa
 from upath import UPath
 
 from feature_repo.pipeline.ingest import KEY_MOMENTS, RAW_KEYS, RAW_SCHEMAS
-from feature_repo.pipeline.publish import MONTH, Written, merge_events, replace_interval
+from feature_repo.pipeline.publish import MONTH, Written, change_columns, id_of, merge_events, replace_interval
 from feature_repo.pipeline.source import MOMENT, learnt
-from feature_repo.stores.delta import create_view, exists, literal
+from feature_repo.stores.delta import create_view, exists, literal, quote
 from validation.errors import Refusal
 from validation.gate import Gate, Suite
 from validation.tables import OF_FEATURES, tables_in
 
-REASONS = [("rules", pa.string()), ("batch", pa.string()), ("held_id", pa.string()), ("released_at", MOMENT)]
+REASONS = pa.schema(
+    dict.fromkeys(("rules", "batch", "held_id"), pa.string()) | {"released_at": MOMENT, "released_to": pa.string()}
+)
 logger = logging.getLogger("features")
 
 
@@ -41,30 +44,52 @@ def held_name(feature_table: str) -> str:
 
 
 def hold(
-    con: duckdb.DuckDBPyConnection, path: UPath, held: pd.DataFrame, schema: pa.Schema, holds: str, batch: str
+    con: duckdb.DuckDBPyConnection,
+    path: UPath,
+    held: pd.DataFrame,
+    schema: pa.Schema,
+    holds: str,
+    batch: str,
+    released_to: str | None = None,
 ) -> None:
-    """Make `held` what quarantine says of the rows for which `holds` is true; released rows stay as they are.
+    """Make `held` what quarantine says of the rows for which `holds` is true.
 
-    By interval, not by key: a key may be what a row lacks. `held` has the columns of `schema` and `rules`.
+    By interval, not by key: a key may be what a row lacks. `held` has the columns of `schema` and `rules`. Rows that
+    were released to the raw table of this id stay as they are: their corrections are in it.
     """
     if held.empty and not exists(path):
         return
     if len(held):
         logger.warning("quarantine %s: %d row(s), rules %s", path.name, len(held), sorted(set(held.rules)))
     rows = pa.Table.from_pandas(held, schema=schema, preserve_index=False)
-    reasons = [held.rules, [batch] * len(held), _ids(rows), [None] * len(held)]
-    for (name, kind), values in zip(REASONS, reasons, strict=True):
-        rows = rows.append_column(name, pa.array(values, kind))
+    reasons = [held.rules, [batch] * len(held), _ids(rows), [None] * len(held), [None] * len(held)]
+    for field, values in zip(REASONS, reasons, strict=True):
+        rows = rows.append_column(field, pa.array(values, field.type))
     if exists(path):
+        change_columns(con, path, rows.schema)
         create_view(con, "__quarantine", path)
         con.register("__held", rows)
-        released = f"(SELECT * EXCLUDE ({MONTH}) FROM __quarantine WHERE ({holds}) AND released_at IS NOT NULL)"
-        columns = ", ".join(rows.column_names)
+        condition = f"({holds}) AND released_to = {literal(released_to or '')}"
+        released = f"(SELECT * EXCLUDE ({MONTH}) FROM __quarantine WHERE {condition})"
+        columns = ", ".join(map(quote, rows.column_names))
         rows = con.sql(
             f"SELECT {columns} FROM __held WHERE held_id NOT IN (SELECT held_id FROM {released}) "
             f"UNION ALL SELECT {columns} FROM {released}"
         ).to_arrow_table()
     replace_interval(con, path, rows.cast(pa.schema([*schema, *REASONS])), holds)
+
+
+def known(con: duckdb.DuckDBPyConnection, path: UPath, schema: pa.Schema, held: pd.DataFrame) -> int:
+    """How many of these rows quarantine names already, be they held or released."""
+    if not exists(path):
+        return 0
+    try:
+        ids = _ids(pa.Table.from_pandas(held, schema=schema, preserve_index=False))
+    except (pa.ArrowException, KeyError):
+        return 0  # what does not fit the table was never in it
+    create_view(con, "__quarantine", path)
+    named = {row for (row,) in con.execute("SELECT held_id FROM __quarantine").fetchall()}
+    return sum(row in named for row in ids)
 
 
 def held_rows(con: duckdb.DuckDBPyConnection, tables: UPath, table: str | None = None) -> dict[str, pd.DataFrame]:
@@ -75,9 +100,10 @@ def held_rows(con: duckdb.DuckDBPyConnection, tables: UPath, table: str | None =
         raise ReleaseRefused(f"Nothing of a table {table!r} is in quarantine; there is {names or 'nothing at all'}.")
     found = {}
     for name in [table] if table else names:
-        create_view(con, "__quarantine", folder / name)
+        columns, _ = create_view(con, "__quarantine", folder / name)
+        facts = [quote(column) for column in columns if column not in (*REASONS.names, MONTH)]
         frame = con.sql(
-            f"SELECT held_id, rules, batch, * EXCLUDE (held_id, rules, batch, released_at, {MONTH}) "
+            f"SELECT held_id, rules, batch, {', '.join(facts)} "
             "FROM __quarantine WHERE released_at IS NULL ORDER BY event_timestamp, held_id"
         ).df()
         if len(frame):
@@ -117,21 +143,35 @@ def release(
     if outcome.refusals:
         passed, refused = passed.iloc[:0], [*refused, *outcome.refusals]
     events = passed[schema.names].assign(created_timestamp=learnt(passed.event_timestamp, received_at))
+    raw = tables / "raw" / table
     written = merge_events(
-        tables / "raw" / table,
+        raw,
         pa.Table.from_pandas(events, schema=schema, preserve_index=False),
         RAW_KEYS[table],
         month_of=KEY_MOMENTS.get(table),
     )
     if len(passed):
-        ids = ", ".join(map(literal, passed.held_id))
-        create_view(con, "__quarantine", path)
-        released = con.sql(
-            f"SELECT * EXCLUDE ({MONTH}) REPLACE (TIMESTAMPTZ {literal(received_at.isoformat())} AS released_at) "
-            f"FROM __quarantine WHERE held_id IN ({ids})"
-        ).to_arrow_table()
-        replace_interval(con, path, released.cast(pa.schema([*schema, *REASONS])), f"held_id IN ({ids})")
+        _mark(con, path, schema, passed.held_id, received_at, id_of(raw))
     return written, refused
+
+
+def _mark(
+    con: duckdb.DuckDBPyConnection,
+    path: UPath,
+    schema: pa.Schema,
+    held_ids: Iterable[str],
+    released_at: datetime,
+    released_to: str,
+) -> None:
+    """Let quarantine say of these rows when, and to which table, they were released."""
+    whole, ids = pa.schema([*schema, *REASONS]), ", ".join(map(literal, held_ids))
+    change_columns(con, path, whole)
+    create_view(con, "__quarantine", path)
+    released = con.sql(
+        f"SELECT * EXCLUDE ({MONTH}) REPLACE (TIMESTAMPTZ {literal(released_at.isoformat())} AS released_at, "
+        f"{literal(released_to)} AS released_to) FROM __quarantine WHERE held_id IN ({ids})"
+    ).to_arrow_table()
+    replace_interval(con, path, released.select(whole.names).cast(whole), f"held_id IN ({ids})")
 
 
 def _ids(rows: pa.Table) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -38,8 +39,8 @@ from feature_repo.pipeline.ingest import (
     RawFiles,
 )
 from feature_repo.pipeline.lock import one_writer
-from feature_repo.pipeline.publish import Written, landed, merge_events, replace_interval
-from feature_repo.pipeline.quarantine import ReleaseRefused, held_name, held_rows, hold, release
+from feature_repo.pipeline.publish import Written, id_of, landed, merge_events, replace_interval
+from feature_repo.pipeline.quarantine import ReleaseRefused, held_name, held_rows, hold, known, release
 from feature_repo.pipeline.source import EventSource, learnt
 from feature_repo.pipeline.transforms import FEATURE_TABLES
 from feature_repo.pipeline.windows import FeatureTable, Interval
@@ -87,18 +88,20 @@ class FeaturePipeline:
 
         Raises SourceError, and BatchRefused once everything was judged.
         """
-        outcomes = {}
+        outcomes, dated = {}, 0
         for table in RAW_KEYS:
             with step(f"validate {table}") as report:
                 events = self.source.between(table, interval.start, interval.end)
                 suite = RAW_SUITES[table]
                 if interval.start >= COMPLETE_UNTIL[table]:
                     suite = replace(suite, min_rows=0)
-                outcomes[table] = self.gate.check(events, suite)
+                told_of = partial(known, self.con, self.tables / "quarantine" / table, RAW_SCHEMAS[table])
+                outcomes[table] = self.gate.check(events, suite, told_of)
+                dated += int(events.event_timestamp.notna().sum())  # the others are of every interval alike
                 report.update(rows=len(events), held=len(outcomes[table].held))
         _require(outcomes.values(), interval)  # only of a sound batch it makes sense to ask what is typical
         _require([self._check_profile(feed, outcomes, interval) for feed in PROFILES.values()], interval)
-        if not any(outcome.rows for outcome in outcomes.values()):
+        if not dated:
             raise BatchRefused(
                 f"Batch {_name(interval)}: the source has no event in it. Nothing was written. Choose another "
                 f"interval; that of the data set is {START}/{END}."
@@ -139,9 +142,8 @@ class FeaturePipeline:
                 if received_at:
                     accepted = accepted.assign(created_timestamp=learnt(accepted.created_timestamp, received_at))
                 events = _arrow(accepted, RAW_SCHEMAS[table])
-                written = merge_events(
-                    self.tables / "raw" / table, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table)
-                )
+                raw = self.tables / "raw" / table
+                written = merge_events(raw, events, RAW_KEYS[table], month_of=KEY_MOMENTS.get(table))
                 hold(
                     self.con,
                     self.tables / "quarantine" / table,
@@ -149,6 +151,7 @@ class FeaturePipeline:
                     RAW_SCHEMAS[table],
                     holds,
                     _name(interval),
+                    released_to=id_of(raw),
                 )
                 report.update(_counts(written), held=len(outcome.held))
 

@@ -18,7 +18,12 @@ from upath import UPath
 from validation.errors import Refusal
 
 MEND = "Run `make pipeline` (or `python -m feature_repo.pipeline.run all`) to build it."
-REBUILD = "restore it from a backup, or delete the table's folder and rebuild it: the raw files rebuild every table"
+# A correction that was released is in no raw file, nor is when an event was learnt that came late.
+REBUILT = (
+    "the raw files rebuild every table, but a raw one loses released corrections (those rows are held again) and when "
+    "late events were learnt"
+)
+REBUILD = f"restore it from a backup, or delete the table's folder and rebuild it: {REBUILT}"
 
 
 class TableMissing(Refusal):

@@ -12,6 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -43,10 +44,10 @@ class TimedGate(Gate):
         super().__init__()
         self.seconds, self.rows = 0.0, 0
 
-    def check(self, frame: pd.DataFrame, suite: Suite) -> Outcome:
+    def check(self, frame: pd.DataFrame, suite: Suite, known: Callable[[pd.DataFrame], int] | None = None) -> Outcome:
         began = time.perf_counter()
         try:
-            return super().check(frame, suite)
+            return super().check(frame, suite, known)
         finally:
             self.seconds += time.perf_counter() - began
             self.rows += len(frame)

@@ -30,7 +30,7 @@ def frame(**columns: list) -> pd.DataFrame:
 
 def suite(rows: dict | None = None, batch: dict | None = None, **limits: Any) -> Suite:
     rows = {"speed_in_range": SPEED, "name_present": NAMED} if rows is None else rows
-    return Suite("made_up", rows, batch or {}, **{"max_held_share": 1.0} | limits)
+    return Suite("made_up", rows, batch or {}, **{"max_held_share": 1.0, "few_held": 0} | limits)
 
 
 def refused(outcome: Outcome) -> str:
@@ -108,6 +108,28 @@ def test_too_many_held_rows_stop_the_batch(gate):
     reason = refused(gate.check(bad, suite(max_held_share=0.66)))
     assert "few_rows_held" in reason
     assert "2 of 3 rows held" in reason
+
+
+def test_rows_that_were_told_of_before_stop_no_batch_and_make_none(gate):
+    """A source that repeats them is no worse for it; a batch of nothing else is an empty one."""
+    bad = frame(speed=[500.0, 500.0, 3.0])
+    outcome = gate.check(bad, suite(max_held_share=0.0), len)
+    assert outcome.refusals == []
+    assert outcome.held.name.tolist() == ["a", "b"]
+    assert "1 of 2 rows held" in refused(gate.check(bad, suite(max_held_share=0.4), lambda held: len(held) - 1))
+    alone = refused(gate.check(bad.iloc[:2], suite(max_held_share=0.0), len))
+    assert "0 rows, at least 1 expected" in alone
+    assert "few_rows_held" not in alone
+
+
+@pytest.mark.parametrize(("broken", "stops"), [(1, False), (2, False), (3, True)])
+def test_a_bad_row_or_two_of_a_small_raw_batch_stop_nothing(gate, broken, stops):
+    """Eight cancellations on a good day: a share of one in twenty would let none of them be wrong."""
+    given = batch("cancellations").iloc[:8].copy()
+    given.iloc[:broken, given.columns.get_loc("carrier")] = "JetBlue"
+    outcome = gate.check(given, RAW_SUITES["cancellations"])
+    assert (len(outcome.held), len(outcome.accepted)) == (broken, 8 - broken)
+    assert bool(outcome.refusals) == stops
 
 
 # ---- batch rules ----------------------------------------------------------------------------------------------------
@@ -227,6 +249,7 @@ def test_good_raw_rows_pass(gate, table):
         ("departures", {"flight_number": 0}, "flight_number_in_range"),
         ("arrivals", {"arr_delay_minutes": -121.0}, "arr_delay_in_range"),
         ("arrivals", {"arr_delay_minutes": None}, "arr_delay_minutes_present"),
+        ("arrivals", {"event_timestamp": DAY - pd.Timedelta(days=1)}, "known_after_scheduled_departure"),
         ("cancellations", {"tailnum": "no plane"}, "tailnum_is_registration"),
         ("weather", {"wind_speed_mph": 1048.36}, "wind_speed_mph_in_range"),
         ("weather", {"event_timestamp": DAY}, "known_after_observed"),

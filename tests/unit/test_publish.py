@@ -358,7 +358,7 @@ class OpenGate:
 
     findings: ClassVar[list] = []
 
-    def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+    def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Outcome:
         return Outcome(suite.name, len(frame), frame, frame.iloc[:0].assign(rules=""), [])
 
 
@@ -406,8 +406,8 @@ def test_refused_feature_rows_leave_every_table_as_it_was(tmp_path):
     """Stale beats wrong: when one table's rows are refused, none is published."""
 
     class Refusing(OpenGate):
-        def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
-            outcome = super().check(frame, suite)
+        def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Outcome:
+            outcome = super().check(frame, suite, known)
             if suite.name != "features_flight_outcome":
                 return outcome
             from validation.gate import Finding
@@ -461,7 +461,7 @@ def test_a_view_and_a_raw_table_of_one_name_hold_rows_apart(tmp_path, monkeypatc
     monkeypatch.setattr(pipeline_run, "FEATURE_TABLES", {"arrivals": FEATURE_TABLES["flight_outcome"]})
 
     class HoldingBoth(OpenGate):
-        def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+        def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Outcome:
             limit = {"raw_arrivals": 300, "features_arrivals": 100}.get(suite.name)
             held = frame.arr_delay_minutes > limit if limit else pd.Series(False, index=frame.index)
             return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
@@ -486,9 +486,9 @@ def test_a_view_and_a_raw_table_of_one_name_hold_rows_apart(tmp_path, monkeypatc
 class HoldingLabels(OpenGate):
     """Holds the labels of arrivals that are more than 100 minutes late."""
 
-    def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+    def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Outcome:
         if suite.name != "features_flight_outcome":
-            return super().check(frame, suite)
+            return super().check(frame, suite, known)
         held = frame.arr_delay_minutes > 100
         return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
 
@@ -606,7 +606,7 @@ class Holding(OpenGate):
     def __init__(self, broken: Callable[[pd.DataFrame], pd.Series]) -> None:
         self._broken = broken
 
-    def check(self, frame: pd.DataFrame, suite: Any) -> Outcome:
+    def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Outcome:
         held = self._broken(frame) if suite.name == "raw_arrivals" else pd.Series(False, index=frame.index)
         return Outcome(suite.name, len(frame), frame[~held], frame[held].assign(rules="made_up"), [])
 
