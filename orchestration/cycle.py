@@ -30,8 +30,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, Row, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from feature_repo.pipeline.compute import newest_event, open_raw
 from feature_repo.pipeline.feast_steps import feast_errors, materialize
-from feature_repo.pipeline.ingest import START, RawEvents, RawFiles
+from feature_repo.pipeline.ingest import RAW_KEYS, START, RawEvents, RawFiles
 from feature_repo.pipeline.lock import one_writer
 from feature_repo.pipeline.publish import changed_since
 from feature_repo.pipeline.run import FeaturePipeline
@@ -150,8 +151,11 @@ class Cycle:
         return worst(saved(self.engine, as_of))
 
     def _land(self, as_of: datetime) -> str:
-        """Ingest and publish what happened since the last landing that was not refused, a day or more."""
-        last = self._last("land", as_of)
+        """Ingest and publish what happened since the last landing that was not refused, a day or more.
+
+        The first goes on from the newest event that landed before there were cycles.
+        """
+        last = self._last("land", as_of) or self._newest()
         # What happened in the very moment is known then, as everywhere else; an interval does not hold its end.
         interval = Interval(min(last or as_of - DAY, as_of - DAY), as_of + INSTANT)
         self.pipeline.gate.findings.clear()
@@ -162,6 +166,12 @@ class Cycle:
         warned = [f"{one.suite}.{one.rule}" for one in found if not one.passed]
         told = f"; {', '.join(warned[:3])}" if warned else ""
         return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}{told}"
+
+    def _newest(self) -> datetime | None:
+        if not all(exists(self.pipeline.tables / "raw" / name) for name in RAW_KEYS):
+            return None
+        open_raw(self.pipeline.con, self.pipeline.tables)
+        return newest_event(self.pipeline.con)
 
     def _materialize(self, as_of: datetime) -> str:
         """Fill the online store with what landed or changed since it was last filled; anew, if it has lost rows."""

@@ -46,6 +46,16 @@ def feature_suite(table: str, keys: Sequence[str], columns: Sequence[str], bound
     return Suite(f"features_{table}", rows, batch, min_rows=0, max_held_share=0.01, few_held=0)
 
 
+def landed_suite(max_hours: float = 24) -> Suite:
+    """The suite for a frame of one row: `newest`, when the newest raw event was, as text, and `hours_after_newest`, how
+    long after it the interval to publish ends.
+
+    A day, because feeds are silent at night; that none of them says anything for longer means that nothing has landed.
+    """
+    rule = gxe.ExpectColumnValuesToBeBetween(column="hours_after_newest", max_value=max_hours)
+    return Suite("landed", {}, {"events_to_the_end": rule}, label="newest")
+
+
 # ---- profiles of batches --------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ The change data feeds of the raw tables tell which events those are; the feature
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import duckdb
 import ibis
@@ -57,6 +57,13 @@ def open_raw(con: duckdb.DuckDBPyConnection, tables: UPath) -> dict[str, str]:
         states[name] = state_of(tables / "raw" / name)
         create_view(con, f"raw_{name}", tables / "raw" / name)
     return states
+
+
+def newest_event(con: duckdb.DuckDBPyConnection) -> datetime | None:
+    """The newest event timestamp in any of the raw tables that `open_raw` has made visible."""
+    newest = " UNION ALL ".join(f"SELECT max(event_timestamp) AS newest FROM raw_{name}" for name in RAW_SCHEMAS)
+    ((found,),) = con.execute(f"SELECT max(newest) FROM ({newest})").fetchall()
+    return found
 
 
 def compute(

@@ -25,7 +25,7 @@ from deltalake.exceptions import DeltaError
 from upath import UPath
 
 from feature_repo.pipeline import guard
-from feature_repo.pipeline.compute import Computed, bounds, compute, open_raw
+from feature_repo.pipeline.compute import Computed, bounds, compute, newest_event, open_raw
 from feature_repo.pipeline.feast_steps import apply, materialize
 from feature_repo.pipeline.ingest import (
     COMPLETE_UNTIL,
@@ -48,7 +48,7 @@ from feature_repo.stores.delta import REBUILD, connect
 from validation.errors import Refusal
 from validation.gate import BatchRefused, Finding, Gate, Outcome
 from validation.profile import LOOKBACK, profile
-from validation.rules import Feed, feature_suite
+from validation.rules import Feed, feature_suite, landed_suite
 from validation.steps import step
 from validation.suites.features import BOUNDS
 from validation.suites.profiles import PROFILES
@@ -182,6 +182,7 @@ class FeaturePipeline:
                 "publish. What was published before stays. Choose another interval, or land its events first: "
                 "`python -m feature_repo.pipeline.run ingest` with the same --start and --end."
             )
+        self._require_landed(interval)
         for name in FEATURE_TABLES:
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
@@ -199,6 +200,20 @@ class FeaturePipeline:
                     self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
                 )
                 report.update(_counts(written))
+
+    def _require_landed(self, interval: Interval) -> None:
+        """Refuse to say of time that never landed that nothing happened in it: its rows would look fresh."""
+        newest = newest_event(self.con)
+        if newest is None:
+            return
+        hours = (min(interval.end, max(COMPLETE_UNTIL.values())) - newest).total_seconds() / 3600
+        frame = pd.DataFrame({"newest": [f"{newest:%Y-%m-%dT%H:%MZ}"], "hours_after_newest": [hours]})
+        self.gate.check(frame, landed_suite()).require(
+            _name(interval),
+            "No raw event is as new as that many hours before --end, so nothing was published. Land the events first: "
+            "`python -m feature_repo.pipeline.run ingest` with the same --start and --end; or let --end be where "
+            "landing ended; or, if there were none, `--accept landed.events_to_the_end`.",
+        )
 
     def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
         with step(f"validate {name}") as report:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 
+import pandas as pd
 import pytest
+from deltalake import DeltaTable
 
 from feature_repo.pipeline import publish, run
 from tests.small_repo import JULY, arguments, complaint
@@ -40,6 +42,18 @@ def test_a_missing_column_is_named(folder, capsys):
 def test_an_interval_without_data_is_refused(folder, capsys, command, reason):
     """A year that the source does not have would otherwise publish twelve times nothing, and say it was done."""
     assert reason in complaint(folder, capsys, command, "--start", "2020-01-01", "--end", "2020-02-01")
+
+
+def test_time_that_never_landed_is_not_published(folder, capsys):
+    """Its rows would say that nobody flew, and be taken for fresh; who knows that nobody did says so."""
+    later = ("--start", "2013-07-03", "--end", "2013-07-08")
+    line = complaint(folder, capsys, "publish", *later)
+    assert "landed, batch 2013-07-03T00:00Z/2013-07-08T00:00Z: refused by events_to_the_end" in line
+    assert "ingest" in line
+    congestion = folder / "data" / "features" / "origin_congestion"
+    assert DeltaTable(str(congestion)).to_pandas().event_timestamp.max() == pd.Timestamp("2013-07-03", tz="UTC")
+    assert run.main(arguments(folder, "publish", *later, "--accept", "landed.events_to_the_end")) == 0
+    assert DeltaTable(str(congestion)).to_pandas().event_timestamp.max() == pd.Timestamp("2013-07-08", tz="UTC")
 
 
 @pytest.mark.parametrize("command", ["ingest", "validate", "publish", "apply", "materialize", "all"])
