@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -175,9 +176,13 @@ def _mark(
 
 
 def _ids(rows: pa.Table) -> list[str]:
-    """A name for each row, made of all it says but when it was learnt."""
-    facts = rows.drop_columns(["created_timestamp"]).to_pylist()
-    return [hashlib.sha256(json.dumps(row, default=str, sort_keys=True).encode()).hexdigest()[:12] for row in facts]
+    """A name for each row, made of all it says but when it was learnt; rows that say the same are numbered."""
+    names, times = [], Counter[str]()
+    for row in rows.drop_columns(["created_timestamp"]).to_pylist():
+        name = hashlib.sha256(json.dumps(row, default=str, sort_keys=True).encode()).hexdigest()[:12]
+        times[name] += 1
+        names.append(name if times[name] == 1 else f"{name}-{times[name]}")
+    return names
 
 
 def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
