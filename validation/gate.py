@@ -31,8 +31,7 @@ class BatchRefused(Refusal):
 
 @dataclass(frozen=True)
 class Suite:
-    """Named rules for one table. `min_rows` 0 allows an empty batch; `label` is the column whose values tell a reader
-    which rows broke a batch rule.
+    """The rules for one table. `min_rows` 0 allows an empty batch; `label` is the column that names a row to readers.
 
     A batch of which more than `max_held_share` is held is refused, unless that is no more than `few_held` rows: one bad
     row of eight is a bad row, and no bad feed.
