@@ -124,7 +124,7 @@ def unseen_by(contracts: list[FeatureContract], config: TrainingConfig) -> tuple
     if starts[-1] > own and end - starts[-1] < timedelta(days=LEAST_DAYS):
         raise NotComparable(
             f"The challenger would be judged on the predictions of [{own:%Y-%m-%d}, {end:%Y-%m-%d}), but the champion "
-            f"was fitted to those until {contracts[-1].training_set.end:%Y-%m-%d}: what it says of them proves nothing, "
+            f"was fitted to those until {contracts[-1].training_set.end:%Y-%m-%d}: that proves nothing, "
             f"and from {starts[-1]:%Y-%m-%d} on fewer than {LEAST_DAYS} days are left. Train as of "
             f"{starts[-1] + (end - own) + delay:%Y-%m-%d} or later, or roll back to an older champion first."
         )
