@@ -19,8 +19,6 @@ from datetime import date, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
-
 from examples.yours import EXAMPLES, FLIGHTS, ROOT, YOURS, files_of, folder_of, table, there
 from validation.errors import Refusal
 
@@ -57,7 +55,7 @@ These files are the problem; the rest is machinery that knows none of its names:
 {table}
 
 Single lines that name it are in `feature_repo/feature_store.yaml` and `feature_repo/production/feature_store.yaml`
-(project), `training/MLproject` (four defaults), `validation/settings.py` (the model that is served) and the Makefile
+(project), `training/MLproject` (name), `validation/settings.py` (the model that is served) and the Makefile
 (`FEATURE_SERVICES`). What the source reads is in `pyproject.toml`: {packages}. After a change there: `make lock`.
 """
 
@@ -152,16 +150,12 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def _name(problem: Problem, to: Path) -> None:
-    """Put the problem's name and services into the lines that say them, and what config.yaml says into MLproject."""
-    config, project = to / "training/config.yaml", to / "training/MLproject"
-    _change(config, r"^model_name: .*$", f"model_name: {problem.name}")
-    written = yaml.safe_load(config.read_text())
+    """Put the problem's name and services into the lines that say them."""
+    _change(to / "training/config.yaml", r"^model_name: .*$", f"model_name: {problem.name}")
     for store in ("feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml"):
         _change(to / store, r"^project: .*$", f"project: {problem.project}")
         _change(to / store, r"^project_description: .*$", f'project_description: "{problem.description}"')
-    _change(project, r"^name: .*$", f"name: {problem.name}")
-    _change(project, r"default: \w+_v\d+\}", f"default: {written['feature_service']}}}")
-    _change(project, r'default: "\d{4}-\d\d-\d\d"', f'default: "{written["as_of"]}"')
+    _change(to / "training/MLproject", r"^name: .*$", f"name: {problem.name}")
     _change(to / "validation/settings.py", r'(model_name: str = )"[^"]*"', rf'\1"{problem.name}"')
     _change(to / ".env.example", r"^# SERVING_MODEL_NAME=.*$", f"# SERVING_MODEL_NAME={problem.name}")
     _change(to / "Makefile", r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")

@@ -26,7 +26,7 @@ from training.dataset import LabelledRows, labelled_rows, pin_versions
 from training.gate import Decision, decide
 from validation.contract import FeatureContract
 from validation.errors import Refusal
-from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
+from validation.metrics import HEADLINE, differences, gain, scores, slice_scores
 from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
@@ -192,7 +192,7 @@ def _differences(config: TrainingConfig, own: Forecast, other: Forecast) -> dict
         own.said,
         other.said,
         own.rows.frame[PREDICTION_TIME].dt.floor("D").to_numpy(),
-        [name for name, rule in rules.items() if rule.max_regression is not None and name in WEIGHABLE],
+        [name for name, rule in rules.items() if rule.max_regression is not None],
         bootstrap.resamples,
         bootstrap.confidence,
         config.model.random_state,
