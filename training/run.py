@@ -1,6 +1,6 @@
 """The training pipeline's command line; MLproject's entry points call it.
 
-    python -m training.run main --feature-service arrival_delay_v2 --as-of 2013-10-01
+    python -m training.run main --trials 50
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage. `main` ends with 0 when the gate refuses: the champion stays.
 """
