@@ -228,8 +228,9 @@ def main(argv: list[str] | None = None) -> int:
         f"{problem.name} is in {options.to}: {len(files_of(options.to))} files are the problem, the rest is machinery."
     )
     print(
-        f"What to do next:\n\n  cd {options.to} && git init\n  make lock    # what its source reads\n  make test\n  make run\n"
+        f"What to do next:\n\n  cd {options.to} && git init\n  make lock    # with the packages that its source reads"
     )
+    print("  make test\n  make run\n")
     print("Then change the files that README.md there lists, one after another, and keep `make test` passing.")
     return 0
 
