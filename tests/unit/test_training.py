@@ -12,8 +12,10 @@ import time
 import tomllib
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from sklearn.metrics import roc_auc_score
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
 from training.dataset import LabelledRows
+from training.evaluate import NotComparable, unseen_by
 from training.evaluate import write as write_decision
 from training.gate import Decision, decide
 from training.leaks import auc_alone, r2_alone
@@ -48,9 +51,11 @@ from training.run import require_one_registry
 from training.runs import claim
 from training.search import search
 from training.train import known_of
+from validation.contract import TrainingSet
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 from validation.task import WEIGHABLE
+from validation.times import utc
 
 MODEL = "made-up"
 RULES = GateRules.model_validate(
@@ -369,6 +374,32 @@ def test_slices_cover_each_row_once_and_say_what_is_missing():
 def test_each_rule_decides_alone_and_a_missing_score_fails_it(challenger, slices, champion, between, wanted):
     """Limits, slices that are large enough, regressions against the champion; no score, no promotion."""
     assert {rule.name for rule in decide(RULES, challenger, slices, champion, between) if not rule.passed} == wanted
+
+
+@pytest.mark.parametrize(
+    ("later", "judged"),
+    [(-40, None), (0, None), (1, "2013-08-31"), (23, "2013-09-22"), (24, "refused"), (400, "refused")],
+)
+def test_a_champion_fitted_to_later_rows_shortens_what_both_are_judged_on(later: int, judged: str | None):
+    """By as many days as it knows more, whatever its own start; of less than a week it is refused, with a way out.
+
+    As of 1 October the challenger is fitted to what was predicted before 28 August, and judged from the 30th on.
+    """
+    config = load_config({"as_of": "2013-10-01"})
+    known: dict[str, Any] = {"rows": 1, "sha256": "0", "delta_versions": {}, "start": config.start}
+    own = TrainingSet(as_of=config.as_of, end=config.fit_end, **known)
+    days = timedelta(days=later)
+    theirs = TrainingSet(as_of=config.as_of + days, end=config.fit_end + days, **known)
+    challenger, champion = (SimpleNamespace(training_set=one) for one in (own, theirs))
+    assert unseen_by([challenger], config) == ([utc("2013-08-30")], utc("2013-09-29"))
+    if judged == "refused":
+        at_least = f"{utc('2013-10-01') + days:%Y-%m-%d}"
+        with pytest.raises(NotComparable, match=f"fewer than 7 days are left. Train as of {at_least} or later"):
+            unseen_by([challenger, champion], config)
+        assert unseen_by([SimpleNamespace(training_set=theirs), champion], config)[0] == [utc("2013-08-30") + days] * 2
+    else:
+        starts = [utc("2013-08-30"), utc(judged or "2013-08-30")]
+        assert unseen_by([challenger, champion], config) == (starts, utc("2013-09-29"))
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
