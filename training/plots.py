@@ -81,7 +81,7 @@ def _curves(display: Any, labels: pd.Series, forecasts: Mapping[str, np.ndarray]
 
 
 def _gain(labels: pd.Series, forecasts: Mapping[str, np.ndarray]) -> Figure:
-    """Which share of the late flights is among the share of all flights that are forecast to be likeliest late."""
+    """Which share of the rows labelled 1 is among the share of all rows that are forecast to be likeliest to be 1."""
     figure, axes = _figure(6, 5)
     share = np.linspace(0, 1, len(labels) + 1)
     for name, probabilities in forecasts.items():

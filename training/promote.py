@@ -29,6 +29,8 @@ ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAME
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 # A promotion takes a second; whoever holds the turn for longer was killed.
 TURN_SECONDS = 120
+# What a training waits for its turn: until one that was killed has lost it. Who only moves aliases is told at once.
+PATIENCE = 2 * TURN_SECONDS
 # No write to the registry takes as long as this.
 SETTLING = 2
 
@@ -77,16 +79,16 @@ def challenger_of(client: MlflowClient, name: str) -> ModelVersion:
 
 def make_challenger(client: MlflowClient, version: ModelVersion) -> None:
     """Let a version wait to be judged and promoted. It awaits its turn: a promotion might be taking the alias away."""
-    with one_at_a_time(client, version.name, patience=2 * TURN_SECONDS):
+    with one_at_a_time(client, version.name, patience=PATIENCE):
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
 
 
-def promote(client: MlflowClient, name: str, mode: str, version: str | None = None) -> str:
+def promote(client: MlflowClient, name: str, mode: str, version: str | None = None, patience: float = 0) -> str:
     """Make the challenger, or the version of that number, the champion; returns what was done.
 
-    Raises NothingToDo, PromotionRefused.
+    It waits `patience` seconds for its turn. Raises NothingToDo, PromotionRefused.
     """
-    with one_at_a_time(client, name):
+    with one_at_a_time(client, name, patience):
         challenger = challenger_of(client, name) if version is None else client.get_model_version(name, version)
         champion, waiting = version_at(client, name, CHAMPION), version_at(client, name, CHALLENGER)
         if mode != "disabled":

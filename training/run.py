@@ -1,6 +1,6 @@
 """The training pipeline's command line; MLproject's entry points call it.
 
-    python -m training.run main --feature-service arrival_delay_v2 --as-of 2013-10-01
+    python -m training.run main --trials 50
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage. `main` ends with 0 when the gate refuses: the champion stays.
 """
@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
-from training.promote import CHAMPION, PromotionRefused, challenger_of, promote, rollback, version_at
+from training.promote import CHAMPION, PATIENCE, PromotionRefused, challenger_of, promote, rollback, version_at
 from validation.errors import Refusal
 from validation.registered import CAUSE_TAG
 
@@ -110,7 +110,8 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
         print(table(decision))
     if trained is not None and command == "main":
         try:
-            print(promote(client, name, config.gate.mode, str(trained.version)))
+            # Another training may be making its version the challenger just now.
+            print(promote(client, name, config.gate.mode, str(trained.version), PATIENCE))
         except PromotionRefused as refusal:
             print(f"{refusal} It stays the challenger, and the champion stays the champion.")
     return 0

@@ -23,7 +23,7 @@ from training.baseline import without_stored_features
 from training.card import record
 from training.config import TrainingConfig
 from training.dataset import LabelledRows, labelled_rows, pin_versions, training_sets, upcoming_request
-from training.leaks import can_tell, told_alone
+from training.leaks import told_alone
 from training.model import build_model
 from training.promote import EXISTS, make_challenger
 from training.references import references
@@ -33,10 +33,19 @@ from validation.contract import FeatureContract, FeatureInterface, TrainingSet
 from validation.errors import Refusal
 from validation.gate import Gate
 from validation.registered import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
-from validation.rules import leak_suite, training_suite
+from validation.rules import judging_suite, leak_suite, training_suite
 from validation.steps import step
 from validation.suites.training_set import LIMITS
 from validation.task import forecast
+
+MEND = (
+    "Nothing was fitted or registered. Mend the features it is made of, or the rule in "
+    "validation/suites/training_set.py if that is wrong, and run again."
+)
+MEND_JUDGES = (
+    "Nothing was fitted or registered. These rows would judge the fit: mend their outcomes, or choose another as_of or "
+    "more validation_days, and run again."
+)
 
 
 class UnknownFeatureService(Refusal):
@@ -56,7 +65,7 @@ def train(
     with step("training set") as report:
         known = labelled_rows(store, interface, config.start, config.as_of)
         learn, judge = split(known, config)
-        check(learn, config.feature_service)
+        check(learn, judge, config.feature_service)
         log_dataset(learn, training_sets(store, config.feature_service))
         report.update(fit=len(learn), validation=len(judge), as_of=f"{config.as_of:%Y-%m-%dT%H:%MZ}")
     if config.search.trials:
@@ -136,22 +145,19 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
         ) from error
 
 
-def check(rows: LabelledRows, name: str) -> None:
-    """Judge the training set by its suites and log the findings. Raises BatchRefused."""
-    gate = Gate()
-    label, inputs, task = rows.interface.label, rows.inputs, rows.interface.task
-    frame = inputs.assign(**{rows.row_key: rows.frame[rows.row_key], label: rows.frame[label]})
-    outcomes = [gate.check(frame, training_suite(name, rows.row_key, label, list(inputs.columns), task, LIMITS))]
-    if can_tell(rows.labels, task):
-        numbers = inputs.drop(columns=rows.interface.categories)
-        outcomes.append(gate.check(told_alone(numbers, rows.labels, task), leak_suite(name, task, LIMITS)))
-    mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
-    for outcome in outcomes:
-        outcome.require(
-            name,
-            "Nothing was fitted or registered. Mend the features it is made of, or the rule in "
-            "validation/suites/training_set.py if that is wrong, and run again.",
-        )
+def check(learn: LabelledRows, judge: LabelledRows, name: str) -> None:
+    """Check the rows to fit to and those that judge the fit by their suites; log the findings. Raises BatchRefused."""
+    gate, interface = Gate(), learn.interface
+    key, label, task, inputs = learn.row_key, interface.label, interface.task, learn.inputs
+    frame = inputs.assign(**{key: learn.frame[key], label: learn.frame[label]})
+    try:
+        gate.check(frame, training_suite(name, key, label, list(inputs.columns), task, LIMITS)).require(name, MEND)
+        gate.check(judge.frame[[key, label]], judging_suite(name, key, label, task, LIMITS)).require(name, MEND_JUDGES)
+        # Not before: what a feature tells of the outcomes needs outcomes, and not all the same.
+        told = told_alone(inputs.drop(columns=interface.categories), learn.labels, task)
+        gate.check(told, leak_suite(name, task, LIMITS)).require(name, MEND)
+    finally:
+        mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:

@@ -37,9 +37,7 @@ MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "bias": lambda labels, forecast: forecast - labels,
     "mae": lambda labels, forecast: np.abs(forecast - labels),
 }
-# Those that can be told of rows drawn several times, as the bootstrap needs.
 RANKING = ("roc_auc", "average_precision")  # of one outcome alone there is none
-WEIGHABLE = (*RANKING, "rmse", "r2", *MEANS)
 # What is told of each slice of the rows.
 SLICE_COLUMNS: dict[Task, tuple[str, ...]] = {
     "classification": (

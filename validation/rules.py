@@ -107,22 +107,36 @@ class TrainingLimits:
 def training_suite(
     name: str, row_key: str, label: str, features: Sequence[str], task: Task, limits: TrainingLimits
 ) -> Suite:
-    """The suite for a training set: its row key, its label column and its model inputs."""
-    rows: dict[str, Expectation] = {f"{label}_present": gxe.ExpectColumnValuesToNotBeNull(column=label)}
+    """The suite for the rows to fit to: their row key, label column and model inputs."""
     batch: dict[str, Expectation] = {"rows_are_unique": gxe.ExpectColumnValuesToBeUnique(column=row_key)}
     if task == REGRESSION:
-        low, high = limits.label
-        rows[f"{label}_in_range"] = gxe.ExpectColumnValuesToBeBetween(column=label, min_value=low, max_value=high)
         batch["outcomes_differ"] = gxe.ExpectColumnStdevToBeBetween(column=label, min_value=0, strict_min=True)
     else:
-        rows[f"{label}_is_0_or_1"] = gxe.ExpectColumnValuesToBeInSet(column=label, value_set=[0, 1])
         batch["both_outcomes_occur"] = gxe.ExpectColumnMeanToBeBetween(column=label, min_value=0.01, max_value=0.99)
     for feature in features:
         # A share, not a rule of rows with `mostly`: that would list every null row of every feature, two minutes of it.
         batch[f"{feature}_mostly_known"] = gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column=feature, min_value=limits.mostly_known
         )
-    return Suite(f"training_set_{name}", rows, batch, min_rows=1000, max_held_share=0.0, few_held=0)
+    return Suite(f"training_set_{name}", _label_rules(label, task, limits), batch, min_rows=1000, max_held_share=0.0, few_held=0)
+
+
+def judging_suite(name: str, row_key: str, label: str, task: Task, limits: TrainingLimits) -> Suite:
+    """The suite for the rows that judge a fit: too few decide nothing, and a label that is none would be scored."""
+    unique = gxe.ExpectColumnValuesToBeUnique(column=row_key)
+    rows = _label_rules(label, task, limits)
+    return Suite(f"judging_set_{name}", rows, {"rows_are_unique": unique}, min_rows=100, max_held_share=0.0, few_held=0)
+
+
+def _label_rules(label: str, task: Task, limits: TrainingLimits) -> dict[str, Expectation]:
+    """Of each row: an outcome that its task can have."""
+    rules: dict[str, Expectation] = {f"{label}_present": gxe.ExpectColumnValuesToNotBeNull(column=label)}
+    if task == REGRESSION:
+        low, high = limits.label
+        rules[f"{label}_in_range"] = gxe.ExpectColumnValuesToBeBetween(column=label, min_value=low, max_value=high)
+    else:
+        rules[f"{label}_is_0_or_1"] = gxe.ExpectColumnValuesToBeInSet(column=label, value_set=[0, 1])
+    return rules
 
 
 def leak_suite(name: str, task: Task, limits: TrainingLimits) -> Suite:

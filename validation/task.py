@@ -18,6 +18,9 @@ TASKS = CLASSIFICATION, REGRESSION = ("classification", "regression")
 LABEL_DTYPE: dict[Task, Any] = {"classification": "int64", "regression": "float64"}
 ANSWER: dict[Task, str] = {"classification": "probability", "regression": "prediction"}
 
+# The scores of which validation/metrics.py tells a difference from chance: it needs those of rows drawn several times.
+WEIGHABLE = ("roc_auc", "average_precision", "brier", "log_loss", "rmse", "mae", "r2", "bias")
+
 
 def predicts_by(task: Task) -> Literal["predict_proba", "predict"]:
     """The method of an estimator that makes the forecasts of a task."""

@@ -12,7 +12,7 @@ from feast.repo_config import RegistryConfig
 from feature_repo.stores.atomic_registry import RegistryChanged
 
 STORE = "feature_repo.stores.atomic_registry.AtomicFileRegistryStore"
-PROJECT = "flights"
+PROJECT = "made_up"
 
 
 @pytest.fixture

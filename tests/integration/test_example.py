@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ GUIDE = ROOT / "docs/how-to/another-problem.md"
 NAMED = [
     "feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml", "training/MLproject",
     "training/config.yaml", "validation/settings.py", "Makefile", ".env.example", ".github/workflows/ci.yml",
+    "pyproject.toml", "deploy/Dockerfile", "deploy/render.py", "docs/runbook.md", "docs/spark.md", "serving/README.md",
+    "training/run.py", "training/plots.py",
 ]  # fmt: skip
 
 
@@ -99,25 +102,55 @@ def test_pages_give_the_files_and_lines_of_the_example_as_they_are(page):
 
 
 def test_a_name_is_put_wherever_a_line_says_one(tmp_path):
-    """Of flights nothing is left in those lines, and MLproject says what config.yaml does."""
+    """Of flights nothing is left in those lines, and what config.yaml says is not said again."""
     made = tmp_path / "made"
     assert main([str(made), "--from", "footfall", "--name", "my-problem"]) == 0
     for file in NAMED:
-        left = re.findall(r"arrival[_-]delay\S*|flights|2013\S*", (made / file).read_text())
+        left = re.findall(r"arrival[_-]delay\S*|nycflights\S*|flights|2013-\S*", (made / file).read_text())
         assert not [one for one in left if not one.startswith("flights,") and not one.startswith("flights`")], (
             file,
             left,
         )
     config = yaml.safe_load((made / "training/config.yaml").read_text())
-    parameters = yaml.safe_load((made / "training/MLproject").read_text())["entry_points"]["main"]["parameters"]
-    assert config["model_name"] == "my-problem"
-    assert parameters["feature_service"]["default"] == config["feature_service"] == "footfall_v2"
-    assert parameters["as_of"]["default"] == str(config["as_of"])
+    project = yaml.safe_load((made / "training/MLproject").read_text())
+    assert config["model_name"] == project["name"] == "my-problem"
+    assert {given["default"] for given in project["entry_points"]["main"]["parameters"].values()} == {""}
     assert 'model_name: str = "my-problem"' in (made / "validation/settings.py").read_text()
     assert yaml.safe_load((made / "feature_repo/feature_store.yaml").read_text())["project"] == "my_problem"
     listed = subprocess.run(["make", "-C", str(made), "help"], capture_output=True, text=True, check=True).stdout
     assert "make train AS_OF=2025-02-01 FEATURE_SERVICE=footfall_v2" in listed
     assert "DEST" not in listed
+
+
+def test_every_image_of_the_pipelines_has_what_the_source_reads(tmp_path):
+    """The problem's packages are those of the feature pipeline, which the loop's image installs; flights' are not, and
+    nothing says that they are examples."""
+    made = tmp_path / "made"
+    assert main([str(made), "--from", "footfall"]) == 0
+    before, after = (
+        tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for root in (ROOT, made)
+    )
+    flights = set(tomllib.loads((EXAMPLES / "flights.toml").read_text())["packages"])
+    brought = set(tomllib.loads((EXAMPLES / "footfall" / "example.toml").read_text())["packages"])
+    assert flights <= set(before["features"])
+    assert set(after["features"]) == set(before["features"]) - flights | brought
+    assert set(before["example"]) == brought
+    assert before.keys() - after.keys() == {"example"}
+    assert "example" not in after["dev"][0]
+
+
+def test_links_of_a_new_project_lead_somewhere(tmp_path):
+    """A page that came along links to files that did, too; the words of other links remain."""
+    made = tmp_path / "made"
+    assert main([str(made), "--from", "footfall"]) == 0
+    pages = list(made.rglob("*.md"))
+    assert {page.name for page in pages} > {"README.md", "runbook.md", "spark.md"}
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:\s]+)[)#]", page.read_text())]
+    assert len(links) > 5
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+    asked = "the web page: predict one, see why, and how the service is |"
+    assert asked in (made / "serving/README.md").read_text()
 
 
 def test_flights_can_be_begun_with_too(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,14 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import ROOT, Workspace
+from tests.oracle import HOUR, Oracle
 
 # Early in the year a fit takes seconds.
 EARLY = ("--feature-service", "arrival_delay_v1", "--as-of", "2013-03-20")
+FITTED, JUDGING = pd.Timestamp("2013-02-01", tz="UTC"), pd.Timestamp("2013-02-16", tz="UTC")
 NAME = "arrival-delay"
 
 
@@ -80,6 +85,12 @@ def read_until(process: subprocess.Popen[str], word: str) -> None:
 
 def nothing_registered(client: MlflowClient) -> bool:
     return client.search_registered_models() == [] and client.search_model_versions() == []
+
+
+def labelled(frame: pd.DataFrame, begin: pd.Timestamp, label: float | None) -> pd.DataFrame:
+    """The rows with another label for the first that is predicted from then on."""
+    first = (frame.event_timestamp >= begin).to_numpy().argmax()
+    return frame.assign(is_late=frame.is_late.astype(float).where(np.arange(len(frame)) != first, label))
 
 
 def the_error(said: str) -> str:
@@ -163,13 +174,21 @@ def test_a_full_artifact_store_registers_nothing(training, registry, tmp_path):
         (lambda frame: frame.assign(is_late=frame.is_late.where(frame.index != 5, 2)), "is_late_is_0_or_1"),
         (
             lambda frame: frame.assign(route_late_rate_7d=frame.is_late + frame.route_late_rate_7d / 100),
-            "no_feature_knows_the_outcome (1 of 23, route_late_rate_7d: ",
+            "no_feature_knows_the_outcome .1 of 23, route_late_rate_7d: ",
         ),
+        (lambda frame: labelled(frame, FITTED, None), "training_set_arrival_delay_v1, .*is_late_present"),
+        (lambda frame: labelled(frame, JUDGING, None), "judging_set_arrival_delay_v1, .*is_late_present"),
+        (lambda frame: labelled(frame, JUDGING, 0.7), "judging_set_arrival_delay_v1, .*is_late_is_0_or_1"),
+        (lambda frame: frame[frame.event_timestamp < JUDGING], "enough_rows .0 rows, at least 100 expected"),
     ],
-    ids=["one outcome", "a feature without values", "a label that is none", "a leak"],
-)
+    ids=[
+        "one outcome", "a feature without values", "a label that is none", "a leak", "no outcome of a row",
+        "no outcome of a row that judges", "half an outcome of such a row", "nothing that judges",
+    ],
+)  # fmt: skip
 def test_a_training_set_that_cannot_be_registers_nothing(training, registry, monkeypatch, change, reason):
-    """One outcome only, a feature that is all null, a label of 2, a feature that knows the outcome: each is named."""
+    """Outcomes that are none, or all one, among the rows that are fitted to or that judge; a feature that is all null
+    or knows the outcome; nothing to judge by: each is named, and in the findings of the run."""
     from training import dataset, train
 
     real = dataset.labelled_rows
@@ -181,11 +200,29 @@ def test_a_training_set_that_cannot_be_registers_nothing(training, registry, mon
     monkeypatch.setattr(train, "labelled_rows", changed)
     code, said = training("train", *EARLY)
     assert code == 1
-    assert reason in the_error(said)
+    assert re.search(reason, the_error(said))
     assert nothing_registered(registry)
     (run,) = registry.search_runs(["0"])
     assert run.info.status == "FAILED"
     assert "training_set_validation.json" in {file.path for file in registry.list_artifacts(run.info.run_id)}
+
+
+def test_a_champion_is_not_judged_on_rows_that_it_was_fitted_to(training, registry):
+    """Fitted to later rows than its challenger, it is judged on those after its own, and so is the challenger.
+
+    The champion knows what was predicted before 14 February, and the challenger would be judged from the 9th on.
+    """
+    assert training("main", *EARLY)[0] == 0
+    assert training("main", *EARLY[:-1], "2013-03-13")[0] == 0
+    challenger = registry.get_model_version(NAME, "2")
+    assert challenger.tags["gate.against"] == "1"
+    decision = mlflow.artifacts.load_dict(f"runs:/{challenger.run_id}/gate.json")
+    assert (decision["start"][:10], decision["end"][:10]) == ("2013-02-16", "2013-03-11")
+    judged = Oracle().flights
+    at = pd.to_datetime(judged.scheduled_departure - 2 * HOUR, unit="us", utc=True)
+    judged = judged[judged.arr_delay.notna() & (at >= "2013-02-16") & (at < "2013-03-11")]
+    scored = {name: decision[f"{name}_scores"]["rows"] for name in ("challenger", "champion")}
+    assert scored == {"challenger": len(judged), "champion": len(judged)}
 
 
 def test_a_search_tries_the_written_parameters_and_others_as_nested_runs(training, registry):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,8 +12,10 @@ import time
 import tomllib
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +23,19 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.projects._project_spec import load_project
 from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
 from training.dataset import LabelledRows
+from training.evaluate import NotComparable, unseen_by
 from training.evaluate import write as write_decision
 from training.gate import Decision, decide
 from training.leaks import auc_alone, r2_alone
 from training.model import build_model
 from training.promote import (
+    PATIENCE,
     NothingToDo,
     PromotionRefused,
     _read,
@@ -44,8 +51,11 @@ from training.run import require_one_registry
 from training.runs import claim
 from training.search import search
 from training.train import known_of
+from validation.contract import TrainingSet
 from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG
+from validation.task import WEIGHABLE
+from validation.times import utc
 
 MODEL = "made-up"
 RULES = GateRules.model_validate(
@@ -78,10 +88,9 @@ def apart(roc_auc: tuple[float, float, float] = (0.0, -0.005, 0.005), **others: 
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
-def test_mlproject_shows_the_defaults_of_the_configuration():
-    """MLflow lists defaults of its own; they say what config.yaml says."""
+def test_mlproject_has_no_defaults_of_its_own():
+    """MLflow passes its defaults on as if they were asked for: all but an empty one would win over config.yaml."""
     project = yaml.safe_load(CONFIG_FILE.with_name("MLproject").read_text())
-    written = yaml.safe_load(CONFIG_FILE.read_text())
     declared = [
         (name, given["default"])
         for entry in project["entry_points"].values()
@@ -89,11 +98,7 @@ def test_mlproject_shows_the_defaults_of_the_configuration():
         if name in PARAMETERS
     ]
     assert {name for name, _ in declared} == set(PARAMETERS)
-    for name, default in declared:
-        value = written
-        for part in PARAMETERS[name]:
-            value = value[part]
-        assert str(default) == str(value), name
+    assert {default for _, default in declared} == {""}
 
 
 def test_its_own_environment_has_what_training_was_tested_with():
@@ -137,6 +142,23 @@ def test_a_bad_parameter_is_one_line_that_names_it(overrides, said):
         load_config(overrides)
     assert said in str(error.value)
     assert "config.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("metric", ["calibration_error", "latency_ms", "gain_over_request_features", "log_los"])
+def test_a_regression_that_nobody_can_tell_is_refused_at_once(tmp_path: Path, metric: str):
+    """The first release would pass and every later one fail, for its difference to the champion is always missing."""
+    written = yaml.safe_load(CONFIG_FILE.read_text())
+    written["gate"]["metrics"][metric] = {"better": "lower", "limit": 1.0}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(written))
+    load_config({}, file)
+    written["gate"]["metrics"][metric]["max_regression"] = 0.01
+    file.write_text(yaml.safe_dump(written))
+    with pytest.raises(
+        ConfigInvalid, match=f"gate.metrics.*{metric} can have.* no max_regression.*roc_auc.*rmse"
+    ) as error:
+        load_config({}, file)
     assert "\n" not in str(error.value)
 
 
@@ -277,6 +299,24 @@ def test_a_real_difference_is_told_from_chance():
     assert differences(labels, noisy[0], noisy[0], days, ["roc_auc"], 200, 0.95, seed=3)["roc_auc"].high == 0
 
 
+def test_a_difference_is_told_of_every_score_that_may_have_a_max_regression():
+    """Of a probability and of a number; the difference is that of the scores themselves."""
+    chance = np.random.default_rng(4)
+    days, outcomes = np.repeat(np.arange(20), 50), {"classification": chance.integers(0, 2, 1000)}
+    outcomes["regression"] = chance.normal(size=1000)
+    told = set()
+    for task, labels in outcomes.items():
+        one, other = (np.clip(labels * 0.2 + chance.uniform(0.1, 0.7, 1000), 0, 1) for _ in range(2))
+        own, theirs = (scores(pd.Series(labels), said, task) for said in (one, other))
+        names = [name for name in WEIGHABLE if name in own]
+        found = differences(labels, one, other, days, names, 100, 0.9, seed=1, task=task)
+        assert {name: each.value for name, each in found.items()} == pytest.approx(
+            {name: own[name] - theirs[name] for name in names}
+        )
+        told |= set(names)
+    assert told == set(WEIGHABLE)
+
+
 def test_whole_days_are_drawn_because_their_flights_are_alike():
     """One forecast is better on half of the days only: by days that is less sure than by flights."""
     chance = np.random.default_rng(2)
@@ -334,6 +374,32 @@ def test_slices_cover_each_row_once_and_say_what_is_missing():
 def test_each_rule_decides_alone_and_a_missing_score_fails_it(challenger, slices, champion, between, wanted):
     """Limits, slices that are large enough, regressions against the champion; no score, no promotion."""
     assert {rule.name for rule in decide(RULES, challenger, slices, champion, between) if not rule.passed} == wanted
+
+
+@pytest.mark.parametrize(
+    ("later", "judged"),
+    [(-40, None), (0, None), (1, "2013-08-31"), (23, "2013-09-22"), (24, "refused"), (400, "refused")],
+)
+def test_a_champion_fitted_to_later_rows_shortens_what_both_are_judged_on(later: int, judged: str | None):
+    """By as many days as it knows more, whatever its own start; of less than a week it is refused, with a way out.
+
+    As of 1 October the challenger is fitted to what was predicted before 28 August, and judged from the 30th on.
+    """
+    config = load_config({"as_of": "2013-10-01"})
+    known: dict[str, Any] = {"rows": 1, "sha256": "0", "delta_versions": {}, "start": config.start}
+    own = TrainingSet(as_of=config.as_of, end=config.fit_end, **known)
+    days = timedelta(days=later)
+    theirs = TrainingSet(as_of=config.as_of + days, end=config.fit_end + days, **known)
+    challenger, champion = (SimpleNamespace(training_set=one) for one in (own, theirs))
+    assert unseen_by([challenger], config) == ([utc("2013-08-30")], utc("2013-09-29"))
+    if judged == "refused":
+        at_least = f"{utc('2013-10-01') + days:%Y-%m-%d}"
+        with pytest.raises(NotComparable, match=f"fewer than 7 days are left. Train as of {at_least} or later"):
+            unseen_by([challenger, champion], config)
+        assert unseen_by([SimpleNamespace(training_set=theirs), champion], config)[0] == [utc("2013-08-30") + days] * 2
+    else:
+        starts = [utc("2013-08-30"), utc(judged or "2013-08-30")]
+        assert unseen_by([challenger, champion], config) == (starts, utc("2013-09-29"))
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -458,6 +524,24 @@ def test_dry_run_reports_and_disabled_asks_nobody(client):
     assert aliases(client) == {"champion": "1", "challenger": "2"}
 
 
+def test_a_mode_that_only_the_configuration_says_counts(client, tmp_path):
+    """`mlflow run -e promote`, as MLflow words that command, with `dry_run` in config.yaml: no alias moves."""
+    for package in ("training", "validation"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    config = tmp_path / "training" / CONFIG_FILE.name
+    written = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(written | {"model_name": MODEL, "gate": written["gate"] | {"mode": "dry_run"}}))
+    register(client)
+    command = load_project(str(tmp_path / "training")).get_entry_point("promote").compute_command({}, None)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path / "training", capture_output=True, text=True,
+        env=os.environ | {"MLFLOW_TRACKING_URI": client.tracking_uri, "PATH": path},
+    )  # fmt: skip
+    assert "would be promoted; the gate is in dry_run mode" in done.stdout, done.stderr
+    assert aliases(client) == {"challenger": "1"}
+
+
 def test_nothing_to_promote_or_to_go_back_to_says_so(client):
     """An empty registry and a first release are no errors of MLflow's."""
     with pytest.raises(NothingToDo, match="make train"):
@@ -570,6 +654,28 @@ def test_a_new_challenger_awaits_the_end_of_a_promotion(client):
         assert aliases(client) == {"challenger": "1"}
     waits.join(60)
     assert aliases(client) == {"challenger": str(newer.version)}
+
+
+def test_a_promotion_awaits_the_end_of_another_registration(client):
+    """A training that has just passed is promoted, though another one is making its version the challenger."""
+    register(client)
+    taken, done = threading.Event(), []
+
+    def hold() -> None:
+        with one_at_a_time(MlflowClient(client.tracking_uri), MODEL):
+            taken.set()
+            time.sleep(1)
+            done.append(aliases(client))
+
+    holds = threading.Thread(target=hold)
+    holds.start()
+    assert taken.wait(60)
+    with pytest.raises(PromotionRefused, match="began"):
+        promote(client, MODEL, "enabled")
+    assert "is the champion" in promote(client, MODEL, "enabled", "1", patience=PATIENCE)
+    holds.join()
+    assert done == [{"challenger": "1"}]
+    assert aliases(client) == {"champion": "1"}
 
 
 def test_a_judgement_that_was_cut_off_is_none(client, tmp_path, monkeypatch):
