@@ -8,7 +8,6 @@ by scikit-learn itself.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +58,11 @@ class Native:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Encodings by category and value, what an unknown value gets, and the trees over both and the numbers."""
+    """Encodings by category and value; what an unknown value gets, the mean label, which is None where there are no
+    categories; and the trees over both and the numbers."""
 
     encodings: Mapping[str, Mapping[Any, float]]
-    unknown: float
+    unknown: float | None
     numbers: Sequence[str]
     trees: Any
     original: Native
@@ -101,7 +101,7 @@ def compiled(estimator: Any, interface: FeatureInterface) -> Compiled | Native:
     except NotCompilable as reason:
         logger.warning("the model is served by scikit-learn, not compiled: %s", reason)
         return native
-    except Exception as error:  # noqa: BLE001 - whatever treelite or the probes stumble over, scikit-learn can serve
+    except Exception as error:  # whatever treelite or the probes stumble over, scikit-learn can serve
         logger.warning("the model is served by scikit-learn: compiling it failed", exc_info=error)
         return native
     return fast
@@ -134,7 +134,7 @@ def _compile(native: Native) -> Compiled:
             name: {_plain(value): float(code) for value, code in zip(values, codes, strict=True)}
             for name, values, codes in learnt
         },
-        unknown=float(encoder.target_mean_) if categories else math.nan,
+        unknown=float(encoder.target_mean_) if categories else None,
         numbers=rest,
         trees=treelite.sklearn.import_model(steps[1]),
         original=native,

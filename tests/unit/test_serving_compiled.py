@@ -157,6 +157,7 @@ def test_a_model_of_numbers_alone_is_compiled_too(frame, task):
     inputs = [ModelInput(name=name, dtype="double", source="a_view") for name in NUMBERS]
     fast = compiled(model, _of_inputs(inputs, task))
     assert isinstance(fast, Compiled)
+    assert fast.unknown is None
     wanted = model.predict(numbers) if task == REGRESSION else model.predict_proba(numbers)[:, 1]
     assert fast.predict(rows_of(numbers)) == pytest.approx(wanted, rel=1e-9)
     row, told = rows_of(numbers)[0], explainer(fast)
@@ -175,7 +176,8 @@ def test_trees_that_treelite_does_not_take_are_served_by_scikit_learn(frame, int
     slow = compiled(model, interface)
     assert isinstance(slow, Native)
     assert slow.predict(rows_of(frame.head(50))).tolist() == model.predict_proba(frame.head(50))[:, 1].tolist()
-    assert "served by scikit-learn" in caplog.text and "no such trees" in caplog.text
+    assert "served by scikit-learn" in caplog.text
+    assert "no such trees" in caplog.text
 
 
 def test_a_form_that_differs_is_not_served(frame, interface, caplog, monkeypatch):
