@@ -31,10 +31,8 @@ logger = logging.getLogger("bentoml.serving")
 AWAY = "The MLflow registry does not answer; see MLFLOW_TRACKING_URI."
 # A registry that has users answers 403 for a model that is not there, too: MLflow 3.17 does not tell the two apart.
 REFUSED = {
-    ErrorCode.Name(
-        PERMISSION_DENIED
-    ): "The MLflow registry shows no {name!r} to this service's user: there is none yet, "
-    "and `make pipeline` trains one, or the user may not read it.",
+    ErrorCode.Name(PERMISSION_DENIED): "The MLflow registry shows no {name!r} to this service's user: there is none "
+    "yet, and `make pipeline` trains one, or the user may not read it.",
     ErrorCode.Name(UNAUTHENTICATED): "The MLflow registry does not know this service's user; see "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
 }

@@ -517,7 +517,6 @@ def test_a_second_look_while_the_form_is_built_tells_of_no_swap(opened):
     until(lambda: page.wait_for_timeout(50) or held)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.wait_for_timeout(300)
-    page.unroute("**/openapi.json")
     for route in held:
         route.continue_()
     answered(opened)
@@ -749,6 +748,14 @@ def test_without_a_key_nothing_of_the_page_is_shown(chrome, services):
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
             page.goto(f"http://127.0.0.1:{services[1].port}{path}")
     context.close()
+
+
+def test_nothing_of_bentoml_itself_is_told_without_a_key(services):
+    """It has a description of its own, of the class that serves: here it is a path like another that is not there."""
+    opened, keyed = (one.send("GET", "/schema.json") for one in services)
+    assert (opened.status, opened.json["error"].startswith("There is nothing at /schema.json")) == (404, True)
+    assert (keyed.status, "API key" in keyed.headers["www-authenticate"]) == (401, True)
+    assert [one.send("GET", "/readyz").status for one in services] == [200, 200]
 
 
 # ---- another model --------------------------------------------------------------------------------------------------
