@@ -754,7 +754,7 @@ def test_nothing_of_bentoml_itself_is_told_without_a_key(services):
     """It has a description of its own, of the class that serves: here it is a path like another that is not there."""
     opened, keyed = (one.send("GET", "/schema.json") for one in services)
     assert (opened.status, opened.json["error"].startswith("There is nothing at /schema.json")) == (404, True)
-    assert (keyed.status, "API key" in keyed.headers["www-authenticate"]) == (401, True)
+    assert keyed.status == 401
     assert [one.send("GET", "/readyz").status for one in services] == [200, 200]
 
 
