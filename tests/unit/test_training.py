@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,6 @@ from mlflow.exceptions import MlflowException
 from sklearn.metrics import roc_auc_score
 
 from tests.conftest import ROOT
-from training.baseline import without_stored_features
 from training.config import CONFIG_FILE, PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
 from training.dataset import LabelledRows
 from training.evaluate import write as write_decision
@@ -46,7 +44,7 @@ from training.run import require_one_registry
 from training.runs import claim
 from training.search import search
 from training.train import known_of
-from validation.metrics import HEADLINE, Difference, calibration_error, differences, gain, scores, slice_scores
+from validation.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
 from validation.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG
 
 MODEL = "made-up"
@@ -381,18 +379,6 @@ def test_a_search_without_rows_on_either_side_of_its_cut_says_so():
         search(LabelledRows(frame, None, "flight_id"), config)
     with pytest.raises(ConfigInvalid, match="there are 0 and 0"):
         search(LabelledRows(frame[:0], None, "flight_id"), config)
-
-
-@pytest.mark.parametrize(("task", "rule"), [("classification", 0.7 - 0.5), ("regression", 1 - 0.7 / 1.5)])
-def test_a_service_that_takes_nothing_from_the_request_is_weighed_against_the_mean(task, rule):
-    """No `key_features`, no feature of the request: the gate still has a reference, and its rule a score to judge."""
-    labels = [0, 0, 1, 1] if task == "classification" else [1.0, 1.0, 4.0, 4.0]
-    interface = SimpleNamespace(request_inputs=[], categories=[], task=task, label="late")
-    rows = LabelledRows(pd.DataFrame({"load": [1.0, 2.0, 3.0, 4.0], "late": labels}), interface, "flight_id")
-    (predict,) = without_stored_features(rows, load_config({}).model).values()
-    assert predict(rows).tolist() == [sum(labels) / 4] * 4
-    reference = scores(rows.labels, predict(rows), task)[HEADLINE[task]]
-    assert gain(0.7, reference, task) == pytest.approx(rule)
 
 
 @pytest.mark.parametrize(
