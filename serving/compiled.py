@@ -58,10 +58,11 @@ class Native:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Encodings by category and value, what an unknown value gets, and the trees over both and the numbers."""
+    """Encodings by category and value; what an unknown value gets, the mean label, which is None where there are no
+    categories; and the trees over both and the numbers."""
 
     encodings: Mapping[str, Mapping[Any, float]]
-    unknown: float
+    unknown: float | None
     numbers: Sequence[str]
     trees: Any
     original: Native
@@ -100,6 +101,9 @@ def compiled(estimator: Any, interface: FeatureInterface) -> Compiled | Native:
     except NotCompilable as reason:
         logger.warning("the model is served by scikit-learn, not compiled: %s", reason)
         return native
+    except Exception as error:  # whatever treelite or the probes stumble over, scikit-learn can serve
+        logger.warning("the model is served by scikit-learn: compiling it failed", exc_info=error)
+        return native
     return fast
 
 
@@ -119,6 +123,8 @@ def _compile(native: Native) -> Compiled:
     if type(encoder) is not TargetEncoder or not all(_passes_on(kind) for _, kind, _ in others):
         kept = [kind if isinstance(kind, str) else type(kind).__name__ for _, kind, _ in steps[0].transformers_]
         raise NotCompilable(f"a ColumnTransformer of {kept}")
+    # An encoder of no column was never fitted.
+    learnt = zip(categories, encoder.categories_, encoder.encodings_, strict=True) if categories else ()
     names = estimator.feature_names_in_.tolist()
     rest = [names[one] if isinstance(one, int | np.integer) else one for _, _, columns in others for one in columns]
     import treelite
@@ -126,9 +132,9 @@ def _compile(native: Native) -> Compiled:
     return Compiled(
         encodings={
             name: {_plain(value): float(code) for value, code in zip(values, codes, strict=True)}
-            for name, values, codes in zip(categories, encoder.categories_, encoder.encodings_, strict=True)
+            for name, values, codes in learnt
         },
-        unknown=float(encoder.target_mean_),
+        unknown=float(encoder.target_mean_) if categories else None,
         numbers=rest,
         trees=treelite.sklearn.import_model(steps[1]),
         original=native,

@@ -228,7 +228,7 @@ class FeatureReader:
                 row.warnings.append(f"{view.name}: {view.missing}")
             else:
                 row.stale.append(view.name)
-                row.warnings.append(f"{view.name}: {_duration(age)} old, good for {_duration(ttl)}; not used")
+                row.warnings.append(f"{view.name}: {duration(age)} old, good for {duration(ttl)}; not used")
         return row
 
 
@@ -250,7 +250,7 @@ def _moment(seconds: int, nanos: int) -> datetime:
     return datetime.fromtimestamp(seconds, tz=UTC) + timedelta(microseconds=nanos // 1000)
 
 
-def _duration(span: timedelta) -> str:
+def duration(span: timedelta) -> str:
     """3 h 20 min, 2 d 4 h; a begun minute counts, so that what is just too old does not read as just good."""
     minutes = -(-span // timedelta(minutes=1))
     parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]

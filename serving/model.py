@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +13,14 @@ from pydantic import BaseModel
 from serving import metrics
 from serving.compiled import Compiled, Native
 from serving.explain import Explainer, NotExplainable
-from serving.features import FeatureReader, FeatureRow, RowRefused
+from serving.features import FeatureReader, FeatureRow, RowRefused, duration
 from serving.prediction_log import LoggedPrediction
 from serving.schemas import AS_OF, parse, parse_row
-from validation.contract import FeatureContract, StoredView
+from validation.contract import FeatureContract, FeatureInterface, StoredView
 from validation.task import ANSWER
+
+# Who asks for the next hours, as the page does, is told nothing; nor who asks at the moment itself, by another clock.
+EARLY, LATE = timedelta(days=1), timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,11 @@ class ServedModel:
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
-        request, warnings = parse(self.schema, self.contract, body)
-        return _as_of(request, now), warnings
+        return self._timed(parse(self.schema, self.contract, body), now)
 
     def parse_row(self, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """As `parse`, of a row that is no longer JSON. Raises RequestInvalid."""
-        request, warnings = parse_row(self.schema, self.contract, row)
-        return _as_of(request, now), warnings
+        return self._timed(parse_row(self.schema, self.contract, row), now)
 
     def predict(self, requests: Sequence[dict[str, Any]]) -> list[Outcome]:
         """What the model says of each request, or why it says nothing. Raises StoreUnavailable."""
@@ -173,6 +174,13 @@ class ServedModel:
             latency_ms=latency_ms,
         )
 
+    def _timed(self, parsed: tuple[dict[str, Any], list[str]], now: datetime) -> tuple[dict[str, Any], list[str]]:
+        """With `as_of`, and a warning where it is none that the model was fitted to."""
+        request, warnings = parsed
+        if request[AS_OF] is None:
+            request[AS_OF] = now
+        return request, warnings + _untimely(self.contract.interface, request)
+
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
         """Each model input with its value, where it came from and, for a stored one, the age of its row in seconds."""
         values, ages = row.values, {view: age.total_seconds() for view, age in row.ages.items()}
@@ -188,8 +196,14 @@ class ServedModel:
         return [(one.name, one.source) for one in self.contract.interface.inputs]
 
 
-def _as_of(request: dict[str, Any], now: datetime) -> dict[str, Any]:
-    return request if request[AS_OF] else request | {AS_OF: now}
+def _untimely(interface: FeatureInterface, request: dict[str, Any]) -> list[str]:
+    """A warning where a request is of a moment that is over as of then, or is asked long before it is due."""
+    anchor, lead = request.get(interface.prediction_anchor), timedelta(minutes=interface.prediction_lead_minutes)
+    if not isinstance(anchor, datetime) or -LATE <= (ahead := anchor - request[AS_OF]) <= lead + EARLY:
+        return []
+    side = "after" if ahead < -LATE else "before"
+    away = f"{duration(abs(ahead))} {side} {interface.prediction_anchor}"
+    return [f"{AS_OF}: {away}; the model was fitted to what is known {duration(lead)} before it"]
 
 
 def iso(moment: datetime) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED, ErrorCode
 
 from serving import metrics
 from serving.features import StoreUnavailable
@@ -27,6 +28,14 @@ from validation.registered import MODEL_DIGEST_TAG
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
+AWAY = "The MLflow registry does not answer; see MLFLOW_TRACKING_URI."
+# A registry that has users answers 403 for a model that is not there, too: MLflow 3.17 does not tell the two apart.
+REFUSED = {
+    ErrorCode.Name(PERMISSION_DENIED): "The MLflow registry shows no {name!r} to this service's user: there is none "
+    "yet, and `make pipeline` trains one, or the user may not read it.",
+    ErrorCode.Name(UNAUTHENTICATED): "The MLflow registry does not know this service's user; see "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+}
 # Opening the feature store anew costs about 0.1 s of one core.
 REOPEN_SECONDS = 60.0
 
@@ -136,7 +145,7 @@ class Predictor:
         try:
             version = find_version(name, self._alias, number)
         except MlflowException as error:
-            raise NoModel("The MLflow registry does not answer; see MLFLOW_TRACKING_URI.") from error
+            raise NoModel(REFUSED.get(error.error_code, AWAY).format(name=name)) from error
         if version is None:
             raise NoModel(f"{name!r} has no {self._wanted}")
         return version

@@ -40,8 +40,18 @@ except Refusal as refused:
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """All that asks comes through here: of a Starlette app BentoML would take the known paths only, and answer the rest
-    itself. BentoML's own are the probes, and /schema.json: this class's name and docstring, for anybody, in no log."""
+    itself. BentoML's own are the probes."""
     await bentoml.get_current_service().entrance(scope, receive, send)
+
+
+class NoSchema:
+    """Hands /schema.json to `app`: BentoML's own would tell anybody the service's class and docstring, in no log."""
+
+    def __init__(self, bento: Any) -> None:
+        self._bento = bento
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await (app if scope.get("path") == "/schema.json" else self._bento)(scope, receive, send)
 
 
 @bentoml.service(
@@ -119,3 +129,6 @@ class PredictionService:
             loop.call_soon_threadsafe(lambda: loop.call_later(SETTINGS.drain_seconds, at_once, number, frame))
 
         signal.signal(signal.SIGTERM, leave)
+
+
+PredictionService.add_asgi_middleware(NoSchema)  # type: ignore[attr-defined]  # the decorator makes a Service of it

@@ -17,7 +17,13 @@ Forecaster = Callable[[LabelledRows], np.ndarray]
 
 
 def without_stored_features(rows: LabelledRows, parameters: ModelParameters) -> dict[str, Forecaster]:
-    """The model fitted to what the request itself says, by the name of its scores: the gate asks for a gain over it."""
+    """The model fitted to what the request itself says, by the name of its scores: the gate asks for a gain over it.
+
+    Where that is no input at all, the mean label is all that is known without the feature store.
+    """
     interface, asked = rows.interface, rows.interface.request_inputs
+    if not asked:
+        mean = float(rows.labels.mean())
+        return {REQUEST_FEATURES: lambda others: np.full(len(others), mean)}
     alone = build_model(interface.categories, parameters, interface.task).fit(rows.inputs[asked], rows.labels)
     return {REQUEST_FEATURES: lambda others: forecast(alone, others.inputs[asked], interface.task)}

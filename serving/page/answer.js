@@ -75,7 +75,7 @@ function warningsOf({ warnings }) {
   if (!warnings.length) return null;
   return el(
     "section", { class: "notice warn" },
-    el("h3", {}, `Predicted with less than usual: ${counted(warnings.length, "warning")}`),
+    el("h3", {}, `Not quite as usual: ${counted(warnings.length, "warning")}`),
     el("ul", {}, warnings.map((one) => el("li", {}, one))),
   );
 }

@@ -15,6 +15,10 @@ const AGAIN_MS = 1000;
 let model = null; // what /model says of the version that the form is for
 let baseRate = null; // the share of all cases that come out as the label, where this key may know it
 let form = null;
+let untouched = null; // what the first form holds by itself; as long as it does, it may be filled with a real case
+let offered = null; // the form that has its picker
+let answered = null; // the version whose answer is shown
+let taking = null; // what builds a form now
 let sighted = null; // another version that was seen once: workers move one after another
 let asking = 0;
 
@@ -31,32 +35,41 @@ async function described() {
 }
 
 /** Build the form of the version that serves now, and keep what was typed into the one before. */
-async function take() {
+async function takeNow() {
   const { account, schema } = await described();
-  const fields = fieldsOf(schema, account.contract);
   const before = model;
-  form = new Form(byId("form"), fields, form ? form.typed() : {});
+  if (before?.version === account.version) return;
+  form = new Form(byId("form"), fieldsOf(schema, account.contract), form ? form.typed() : {});
   model = account;
   head(account);
   if (before) {
+    untouched = null;
     notify("swap", `Version ${account.version} took over from version ${before.version}. The form below is its own; what you typed is kept.`);
-    if (byId("answer").querySelector(".big")) {
-      byId("answer").classList.add("past");
-      byId("answer-title").textContent = `The answer of version ${before.version}`;
-    }
+    markAnswer();
   } else {
+    untouched = JSON.stringify(form.typed());
     refresh(byId("answer"), introduction(account));
   }
-  const shown = JSON.stringify(form.typed());
+}
+
+/** As takeNow, once at a time: whoever looks while it is under way waits for the same. */
+const take = () => (taking ??= takeNow().finally(() => { taking = null; }));
+
+/** Offer real requests to start the form from, and show the first form with one of them, answered. */
+async function offer() {
+  const mine = form;
+  if (offered === mine) return;
   const [known, status] = await Promise.all([askIfThere("requests"), askIfThere("status")]);
+  if (offered === mine || form !== mine) return;
+  offered = mine;
   baseRate = status?.model?.base_rate ?? null;
   const requests = known?.requests ?? [];
-  showPicker(byId("picker"), requests, fields, (request) => {
+  showPicker(byId("picker"), requests, mine.fields, (request) => {
     form.fill(request);
     predict({ movesOn: true });
   });
   // Who was quicker with the keyboard goes first.
-  if (before || asking > 0 || JSON.stringify(form.typed()) !== shown) return;
+  if (asking > 0 || JSON.stringify(form.typed()) !== untouched) return;
   const first = firstOf(requests, status?.views ?? []);
   if (first) form.fill({ as_of: first.as_of, ...first.request });
   predict({ unasked: true, movesOn: true });
@@ -64,9 +77,18 @@ async function take() {
 
 /** The request that is due next, as seen from the newest row that is online; failing that, the last one that was made. */
 function firstOf(requests, views) {
-  const newest = Math.max(...views.map((view) => Date.parse(view.newest)).filter(Number.isFinite));
+  const moments = views.map((view) => Date.parse(view.newest)).filter(Number.isFinite);
+  if (!moments.length) return requests[0];
+  const newest = Math.max(...moments);
   const due = requests.filter((one) => Date.parse(one.as_of) >= newest);
   return due.sort((one, other) => Date.parse(one.as_of) - Date.parse(other.as_of))[0] ?? requests[0];
+}
+
+/** Say whose the answer is that is shown, where that is not the version that the form is for. */
+function markAnswer() {
+  const others = answered !== null && answered !== model.version;
+  byId("answer").classList.toggle("past", others);
+  byId("answer-title").textContent = others ? `The answer of version ${answered}` : "The answer";
 }
 
 function head({ name, version, following, contract, meanings }) {
@@ -112,7 +134,8 @@ async function predict({ unasked = false, movesOn = false, moved = false } = {})
       moved ? el("p", { class: "quiet" }, `As of ${moment(body.as_of)}: the online store has moved on since this was asked first.`) : "",
       ...said.nodes.flat().filter(Boolean),
     );
-    holder.classList.remove("past");
+    answered = body.model.version;
+    markAnswer();
     // A live region is read when it changes, not when it appears.
     setTimeout(() => { holder.querySelector("[role=status]").textContent = said.sentence; }, 50);
     if (!unasked) reveal(holder);
@@ -129,6 +152,8 @@ async function predict({ unasked = false, movesOn = false, moved = false } = {})
     form.showProblems(fields);
     if (Object.keys(fields).length === 0) {
       holder.replaceChildren(el("h2", { id: "answer-title" }, "The answer"), el("div", { role: "alert" }, failureOf(error)));
+      answered = null;
+      markAnswer();
       reveal(holder);
     }
   } finally {
@@ -173,6 +198,7 @@ async function look() {
       else if (body.version === sighted) { sighted = null; await take(); }
       else { sighted = body.version; wait = AGAIN_MS; }
       if (view() === "status") await lookAtStatus();
+      await offer();
       notify("away", "");
     }
   } catch (error) {

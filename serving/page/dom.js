@@ -23,7 +23,10 @@ function furnish(element, { on = {}, ...attributes }, children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Show `fresh` in the place of what `holder` shows, unless it looks the same: what is open stays open, and so does focus. */
+/**
+ * Show `fresh` in the place of what `holder` shows, by changing what differs and nothing else: what is open stays open,
+ * scrolled as it was, and so does focus. Nodes that stay keep their listeners: what is renewed should have none.
+ */
 export function refresh(holder, ...fresh) {
   const next = el(holder.tagName);
   next.append(...fresh.flat(Infinity).filter(Boolean));
@@ -31,11 +34,25 @@ export function refresh(holder, ...fresh) {
   for (const one of next.querySelectorAll("details")) {
     if (opened.has(one.dataset.key)) one.open = opened.get(one.dataset.key);
   }
-  const same = holder.childNodes.length === next.childNodes.length
-    && [...holder.childNodes].every((child, place) => child.isEqualNode(next.childNodes[place]));
-  if (same) return;
-  const places = (parent) => [...parent.querySelectorAll("a, button, summary")];
-  const focused = places(holder).indexOf(document.activeElement);
-  holder.replaceChildren(...next.childNodes);
-  if (focused >= 0) places(holder)[focused]?.focus({ preventScroll: true });
+  renew(holder, next);
+}
+
+const keyOf = (node) => node?.dataset?.key;
+
+/** Children are matched by their `data-key`, and by their place where they have none. None is moved: that takes focus. */
+function renew(holder, next) {
+  const fresh = [...next.childNodes];
+  fresh.forEach((child, place) => {
+    const kept = keyOf(child) && [...holder.childNodes].slice(place).find((one) => keyOf(one) === keyOf(child));
+    while (kept && holder.childNodes[place] !== kept) holder.childNodes[place].remove();
+    const there = holder.childNodes[place];
+    if (!there || (keyOf(there) && !kept)) holder.insertBefore(child, there ?? null);
+    else if (there.isEqualNode(child)) return;
+    else if (there.nodeName === child.nodeName && there.attributes) {
+      for (const { name } of [...there.attributes]) if (!child.hasAttribute(name)) there.removeAttribute(name);
+      for (const { name, value } of child.attributes) if (there.getAttribute(name) !== value) there.setAttribute(name, value);
+      renew(there, child);
+    } else there.replaceWith(child);
+  });
+  while (holder.childNodes.length > fresh.length) holder.lastChild.remove();
 }

@@ -23,12 +23,12 @@ export function statusOf(status) {
 
 /** A card; `wide` says over how many of three columns it goes, where there are as many. */
 const section = (title, key, content, wide = 3) => content
-  && el("section", { class: `card status-${key} wide-${wide}`, "aria-labelledby": `status-${key}` }, el("h2", { id: `status-${key}` }, title), content);
+  && el("section", { class: `card status-${key} wide-${wide}`, "data-key": key, "aria-labelledby": `status-${key}` }, el("h2", { id: `status-${key}` }, title), content);
 
 function problems(found) {
   if (!found.length) return null;
   return el(
-    "section", { class: "notice bad", "aria-label": "Problems" },
+    "section", { class: "notice bad", "data-key": "problems", "aria-label": "Problems" },
     el("h2", {}, `${counted(found.length, "thing")} to look at`), el("ul", {}, found.map((one) => el("li", {}, one))),
   );
 }
@@ -108,7 +108,7 @@ function measured({ monitor, subject, metric, verdict, value, as_of: asOf, detai
   const points = (history ?? []).map((one) => ({ at: one.as_of, value: one.value, low: one.low, high: one.high }));
   const show = metric.endsWith("_share") ? percent : number;
   return el(
-    "div", { class: "tile" },
+    "div", { class: "tile", "data-key": `${subject} ${metric}` },
     el("h3", {}, titled(human(metric)), verdict && chip(verdict)),
     el("p", { class: "hint" }, human(subject)),
     el("p", { class: "figure" }, Number.isFinite(value) ? show(value) : "not measured"),

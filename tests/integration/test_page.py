@@ -455,6 +455,91 @@ def test_the_version_changes_while_the_page_is_open(opened, service):
     assert page.input_value("#form [name=carrier]") == "UA"
 
 
+def whose(watched: Watched) -> tuple[str, bool]:
+    """What is written over the answer, and whether it looks like one that is over."""
+    past: bool = watched.page.evaluate("document.querySelector('#answer').classList.contains('past')")
+    return watched.page.inner_text("#answer-title"), past
+
+
+def test_an_answer_is_named_after_the_version_that_gave_it(opened, service):
+    """One that was under way when another took over, one that comes back, and one of a version that is news here."""
+    page, registry = opened.page, service.registry
+    held: list[Any] = []
+    page.route("**/explain", lambda route: held.append((route, route.fetch())))
+    page.click("#form [type=submit]")
+    until(lambda: page.wait_for_timeout(50) or held)
+    try:
+        move_champion(registry, "1")
+        opened.wait("document.querySelector('#serving').textContent.startsWith('version 1')")
+        (route, response) = held.pop()
+        route.fulfill(response=response)
+        opened.wait("!document.querySelector('#answer').hasAttribute('aria-busy')")
+        assert whose(opened) == ("The answer of version 2", True)
+        page.unroute("**/explain")
+
+        move_champion(registry, "2")
+        opened.wait("document.querySelector('#serving').textContent.startsWith('version 2')")
+        assert whose(opened) == ("The answer", False)
+
+        account = service.send("GET", "/model").json
+        page.route("**/model", lambda route: route.fulfill(json=account))  # as a worker that has not moved yet
+        service.champion("1")
+        assert predict(opened).json()["model"]["version"] == "1"
+        assert whose(opened) == ("The answer of version 1", True)
+        page.unroute("**/model")
+        opened.wait("document.querySelector('#serving').textContent.startsWith('version 1')")
+        assert whose(opened) == ("The answer", False)
+    finally:
+        service.champion("2")
+
+
+def test_a_first_load_with_a_hiccup_is_made_whole(opened):
+    """What failed once is asked for again: the list of real ones comes, and the first answer."""
+    page = opened.page
+    page.route("**/requests", lambda route: route.fulfill(status=500, json={"error": "A hiccup."}), times=1)
+    page.reload()
+    page.wait_for_selector("#form [type=submit]")
+    page.wait_for_selector("#notices [data-key=away]")
+    answered(opened)
+    assert page.locator("#picker").is_visible()
+    page.wait_for_selector("#notices [data-key=away]", state="detached")
+
+
+def test_a_second_look_while_the_form_is_built_tells_of_no_swap(opened):
+    """Back from another tab at once: one form is built, and no version has taken over from itself."""
+    page, held = opened.page, []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/openapi.json", hold)
+    page.reload()
+    until(lambda: page.wait_for_timeout(50) or held)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    for route in held:
+        route.continue_()
+    answered(opened)
+    page.wait_for_timeout(300)
+    assert len(held) == 1
+    assert page.locator("#notices [data-key=swap]").count() == 0
+
+
+def test_where_no_row_is_known_the_last_request_comes_first(opened, asked):
+    """A log that is off says of no view how new it is: then the form holds what was asked last, not first."""
+    page = opened.page
+    moments = ("2013-10-01T00:45:00Z", "2013-10-01T00:15:00Z")
+    known = [
+        {"as_of": as_of, "request": {k: v for k, v in with_z(one).items() if k != "as_of"}, "role": "champion"}
+        for as_of, one in zip(moments, asked, strict=False)
+    ]
+    page.route("**/requests", lambda route: route.fulfill(json={"requests": known}))
+    page.route("**/status", lambda route: route.fulfill(json={"views": None}))
+    page.reload()
+    answered(opened)
+    assert pasted(opened)["as_of"] == moments[0]
+
+
 # ---- for whom it is -------------------------------------------------------------------------------------------------
 
 
@@ -613,7 +698,7 @@ def test_the_status_is_what_the_service_says(browse, service, watched_results):
 
 
 def test_the_status_renews_itself_and_leaves_the_reader_alone(browse, service, watched_results, asked):
-    """What happens meanwhile comes in by itself; what was opened stays open, and the focus where it was."""
+    """What happens meanwhile comes in by itself; what was opened stays open, and what is being read where it was."""
     opened = browse("/#status")
     page = opened.page
     page.wait_for_selector("#status figure")
@@ -626,6 +711,13 @@ def test_the_status_renews_itself_and_leaves_the_reader_alone(browse, service, w
     opened.wait(f"document.querySelector('.status-traffic .figures dd').textContent === '{before + 1}'")
     assert page.locator(".status-monitor-quality details[open]").count() == 1
     assert summary.evaluate("one => one === document.activeElement")
+    page.locator(".status-traffic summary").click()
+    region = page.locator(".status-traffic .scroll")
+    region.focus()
+    region.evaluate("one => { one.scrollTop = 60; }")
+    service.predict(asked[0])  # this very region's values change
+    opened.wait(f"document.querySelector('.status-traffic .figures dd').textContent === '{before + 2}'")
+    assert region.evaluate("one => [one === document.activeElement, one.scrollTop]") == [True, 60]
 
 
 # ---- with keys ------------------------------------------------------------------------------------------------------
@@ -656,6 +748,14 @@ def test_without_a_key_nothing_of_the_page_is_shown(chrome, services):
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
             page.goto(f"http://127.0.0.1:{services[1].port}{path}")
     context.close()
+
+
+def test_nothing_of_bentoml_itself_is_told_without_a_key(services):
+    """It has a description of its own, of the class that serves: here it is a path like another that is not there."""
+    opened, keyed = (one.send("GET", "/schema.json") for one in services)
+    assert (opened.status, opened.json["error"].startswith("There is nothing at /schema.json")) == (404, True)
+    assert keyed.status == 401
+    assert [one.send("GET", "/readyz").status for one in services] == [200, 200]
 
 
 # ---- another model --------------------------------------------------------------------------------------------------

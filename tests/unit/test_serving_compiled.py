@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from serving import compiled as module
 from serving.compiled import Compiled, Native, compiled
+from serving.explain import explainer
 from training.config import load_config
 from training.model import build_model
 from validation.contract import FeatureInterface, ModelInput
@@ -144,6 +145,39 @@ def test_another_kind_of_model_is_served_as_it_is(frame, interface, caplog, kind
     assert "served by scikit-learn, not compiled" in caplog.text
     if kind == "calibrated":
         assert slow.predict(rows_of(rows)).tolist() == model.predict_proba(rows)[:, 1].tolist()
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
+def test_a_model_of_numbers_alone_is_compiled_too(frame, task):
+    """A feature service without `key_features` has no category: its encoder was never fitted."""
+    numbers = frame[NUMBERS]
+    parameters = load_config({}).model.model_copy(update={"max_iter": 40, "min_samples_leaf": 20})
+    said = numbers.heat.fillna(1) - numbers.wind * numbers.load
+    model = build_model([], parameters, task).fit(numbers, said if task == REGRESSION else (said > 0).astype(int))
+    inputs = [ModelInput(name=name, dtype="double", source="a_view") for name in NUMBERS]
+    fast = compiled(model, _of_inputs(inputs, task))
+    assert isinstance(fast, Compiled)
+    assert fast.unknown is None
+    wanted = model.predict(numbers) if task == REGRESSION else model.predict_proba(numbers)[:, 1]
+    assert fast.predict(rows_of(numbers)) == pytest.approx(wanted, rel=1e-9)
+    row, told = rows_of(numbers)[0], explainer(fast)
+    contributions = told.explain(row, float(fast.predict([row])[0]))["contributions"]
+    assert contributions.keys() == set(NUMBERS)
+
+
+def test_trees_that_treelite_does_not_take_are_served_by_scikit_learn(frame, interface, caplog, monkeypatch):
+    """A model that cannot be compiled, for whatever reason, can be served: the log says why it is slower."""
+
+    def refuses(_: Any) -> None:
+        raise NotImplementedError("no such trees")
+
+    monkeypatch.setattr("treelite.sklearn.import_model", refuses)
+    model = fitted(frame)
+    slow = compiled(model, interface)
+    assert isinstance(slow, Native)
+    assert slow.predict(rows_of(frame.head(50))).tolist() == model.predict_proba(frame.head(50))[:, 1].tolist()
+    assert "served by scikit-learn" in caplog.text
+    assert "no such trees" in caplog.text
 
 
 def test_a_form_that_differs_is_not_served(frame, interface, caplog, monkeypatch):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from serving.batch import answerable
+from serving.model import ServedModel
 from serving.schemas import RequestInvalid, parse, parse_row, request_schema
 from validation.contract import FeatureContract
 
@@ -79,6 +80,31 @@ def test_a_field_for_other_models_is_left_alone_with_a_warning():
     request, warnings = read(REQUEST | {"colour": ["any", {"thing": None}]})
     assert "colour" not in request
     assert warnings == ["colour: this model makes no use of it"]
+
+
+@pytest.mark.parametrize(
+    ("as_of", "warned"),
+    [
+        ("2024-05-01T08:00:00Z", None),
+        ("2024-05-01T10:01:00Z", None),
+        ("2024-05-01T10:01:00.000001Z", "2 min after opened_at"),
+        ("2024-05-03T14:00:00+02:00", "2 d 2 h after opened_at"),
+        ("2024-04-30T08:00:00Z", None),
+        ("2024-04-30T07:59:00Z", "1 d 2 h 1 min before opened_at"),
+        ("2024-04-10T10:00:00Z", "21 d before opened_at"),
+    ],
+)
+def test_a_moment_that_the_model_was_not_fitted_to_is_answered_with_a_warning(as_of, warned):
+    """Two hours before is when it is due: a day earlier still counts, and so does a moment after it; `as_of` or now."""
+    interface = CONTRACT.interface.model_copy(update={"prediction_lead_minutes": 120})
+    contract = CONTRACT.model_copy(update={"interface": interface})
+    unasked = dict.fromkeys(("name", "version", "model", "reader", "meanings", "loaded_at", "explainer"))
+    served = ServedModel(contract=contract, schema=SCHEMA, **unasked)
+    wanted = [f"as_of: {warned}; the model was fitted to what is known 2 h before it"] if warned else []
+    moment = datetime.fromisoformat(as_of)
+    asked = served.parse(json.dumps(REQUEST | {"as_of": as_of}).encode(), datetime(2030, 1, 1, tzinfo=UTC))
+    assert (asked[0]["as_of"], asked[1]) == (moment, wanted)
+    assert served.parse_row(REQUEST, moment) == (asked[0] | {"as_of": moment}, wanted)
 
 
 @pytest.mark.parametrize(

@@ -384,6 +384,23 @@ def test_without_a_log_a_registry_and_a_model_there_is_still_a_report(nowhere, m
     assert str(nowhere) not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, "shows no 'pump-failure' to this service's user: there is none yet, and `make pipeline` trains one"),
+        (401, "does not know this service's user; see MLFLOW_TRACKING_USERNAME"),
+        (503, "does not answer; see MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_a_registry_that_refuses_is_not_said_to_be_away(receive, monkeypatch, status, said):
+    """One with users says 403 of a model that is not there yet: whoever waits for the first is told so."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{receive((status, {})).port}")
+    predictor = Predictor(ServingSettings(model_name=MODEL), "champion", "champion")
+    predictor.refresh()
+    (problem,) = predictor.problems
+    assert problem.startswith(f"The MLflow registry {said}")
+
+
 def test_a_log_that_is_locked_or_no_database_costs_its_own_parts(nowhere, caplog):
     """Soon, with the cause in the service's log and not in the report."""
     file = nowhere / "log.db"
