@@ -18,9 +18,12 @@ import pytest
 import yaml
 
 from deploy.compose import PORTS, Composed
+from deploy.compose import main as compose_main
 from deploy.render import CHART, EXAMPLE, RENDERED, digest, render
 from deploy.stack import ROLES, Stack
 from deploy.supply import locked, needed_by
+from serving.keys import ApiKeys, Client, NotAllowed
+from serving.keys import main as keys_main
 from serving.settings import ServingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,6 +288,37 @@ def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compo
     assert asked | {"admin", "mlflow-training", "mlflow-serving"} <= set(stack.settings["passwords"])
     assert stack.root.stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir())
+
+
+@pytest.mark.parametrize("again", [[], ["rotate"]])
+def test_a_second_run_keeps_what_people_made_in_the_folder(again, compose, tmp_path):
+    """Clients' keys, the number of workers, and variables; a rotation changes the administrator's key alone."""
+    folder = tmp_path / "made"
+    command = ["--folder", str(folder)]
+    assert compose_main([*command, "--workers", "4"]) == 0
+    alice, old = folder.with_name("alice.key"), Composed(folder).password("service-admin")
+    assert keys_main(["alice", str(folder / "api-keys"), "--to", str(alice)]) == 0
+    mine = {f"{role}.own.env": f"MINE_OF_{role}=1\n" for role in ("serving", "loop", "mlflow")}
+    for name, text in mine.items():
+        (folder / name).write_text(text)
+    assert compose_main([*command, *again]) == 0
+
+    keys, admin = ApiKeys(folder / "api-keys"), Composed(folder).password("service-admin")
+    assert keys.require({}, f"Bearer {alice.read_text()}") == Client("alice", admin=False)
+    assert keys.require({}, f"Bearer {admin}") == Client("admin", admin=True)
+    assert (admin == old) == (not again)
+    if again:
+        with pytest.raises(NotAllowed):
+            keys.require({}, f"Bearer {old}")
+    assert "SERVING_WORKERS=4" in (folder / "serving.env").read_text().splitlines()
+    assert {name: (folder / name).read_text() for name in mine} == mine
+    # A file of one's own is the last that a container is told by: it wins.
+    told = [
+        [Path(one).name for one in service["env_file"]]
+        for service in compose["services"].values()
+        if "env_file" in service
+    ]
+    assert {files[-1] for files in told} == set(mine)
 
 
 def test_roles_may_do_in_containers_what_they_may_do_on_one_host(tmp_path):
