@@ -205,6 +205,8 @@ def test_everything_that_selects_pods_selects_those_it_is_for():
     assert "replicas" not in deployment["spec"]
     (monitor,) = objects("ServiceMonitor")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in (DEPLOY / "monitoring" / "alerts.yaml").read_text()
     ports = {one["name"] for one in pods()["service"]["spec"]["containers"][0]["ports"]}
     assert {one["targetPort"] for one in service["spec"]["ports"]} <= ports
 
