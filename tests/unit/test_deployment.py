@@ -435,3 +435,26 @@ def test_the_runbook_names_what_there_is():
     alerts = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
     for rule in (rule for group in alerts for rule in group["rules"]):
         assert rule["alert"] in text
+
+
+def test_the_first_install_waits_for_no_model_and_every_secret_is_made_before():
+    """Pods get ready once a job has made a champion, which it can only after the install; an upgrade waits for them."""
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    (install,) = re.findall(r"helm install .*", text)
+    upgrades = re.findall(r"helm (?:upgrade|rollback) [^`]*", text)
+    assert "--wait" not in install
+    assert len(upgrades) == 2
+    assert all("--wait" in one for one in upgrades)
+
+    made = dict(re.findall(r"create secret \S+ (\S+) --from-(?:env-)?file=(\S+)", text.partition(install)[0]))
+    needed = set()
+    for pod in pods().values():
+        needed |= {one["secret"]["secretName"] for one in pod["spec"]["volumes"] if "secret" in one}
+        needed |= {one["name"] for one in pod["spec"]["imagePullSecrets"]}
+        told = [one["valueFrom"]["secretKeyRef"] for one in pod["spec"]["containers"][0]["env"] if "valueFrom" in one]
+        needed |= {one["name"] for one in told}
+    (monitor,) = objects("ServiceMonitor")
+    key = monitor["spec"]["endpoints"][0]["authorization"]["credentials"]
+    assert needed | {key["name"]} == set(made)
+    assert made[key["name"]] == key["key"]
+    assert f"--admin --to {key['key']}\n" in text
