@@ -182,6 +182,22 @@ def test_the_service_settings_are_settings_that_there_are(compose, tmp_path):
     assert {name for name in told if name.startswith("SERVING_")} <= known
 
 
+def test_variables_of_the_values_reach_the_settings_as_they_were_written():
+    """Also whole numbers of seven digits, which Go writes with an exponent, and pydantic refuses to read as whole."""
+    asked = yaml.safe_load(EXAMPLE.read_text())
+    assert max(one for one in asked["service"]["env"].values()) > 1_000_000
+    for component in ("service", "loop"):
+        told = {
+            one["name"]: one["value"] for one in pods()[component]["spec"]["containers"][0]["env"] if "value" in one
+        }
+        settings = {
+            name.removeprefix("SERVING_").lower(): value for name, value in told.items() if name.startswith("SERVING_")
+        }
+        read = ServingSettings(**settings)
+        for name, value in asked[component]["env"].items():
+            assert getattr(read, name.removeprefix("SERVING_").lower()) == value
+
+
 def test_everything_that_selects_pods_selects_those_it_is_for():
     labels = {component: pod["metadata"]["labels"] for component, pod in pods().items()}
 
