@@ -85,6 +85,10 @@ class Composed(Stack):
         files["settings.json"] = json.dumps(self.settings)  # last: by now it has every password
         for name, text in files.items():
             self.write(name, text).chmod(0o644)
+        monitoring = self.root / "monitoring"
+        if not monitoring.exists():  # the loop's user writes reports there, and may be unknown here
+            monitoring.mkdir()
+            monitoring.chmod(0o777)
         for role in OWN:
             if not (self.root / f"{role}.own.env").exists():
                 self.write(f"{role}.own.env", f"# What {role} is told besides {role}.env, which is written anew.\n")

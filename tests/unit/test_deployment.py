@@ -235,6 +235,17 @@ def test_nobody_gets_to_the_loop_and_the_service_lets_in_whom_it_is_told():
     assert len(rule["from"]) == 2
 
 
+def test_the_loop_alone_gets_to_the_webhook():
+    """An alert of a breach leaves the cluster, though databases are the only other way out."""
+    (webhook,) = yaml.safe_load(EXAMPLE.read_text())["networkPolicy"]["webhookTo"]
+    out = {one["metadata"]["name"]: one["spec"]["egress"] for one in objects("NetworkPolicy")}
+    assert {"ports": [{"protocol": "TCP", "port": 443}], "to": [webhook]} in out["fti-loop"]
+    assert webhook not in [to for rule in out["fti-service"] for to in rule.get("to", [])]
+    (container,) = pods()["loop"]["spec"]["containers"]
+    (told,) = [one for one in container["env"] if one["name"] == "MONITORING_WEBHOOK_URL"]
+    assert told["valueFrom"]["secretKeyRef"]["optional"] is True
+
+
 def test_cycles_do_not_overlap_and_a_breach_is_not_tried_again():
     (loop,) = objects("CronJob")
     assert loop["spec"]["concurrencyPolicy"] == "Forbid"
@@ -288,7 +299,21 @@ def test_containers_have_no_rights_and_share_no_network_with_the_outside(compose
             assert "127.0.0.1" in published
     assert compose["networks"]["stores"] == {"internal": True}
     inner = {name for name, one in compose["services"].items() if one["networks"] == ["stores"]}
-    assert inner >= {"postgres", "valkey", "objects", "loop"}
+    assert inner >= {"postgres", "valkey", "objects"}
+
+
+def test_the_loop_gets_out_to_tell_of_a_breach_and_its_report_gets_to_people(compose, tmp_path):
+    """By a network that nobody else is in, and a folder on the host, which whatever user it has may write to."""
+    networks = {name: one["networks"] for name, one in compose["services"].items()}
+    assert networks["loop"] == ["stores", "outside"]
+    assert [name for name, joined in networks.items() if "outside" in joined] == ["loop"]
+    assert not (compose["networks"]["outside"] or {}).get("internal")
+    (bound,) = [one for one in compose["services"]["loop"]["volumes"] if one.endswith(":/app/data/monitoring")]
+    stack = Composed(tmp_path / "made")
+    stack.configure()
+    folder = stack.root / Path(bound.rpartition(":")[0]).name
+    assert folder.stat().st_mode & 0o777 == 0o777
+    assert stack.root.stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compose, tmp_path):
@@ -305,7 +330,7 @@ def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compo
     asked = {"postgres", "features", "training", "serving", "monitor", "mlflow", "valkey-admin", "objects-admin"}
     assert asked | {"admin", "mlflow-training", "mlflow-serving"} <= set(stack.settings["passwords"])
     assert stack.root.stat().st_mode & 0o077 == 0
-    assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir())
+    assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir() if file.is_file())
 
 
 @pytest.mark.parametrize("again", [[], ["rotate"]])
