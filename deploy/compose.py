@@ -19,7 +19,8 @@ from typing import Any
 
 import psycopg
 
-from deploy.production import PREPARE
+from deploy.backup import let_the_administrator_in
+from deploy.production import PREPARE, NotHealthy
 from deploy.stack import ARTIFACTS, BUCKET, ROLES, Stack, lines
 from validation.errors import Refusal, one_line
 from validation.settings import ROOT
@@ -102,6 +103,21 @@ class Composed(Stack):
         return "\n".join([f"admin {key} admin", *clients, ""])
 
 
+def prepare(stack: Stack, server: str) -> None:
+    """What has to be there in a server. Raises NotHealthy when MLflow refuses its administrator."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        PREPARE[server](stack)
+    except MlflowException as error:
+        raise NotHealthy(
+            f"MLflow refused: {one_line(error)}. Its administrator's password is to be that of settings.json: "
+            "`prepare postgres` makes it so."
+        ) from error
+    if server == "postgres":  # one that was restored on another machine has the password of there
+        let_the_administrator_in(stack)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.compose", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are (data/compose)")
@@ -115,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "prepare":
             for server in options.servers:
-                PREPARE[server](stack)
+                prepare(stack, server)
         else:
             if options.command == "rotate":
                 stack.rotate()
