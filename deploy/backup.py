@@ -75,7 +75,7 @@ def restore(stack: Stack, file: Path, replace: bool = False) -> str:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(old))
             connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(new, old))
     prepare_postgres(stack)
-    _let_the_administrator_in(stack)
+    let_the_administrator_in(stack)
     return f"{', '.join(DATABASES)} are as they were in {file}, after {time.perf_counter() - began:.1f} s"
 
 
@@ -109,7 +109,7 @@ def _holds_rows(stack: Stack, database: str) -> bool:
     return bool(row and row[0])
 
 
-def _let_the_administrator_in(stack: Stack) -> None:
+def let_the_administrator_in(stack: Stack) -> None:
     """MLflow makes its administrator once, with the password of then; the others get theirs from `up`."""
     from werkzeug.security import generate_password_hash
 

@@ -3,8 +3,9 @@
     python -m deploy.compose
     docker compose -f deploy/compose.yaml up --wait
 
-`prepare` is for the containers of that name: databases, roles, buckets and users, once the servers are there. Exit
-codes: 0 done, 1 failed, 2 wrong usage.
+Both may be done again: clients' keys, the number of workers and what is in ROLE.own.env stay. `prepare` is for the
+containers of that name: databases, roles, buckets and users, once the servers are there. Exit codes: 0 done, 1 failed,
+2 wrong usage.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 
 import psycopg
 
-from deploy.production import PREPARE
+from deploy.backup import let_the_administrator_in
+from deploy.production import PREPARE, NotHealthy
 from deploy.stack import ARTIFACTS, BUCKET, ROLES, Stack, lines
 from validation.errors import Refusal, one_line
 from validation.settings import ROOT
@@ -29,6 +31,7 @@ SECRETS = Path("/run/secrets")  # where a container finds what it is given
 STORE = "feature_repo/production/feature_store.yaml"
 # Where each image has the project: the Bento's, and that of deploy/Dockerfile.
 HOMES = {"serving": "/home/bentoml/bento/src"}
+OWN = ("serving", "loop", "mlflow")  # who is also told what is in a file that a person writes
 WRITERS = {BUCKET: ("features", "training", "loop"), ARTIFACTS: ("mlflow",)}  # who writes each bucket
 
 
@@ -45,6 +48,7 @@ class Composed(Stack):
         told = super().environment(role) | {"FEAST_FS_YAML_FILE_PATH": f"{HOMES.get(role, '/app')}/{STORE}"}
         if role == "serving":
             told |= {"SERVING_HOST": "0.0.0.0", "SERVING_API_KEYS": str(SECRETS / "api-keys")}  # noqa: S104 - in a container
+            told["SERVING_WORKERS"] = str(self.settings.get("workers", self.workers))
         return told
 
     def mlflow_environment(self) -> dict[str, str]:
@@ -71,37 +75,68 @@ class Composed(Stack):
         folder is its owner's alone, so nobody else on this machine gets to them."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
-        key = hashlib.sha256(self.password("service-admin").encode()).hexdigest()
         files = {
             "users.acl": self.valkey_users(),
             "basic_auth.ini": self.mlflow_auth(),
             "s3.json": self.object_users(),
             "postgres.password": self.password("postgres"),
-            "api-keys": f"admin {key} admin\n",
+            "api-keys": self.api_keys(),
             "mlflow.env": lines(self.mlflow_environment()),
         } | {f"{role}.env": lines(self.environment(role)) for role in ROLES}
+        files["settings.json"] = json.dumps(self.settings)  # last: by now it has every password
         for name, text in files.items():
             self.write(name, text).chmod(0o644)
-        (self.root / "settings.json").chmod(0o644)
+        monitoring = self.root / "monitoring"
+        if not monitoring.exists():  # the loop's user writes reports there, and may be unknown here
+            monitoring.mkdir()
+            monitoring.chmod(0o777)
+        for role in OWN:
+            if not (self.root / f"{role}.own.env").exists():
+                self.write(f"{role}.own.env", f"# What {role} is told besides {role}.env, which is written anew.\n")
+
+    def api_keys(self) -> str:
+        """The administrator's key of now, and those of the clients that a person gave one."""
+        file = self.root / "api-keys"
+        there = file.read_text().splitlines() if file.exists() else []
+        clients = [line for line in there if line.split()[:1] not in ([], ["admin"])]
+        key = hashlib.sha256(self.password("service-admin").encode()).hexdigest()
+        return "\n".join([f"admin {key} admin", *clients, ""])
+
+
+def prepare(stack: Stack, server: str) -> None:
+    """What has to be there in a server. Raises NotHealthy when MLflow refuses its administrator."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        PREPARE[server](stack)
+    except MlflowException as error:
+        raise NotHealthy(
+            f"MLflow refused: {one_line(error)}. Its administrator's password is to be that of settings.json: "
+            "`prepare postgres` makes it so."
+        ) from error
+    if server == "postgres":  # one that was restored on another machine has the password of there
+        let_the_administrator_in(stack)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.compose", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are (data/compose)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the service (2)")
+    parser.add_argument("--workers", type=int, help="processes of the service (as before; at first 2)")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("rotate", help="new passwords, but for the superusers'")
     prepared = commands.add_parser("prepare", help="in a container: what has to be there in a server")
     prepared.add_argument("servers", nargs="+", choices=PREPARE)
     options = parser.parse_args(argv)
-    stack = Composed(options.folder.resolve(), options.workers)
+    stack = Composed(options.folder.resolve())
     try:
         if options.command == "prepare":
             for server in options.servers:
-                PREPARE[server](stack)
+                prepare(stack, server)
         else:
             if options.command == "rotate":
                 stack.rotate()
+            if options.workers:
+                stack.settings["workers"] = options.workers
             stack.configure()
             print(f"The service's key, for who runs it, is `service-admin` in {stack.root / 'settings.json'}.")
             print("Next: docker compose -f deploy/compose.yaml up --wait")

@@ -53,7 +53,7 @@ from validation.monitoring.freshness import lost_views
 from validation.monitoring.report import HISTORY
 from validation.monitoring.results import CYCLE, Result, Verdict, saved, worst
 from validation.monitoring.run import label_delay, monitor
-from validation.predictions import LogUnusable, create, open_log
+from validation.predictions import LogUnusable, create, delete_before, open_log
 from validation.settings import OFF
 from validation.times import utc
 
@@ -226,7 +226,14 @@ class Cycle:
         told = events(self.engine, as_of - HISTORY, as_of)
         conclude(self.engine, as_of, results, outputs / "report.html", outputs / "monitor.prom", alerts, told)
         breaches = [f"{one.monitor} {one.metric} of {one.subject}" for one in results if one.verdict == "breach"]
-        return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])])
+        return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])]) + self._delete_old()
+
+    def _delete_old(self) -> str:
+        """Delete predictions that the settings keep no longer: in production the service may not. Says how many."""
+        if (days := self.settings.log_retention_days) is None:
+            return ""
+        gone = delete_before(self.engine, datetime.now(UTC) - timedelta(days=days))
+        return f"; {gone} predictions made over {days} days ago deleted" if gone else ""
 
     def _own_results(self, as_of: datetime) -> list[Result]:
         """What became of the steps before: one that was refused or failed is a breach like another, and so are rows

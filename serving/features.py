@@ -47,7 +47,11 @@ class AsOfTooEarly(RowRefused):
 
 
 class FeaturesMissing(RowRefused):
-    """A view that is declared `when_missing: reject` has nothing for the request."""
+    """A view that is declared `when_missing: reject` has nothing for the request; `row` is what was found."""
+
+    def __init__(self, why: str, view: str, row: FeatureRow) -> None:
+        super().__init__(f"{why}. The model does not answer without {view}.")
+        self.row = row
 
 
 class StoreUnavailable(RuntimeError):
@@ -145,7 +149,9 @@ class FeatureReader:
                 row.values |= {name: value for name, value in view.defaults.items() if _null(row.values[name])}
             elif all(_null(row.values[name]) for name in self._interface.taken_from(view)):
                 why = next((one for one in row.warnings if one.startswith(f"{view.name}: ")), f"{view.name}: all null")
-                return FeaturesMissing(f"{why}. The model does not answer without {view.name}.")
+                if view.name not in row.stale + row.missing:  # it has a row, of nulls alone
+                    row.missing.append(view.name)
+                return FeaturesMissing(why, view.name, row)
         return row
 
     def _require_rows(self, keys: Sequence[Keys], found: Sequence[Found]) -> None:

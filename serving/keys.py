@@ -20,7 +20,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -157,11 +157,12 @@ def is_local(host: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Add a key to a file, and print it: it is kept nowhere else."""
+    """Add a key to a file, and print it, or write it to one of its own: it is kept nowhere else."""
     parser = argparse.ArgumentParser(prog="serving.keys", description="Make an API key for the service.")
     parser.add_argument("name", help="whose key it is, one word")
     parser.add_argument("file", type=Path, help="the file of hashes that SERVING_API_KEYS names")
     parser.add_argument("--admin", action="store_true", help="of who runs the service: metrics and features too")
+    parser.add_argument("--to", type=Path, help="a new file for the key, its owner's alone, instead of printing it")
     options = parser.parse_args(argv)
     if len(options.name.split()) != 1:
         parser.error("a name is one word")
@@ -174,10 +175,12 @@ def main(argv: list[str] | None = None) -> int:
                 parser.error(
                     f"{options.file} has a key of {options.name} already; take that line out, or choose another name"
                 )
-            write(options.file, [*there, line])
+            with _kept_in(options.to, key) if options.to else nullcontext():
+                write(options.file, [*there, line])
     except OSError as error:
-        parser.error(f"{options.file} cannot be written ({error}); it is as it was")
-    print(key)
+        parser.error(f"no key was made ({error}); {options.file} is as it was")
+    if not options.to:
+        print(key)
     return 0
 
 
@@ -191,6 +194,19 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+@contextmanager
+def _kept_in(file: Path, key: str) -> Iterator[None]:
+    """The key in a file that was not there, without a newline: what reads it may send that along. It goes again when
+    the key does not get among those that are known. Raises OSError."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(key)
+    try:
+        yield
+    except BaseException:
+        file.unlink()
+        raise
 
 
 def write(file: Path, lines: Sequence[str]) -> None:

@@ -51,6 +51,9 @@ TOGETHER = prometheus.Histogram(
     "fti_requests_scored_together", "Requests that were scored at once", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 ROWS = prometheus.Counter("fti_predictions_total", "Rows predicted")
+READ = prometheus.Counter(
+    "fti_features_read_total", "Rows whose features were read: predicted, or refused for a view that had nothing"
+)
 MISSING = prometheus.Counter("fti_features_missing_total", "Rows for which a view had no row of their key", ["view"])
 STALE = prometheus.Counter("fti_features_stale_total", "Rows for which a view's row was older than its ttl", ["view"])
 AGE = prometheus.Histogram(
@@ -92,9 +95,14 @@ def child(metric: Any, *labels: Any) -> Any:
     return metric.labels(*labels)
 
 
-def count_rows(rows: Sequence[FeatureRow]) -> None:
-    """Count rows that were predicted together, what each was missing, and how old the oldest row of each view was."""
-    ROWS.inc(len(rows))
+def count_rows(predicted: Sequence[FeatureRow], refused: Sequence[FeatureRow]) -> None:
+    """Count rows that were scored together, what each was missing, and how old the oldest row of each view was.
+
+    Those too that were refused for what they were missing: a view that lost all its rows would not show without them.
+    """
+    rows = [*predicted, *refused]
+    ROWS.inc(len(predicted))
+    READ.inc(len(rows))
     for counter, views in ((MISSING, (row.missing for row in rows)), (STALE, (row.stale for row in rows))):
         for view, count in Counter(chain.from_iterable(views)).items():
             child(counter, view).inc(count)

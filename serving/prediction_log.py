@@ -18,12 +18,12 @@ from itertools import islice
 from typing import Any, Literal
 
 from pydantic_core import to_json
-from sqlalchemy import Dialect, Engine, delete
+from sqlalchemy import Dialect, Engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
 from serving import metrics
-from validation.predictions import COLUMNS, PREDICTIONS, as_moment, create, open_log
+from validation.predictions import COLUMNS, PREDICTIONS, as_moment, create, delete_before, open_log
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -102,7 +102,7 @@ class PredictionLog:
         self._wake, self._closing = threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._created = False
-        self._delete_at = time.monotonic()
+        self._delete_at, self._delete_fails = time.monotonic(), False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
@@ -168,6 +168,7 @@ class PredictionLog:
             pause, failing = RETRY_SECONDS, False
             if self._closing.is_set() and not self._queue:
                 return
+            self._delete_old()
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()
 
@@ -176,9 +177,6 @@ class PredictionLog:
         if not self._created:
             create(self._engine, [PREDICTIONS])
             self._created = True
-        if self._retention_days is not None and time.monotonic() >= self._delete_at:
-            self._delete_before(datetime.now(UTC) - timedelta(days=self._retention_days))
-            self._delete_at = time.monotonic() + RETENTION_SECONDS
         while batch := self._next():
             bad = self._write(batch)
             with self._lock:
@@ -203,6 +201,19 @@ class PredictionLog:
             return 1
         return 0
 
-    def _delete_before(self, moment: datetime) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(delete(PREDICTIONS).where(PREDICTIONS.c.predicted_at < moment))
+    def _delete_old(self) -> None:
+        """Delete what is too old, now and then. What keeps it from that keeps no row from being written."""
+        if self._retention_days is None or time.monotonic() < self._delete_at or self._closing.is_set():
+            return
+        try:
+            delete_before(self._engine, datetime.now(UTC) - timedelta(days=self._retention_days))
+            self._delete_fails = False
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again in an hour
+            if not self._delete_fails:
+                logger.warning(
+                    "predictions older than %d days stay in %s: %s. Who owns the table may delete them: the loop does, "
+                    "where SERVING_LOG_RETENTION_DAYS is set for it.",
+                    self._retention_days, self._where, str(error).partition("\n")[0],
+                )  # fmt: skip
+            self._delete_fails = True
+        self._delete_at = time.monotonic() + RETENTION_SECONDS

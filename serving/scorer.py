@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from serving import metrics
-from serving.features import StoreUnavailable
+from serving.features import FeaturesMissing, StoreUnavailable
 from serving.model import Outcome, Prediction, ServedModel
 
 Result = TypeVar("Result")
@@ -117,6 +117,9 @@ def _score_all(jobs: Sequence[Job]) -> list[list[Outcome] | Exception]:
         return [_score_all([job])[0] for job in jobs]
     following = iter(outcomes)
     results = [list(islice(following, len(job.rows))) for job in jobs]
-    counted = chain.from_iterable(result for job, result in zip(jobs, results, strict=True) if job.counted)
-    metrics.count_rows([one.row for one in counted if isinstance(one, Prediction)])
+    counted = [*chain.from_iterable(result for job, result in zip(jobs, results, strict=True) if job.counted)]
+    metrics.count_rows(
+        [one.row for one in counted if isinstance(one, Prediction)],
+        [one.row for one in counted if isinstance(one, FeaturesMissing)],
+    )
     return [*results]

@@ -27,6 +27,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
     inspect,
     make_url,
@@ -182,6 +183,12 @@ def _make(engine: Engine, tables: Sequence[Table] | None) -> None:
         if before in there and now not in there:
             with engine.begin() as connection:
                 connection.execute(text(f"ALTER TABLE {PREDICTIONS.name} RENAME COLUMN {before} TO {now}"))
+
+
+def delete_before(engine: Engine, moment: datetime) -> int:
+    """Delete what was predicted before a moment, for which the table's owner has the right; returns how many rows."""
+    with engine.begin() as connection:
+        return connection.execute(delete(PREDICTIONS).where(PREDICTIONS.c.predicted_at < moment)).rowcount
 
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import pytest
 from deltalake import DeltaTable
 from feast import FeatureStore
 from mlflow import MlflowClient
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from upath import UPath
 
 from feature_repo.pipeline.ingest import RawFiles
@@ -37,7 +37,7 @@ from serving.settings import ServingSettings
 from tests.conftest import ROOT, Workspace, empty
 from validation.monitoring.results import Result, save, saved
 from validation.monitoring.trigger import RETRAININGS
-from validation.predictions import BATCH, PREDICTIONS, open_log, read
+from validation.predictions import BATCH, PREDICTIONS, create, open_log, read
 from validation.registered import CAUSE_TAG, fetch_version
 from validation.spine import rows_due
 
@@ -133,10 +133,18 @@ def test_a_replay_asks_the_running_service_at_the_moments_of_the_day(lived):
         folder.prepare(source, day + DAY)
 
 
-def test_a_day_is_done_once(lived, tmp_path, capsys):
-    log = tmp_path / "log.db"
+def test_a_day_is_done_once(lived, tmp_path, capsys, monkeypatch):
+    """And what was predicted too long ago is deleted, which in production the service may not do."""
+    log, old = tmp_path / "log.db", {"predicted_at": datetime.now(UTC) - timedelta(days=31), "as_of": AS_OF - 300 * DAY}
+    engine = open_log(f"sqlite:///{log}")
+    create(engine)
+    texts = dict.fromkeys((one.name for one in PREDICTIONS.columns if one.type.python_type is str), "{}")
+    with engine.begin() as connection:
+        connection.execute(insert(PREDICTIONS), [texts | {"role": BATCH, "row": 0, "prediction": 0.5} | old])
+    monkeypatch.setenv("SERVING_LOG_RETENTION_DAYS", "30")
     code = command.main(arguments(lived, log))
     first = capsys.readouterr().out.splitlines()
+    assert first[STEPS.index("monitor")].endswith("; 1 predictions made over 30 days ago deleted")
     assert [line.split()[0] for line in first[: len(STEPS)]] == list(STEPS)
     assert {line.split()[1] for line in first[: len(STEPS)]} == {"done"}, first
     cycle = open_cycle(settings_of(lived, log), FaultySource(RawFiles(), []))

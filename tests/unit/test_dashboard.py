@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     for family in text_string_to_metric_families(file.read_text()):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+    return found | {"up": set()}  # which Prometheus makes itself, of each target
 
 
 def dashboard() -> dict[str, Any]:
@@ -130,6 +130,13 @@ def test_panels_have_places_of_their_own_and_legends_that_labels_fill(exported):
             (metric, _), *_ = selectors(target["expr"].replace("$__rate_interval", "5m"))
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= exported[metric]
             assert target["datasource"]["uid"] == "${source}"
+
+
+def test_instances_are_those_of_a_job_that_is_scraped():
+    """By its name here; tests/unit/test_deployment.py looks at the chart's."""
+    jobs = {one["job_name"] for one in yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]}
+    asked = {wanted["job"] for rule in rules() for metric, wanted in selectors(rule["expr"]) if metric == "up"}
+    assert asked == {"fti"} <= jobs
 
 
 def test_alerts_say_how_bad_it_is_and_what_to_do():

@@ -18,9 +18,12 @@ import pytest
 import yaml
 
 from deploy.compose import PORTS, Composed
+from deploy.compose import main as compose_main
 from deploy.render import CHART, EXAMPLE, RENDERED, digest, render
 from deploy.stack import ROLES, Stack
 from deploy.supply import locked, needed_by
+from serving.keys import ApiKeys, Client, NotAllowed
+from serving.keys import main as keys_main
 from serving.settings import ServingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +182,22 @@ def test_the_service_settings_are_settings_that_there_are(compose, tmp_path):
     assert {name for name in told if name.startswith("SERVING_")} <= known
 
 
+def test_variables_of_the_values_reach_the_settings_as_they_were_written():
+    """Also whole numbers of seven digits, which Go writes with an exponent, and pydantic refuses to read as whole."""
+    asked = yaml.safe_load(EXAMPLE.read_text())
+    assert max(one for one in asked["service"]["env"].values()) > 1_000_000
+    for component in ("service", "loop"):
+        told = {
+            one["name"]: one["value"] for one in pods()[component]["spec"]["containers"][0]["env"] if "value" in one
+        }
+        settings = {
+            name.removeprefix("SERVING_").lower(): value for name, value in told.items() if name.startswith("SERVING_")
+        }
+        read = ServingSettings(**settings)
+        for name, value in asked[component]["env"].items():
+            assert getattr(read, name.removeprefix("SERVING_").lower()) == value
+
+
 def test_everything_that_selects_pods_selects_those_it_is_for():
     labels = {component: pod["metadata"]["labels"] for component, pod in pods().items()}
 
@@ -202,6 +221,8 @@ def test_everything_that_selects_pods_selects_those_it_is_for():
     assert "replicas" not in deployment["spec"]
     (monitor,) = objects("ServiceMonitor")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in (DEPLOY / "monitoring" / "alerts.yaml").read_text()
     ports = {one["name"] for one in pods()["service"]["spec"]["containers"][0]["ports"]}
     assert {one["targetPort"] for one in service["spec"]["ports"]} <= ports
 
@@ -212,6 +233,17 @@ def test_nobody_gets_to_the_loop_and_the_service_lets_in_whom_it_is_told():
     (rule,) = policies["fti-service"]["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": "http"}]
     assert len(rule["from"]) == 2
+
+
+def test_the_loop_alone_gets_to_the_webhook():
+    """An alert of a breach leaves the cluster, though databases are the only other way out."""
+    (webhook,) = yaml.safe_load(EXAMPLE.read_text())["networkPolicy"]["webhookTo"]
+    out = {one["metadata"]["name"]: one["spec"]["egress"] for one in objects("NetworkPolicy")}
+    assert {"ports": [{"protocol": "TCP", "port": 443}], "to": [webhook]} in out["fti-loop"]
+    assert webhook not in [to for rule in out["fti-service"] for to in rule.get("to", [])]
+    (container,) = pods()["loop"]["spec"]["containers"]
+    (told,) = [one for one in container["env"] if one["name"] == "MONITORING_WEBHOOK_URL"]
+    assert told["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
 def test_cycles_do_not_overlap_and_a_breach_is_not_tried_again():
@@ -267,7 +299,21 @@ def test_containers_have_no_rights_and_share_no_network_with_the_outside(compose
             assert "127.0.0.1" in published
     assert compose["networks"]["stores"] == {"internal": True}
     inner = {name for name, one in compose["services"].items() if one["networks"] == ["stores"]}
-    assert inner >= {"postgres", "valkey", "objects", "loop"}
+    assert inner >= {"postgres", "valkey", "objects"}
+
+
+def test_the_loop_gets_out_to_tell_of_a_breach_and_its_report_gets_to_people(compose, tmp_path):
+    """By a network that nobody else is in, and a folder on the host, which whatever user it has may write to."""
+    networks = {name: one["networks"] for name, one in compose["services"].items()}
+    assert networks["loop"] == ["stores", "outside"]
+    assert [name for name, joined in networks.items() if "outside" in joined] == ["loop"]
+    assert not (compose["networks"]["outside"] or {}).get("internal")
+    (bound,) = [one for one in compose["services"]["loop"]["volumes"] if one.endswith(":/app/data/monitoring")]
+    stack = Composed(tmp_path / "made")
+    stack.configure()
+    folder = stack.root / Path(bound.rpartition(":")[0]).name
+    assert folder.stat().st_mode & 0o777 == 0o777
+    assert stack.root.stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compose, tmp_path):
@@ -284,7 +330,38 @@ def test_nothing_secret_is_in_the_files_and_all_that_is_mounted_is_written(compo
     asked = {"postgres", "features", "training", "serving", "monitor", "mlflow", "valkey-admin", "objects-admin"}
     assert asked | {"admin", "mlflow-training", "mlflow-serving"} <= set(stack.settings["passwords"])
     assert stack.root.stat().st_mode & 0o077 == 0
-    assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir())
+    assert all(file.stat().st_mode & 0o022 == 0 for file in stack.root.iterdir() if file.is_file())
+
+
+@pytest.mark.parametrize("again", [[], ["rotate"]])
+def test_a_second_run_keeps_what_people_made_in_the_folder(again, compose, tmp_path):
+    """Clients' keys, the number of workers, and variables; a rotation changes the administrator's key alone."""
+    folder = tmp_path / "made"
+    command = ["--folder", str(folder)]
+    assert compose_main([*command, "--workers", "4"]) == 0
+    alice, old = folder.with_name("alice.key"), Composed(folder).password("service-admin")
+    assert keys_main(["alice", str(folder / "api-keys"), "--to", str(alice)]) == 0
+    mine = {f"{role}.own.env": f"MINE_OF_{role}=1\n" for role in ("serving", "loop", "mlflow")}
+    for name, text in mine.items():
+        (folder / name).write_text(text)
+    assert compose_main([*command, *again]) == 0
+
+    keys, admin = ApiKeys(folder / "api-keys"), Composed(folder).password("service-admin")
+    assert keys.require({}, f"Bearer {alice.read_text()}") == Client("alice", admin=False)
+    assert keys.require({}, f"Bearer {admin}") == Client("admin", admin=True)
+    assert (admin == old) == (not again)
+    if again:
+        with pytest.raises(NotAllowed):
+            keys.require({}, f"Bearer {old}")
+    assert "SERVING_WORKERS=4" in (folder / "serving.env").read_text().splitlines()
+    assert {name: (folder / name).read_text() for name in mine} == mine
+    # A file of one's own is the last that a container is told by: it wins.
+    told = [
+        [Path(one).name for one in service["env_file"]]
+        for service in compose["services"].values()
+        if "env_file" in service
+    ]
+    assert {files[-1] for files in told} == set(mine)
 
 
 def test_roles_may_do_in_containers_what_they_may_do_on_one_host(tmp_path):
@@ -399,3 +476,26 @@ def test_the_runbook_names_what_there_is():
     alerts = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
     for rule in (rule for group in alerts for rule in group["rules"]):
         assert rule["alert"] in text
+
+
+def test_the_first_install_waits_for_no_model_and_every_secret_is_made_before():
+    """Pods get ready once a job has made a champion, which it can only after the install; an upgrade waits for them."""
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    (install,) = re.findall(r"helm install .*", text)
+    upgrades = re.findall(r"helm (?:upgrade|rollback) [^`]*", text)
+    assert "--wait" not in install
+    assert len(upgrades) == 2
+    assert all("--wait" in one for one in upgrades)
+
+    made = dict(re.findall(r"create secret \S+ (\S+) --from-(?:env-)?file=(\S+)", text.partition(install)[0]))
+    needed = set()
+    for pod in pods().values():
+        needed |= {one["secret"]["secretName"] for one in pod["spec"]["volumes"] if "secret" in one}
+        needed |= {one["name"] for one in pod["spec"]["imagePullSecrets"]}
+        told = [one["valueFrom"]["secretKeyRef"] for one in pod["spec"]["containers"][0]["env"] if "valueFrom" in one]
+        needed |= {one["name"] for one in told}
+    (monitor,) = objects("ServiceMonitor")
+    key = monitor["spec"]["endpoints"][0]["authorization"]["credentials"]
+    assert needed | {key["name"]} == set(made)
+    assert made[key["name"]] == key["key"]
+    assert f"--admin --to {key['key']}\n" in text

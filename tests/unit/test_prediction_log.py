@@ -21,7 +21,7 @@ from sqlalchemy import inspect, text
 
 from serving import metrics
 from serving.prediction_log import LoggedPrediction, PredictionLog, stored, write
-from validation.predictions import LogUnusable, create, open_log, read
+from validation.predictions import LogUnusable, create, delete_before, open_log, read
 
 PATIENCE = 20
 NOW = datetime(2013, 10, 2, 14, 30, 15, 123_456, tzinfo=UTC)
@@ -361,6 +361,32 @@ def test_old_rows_go_and_others_stay(url):
     with log_to(url, retention_days=7) as log:
         until(lambda: log._created and len(rows_in(url)) == 1)
     assert [row["request_id"] for row in rows_in(url)] == ["young"]
+
+
+def test_who_may_only_add_logs_on_and_the_owner_deletes(postgres, caplog):
+    """In production serving may not delete: it says so once, its rows are written, and the loop's role does it."""
+    with open_log(postgres.replace("DATABASE", "postgres")).connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("CREATE DATABASE kept"))
+    url = postgres.replace("DATABASE", "kept")
+    owner = open_log(url)
+    create(owner)
+    with owner.begin() as connection:
+        connection.execute(text("CREATE ROLE only_adds LOGIN"))
+        connection.execute(text("GRANT SELECT, INSERT ON predictions TO only_adds"))
+    now = datetime.now(UTC)
+    adds = owner.url.set(username="only_adds").render_as_string(hide_password=False)
+    with log_to(adds, retention_days=7) as log:
+        log.put([prediction(0, predicted_at=now - timedelta(days=8)), prediction(1, predicted_at=now)])
+        until(lambda: log.written == 2)
+        log.put([prediction(2, predicted_at=now)])
+        until(lambda: log.written == 3)
+        log._delete_at = 0.0  # an hour later
+        until(lambda: log._delete_at)
+    assert (log.dropped, log.failures) == (0, 0)
+    assert caplog.text.count("permission denied") == 1
+    assert [row["request_id"] for row in rows_in(url)] == ["request-0", "request-1", "request-2"]
+    assert delete_before(owner, now - timedelta(days=7)) == 1
+    assert [row["request_id"] for row in rows_in(url)] == ["request-1", "request-2"]
 
 
 @pytest.mark.parametrize("address", ["", "log.db", "mysql://host/log", "sqlite://", "sqlite:///:memory:"])

@@ -257,6 +257,8 @@ def test_a_view_may_refuse_to_be_missing(repo):
     assert "no site given" in str(no_key)
     assert "place: all null" in str(all_null)
     assert all(isinstance(one, FeaturesMissing) for one in (refused, no_key, all_null))
+    # It is known of each what it misses, for who counts that.
+    assert [one.row.missing for one in (refused, no_key, all_null)] == [["place"]] * 3
 
 
 @pytest.mark.parametrize(("view", "policy", "defaults"), [

@@ -150,6 +150,29 @@ def test_two_that_add_keys_at_once_lose_none(file, capsys):
     capsys.readouterr()
 
 
+def test_a_key_in_a_file_is_its_owners_and_is_not_lost_to_a_second_run(file, capsys, monkeypatch):
+    """Prometheus reads its key from one. Neither the same name again nor another one, nor a full disk, touches it."""
+    to, flags = file.with_name("prometheus.key"), ["--admin", "--to"]
+    assert make(file, "prometheus", capsys, *flags, str(to)) == ""
+    key, rights = to.read_text(), to.stat().st_mode & 0o777
+    assert rights == 0o600
+    assert ApiKeys(file).require(HERE, f"Bearer {key}") == Client("prometheus", admin=True)
+    for name, why in (("prometheus", "has a key of prometheus already"), ("other", "File exists")):
+        with pytest.raises(SystemExit):
+            main([name, str(file), *flags, str(to)])
+        assert why in capsys.readouterr().err
+        assert (to.read_text(), to.stat().st_mode & 0o777) == (key, 0o600)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit):
+        main(["other", str(file), *flags, str(file.with_name("other.key"))])
+    assert sorted(one.name for one in file.parent.iterdir()) == [file.name, to.name]
+    assert [line.split()[0] for line in file.read_text().splitlines()] == ["prometheus"]
+
+
 def test_a_change_within_one_tick_of_the_clock_is_read(file):
     """Lines of another length under the old time, and a new file of the old length and time."""
     digests = [hashlib.sha256(key.encode()).hexdigest() for key in ("old", "new")]

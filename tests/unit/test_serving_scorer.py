@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from serving.features import StoreUnavailable
+from serving import metrics
+from serving.features import AsOfTooEarly, FeatureRow, FeaturesMissing, StoreUnavailable
+from serving.model import Prediction
 from serving.scorer import CHUNK, Overloaded, Scorer
 
 pytestmark = pytest.mark.anyio
+NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -117,6 +121,29 @@ async def test_more_than_the_limit_is_told_to_come_back(scorer):
     assert got[:7] == [[2 * number] for number in range(7)]
     assert [type(one) for one in got[7:]] == [Overloaded, Overloaded]
     assert await scorer.score(model, [2]) == [4]
+
+
+async def test_rows_refused_for_a_lost_view_are_counted_with_what_they_miss(scorer):
+    """As read, not as predicted; rows that were refused for their as_of tell nothing of a view."""
+
+    class Strict:
+        def predict(self, rows: list[str]) -> list[Any]:
+            lost, there = FeatureRow(missing=["weather"]), FeatureRow(stale=["place"])
+            made = {
+                "lost": FeaturesMissing("weather: no row", "weather", lost),
+                "there": Prediction({}, there, 0.5),
+                "early": AsOfTooEarly(NOON, "weather", NOON),
+            }
+            return [made[row] for row in rows]
+
+    def counted() -> list[float]:
+        weather, place = metrics.MISSING.labels("weather"), metrics.STALE.labels("place")
+        return [one._value.get() for one in (metrics.ROWS, metrics.READ, weather, place)]
+
+    before, asked = counted(), ["lost", "there", "early", "lost", "lost"]
+    await scorer.score(Strict(), asked)
+    await scorer.score(Strict(), asked, counted=False)
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 4, 3, 1]
 
 
 async def test_who_gave_up_is_not_scored(scorer):
