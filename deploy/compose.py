@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from deploy.production import PREPARE
+from deploy.servers import PREPARE
 from deploy.stack import ARTIFACTS, BUCKET, ROLES, Stack, lines
 from validation.errors import Refusal, one_line
 from validation.settings import ROOT
@@ -88,14 +88,16 @@ class Composed(Stack):
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.compose", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are (data/compose)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the service (2)")
+    parser.add_argument("--workers", type=int, help="processes of the service (as before; 2 at first)")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("rotate", help="new passwords, but for the superusers'")
     prepared = commands.add_parser("prepare", help="in a container: what has to be there in a server")
     prepared.add_argument("servers", nargs="+", choices=PREPARE)
     options = parser.parse_args(argv)
-    stack = Composed(options.folder.resolve(), options.workers)
+    stack = Composed(options.folder.resolve())
     try:
+        if options.workers is not None:
+            stack.remember(workers=options.workers)
         if options.command == "prepare":
             for server in options.servers:
                 PREPARE[server](stack)
