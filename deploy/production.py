@@ -152,6 +152,8 @@ def _do(stack: Stack, options: argparse.Namespace) -> None:
     elif options.command == "restore":
         from deploy.backup import restore
 
+        stack.claim()
+        stack.adopt(told())
         print(restore(stack, options.file, options.replace))
         print("Next: python -m deploy.production up")
     elif options.command == "status":

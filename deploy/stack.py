@@ -38,13 +38,19 @@ class Stack(Folder):
     def adopt(self, told: Mapping[str, str]) -> None:
         """Let tables lie where FTI_TABLES names a place of one's own, which AWS_* open; MLflow's files beside them.
 
-        Raises NotHealthy for a place that is another one in each folder.
+        Raises NotHealthy for a place that is another one in each folder, or another one than the databases know.
         """
         tables = told.get("FTI_TABLES")
         if not tables or told.get("AWS_ENDPOINT_URL") == self.url("objects"):  # which this profile's roles are told
             return
         if "://" not in tables and not Path(tables).is_absolute():
             raise NotHealthy(f"FTI_TABLES is {tables}, but servers run in a folder of their own. Give it whole.")
+        before = self.store["FTI_TABLES"] if self.store else "its own object store"
+        if tables != before and (self.root / "postgres").exists():
+            raise NotHealthy(
+                f"FTI_TABLES is {tables}, and what the databases in {self.root} know lies in {before}. Go on with "
+                "that: FTI_TABLES= (empty). Begin anew: down --purge."
+            )
         opening = {name: value for name, value in told.items() if name.startswith("AWS_") and value}
         self.remember(store={"FTI_TABLES": tables} | opening)
 

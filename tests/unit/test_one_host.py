@@ -139,6 +139,23 @@ def test_a_store_of_ones_own_is_remembered_and_no_emulator_runs(stack):
     assert (stack.root / "settings.json").stat().st_mode & 0o077 == 0
 
 
+def test_tables_do_not_move_away_from_databases_that_know_them(stack):
+    """An emulator would be stopped, and forget them; new keys of the same place are taken."""
+    own = {"FTI_TABLES": "s3://mine/fti", "AWS_SECRET_ACCESS_KEY": "of mine"}
+    (stack.root / "postgres").mkdir(parents=True)
+    with pytest.raises(NotHealthy, match="lies in its own object store"):
+        stack.adopt(own)
+    stack.adopt({"FTI_TABLES": ""})
+    assert "objects" in stack.servers
+    (stack.root / "postgres").rmdir()
+    stack.adopt(own)
+    (stack.root / "postgres").mkdir()
+    with pytest.raises(NotHealthy, match="lies in s3://mine/fti"):
+        stack.adopt(own | {"FTI_TABLES": "s3://mine/other"})
+    stack.adopt(own | {"AWS_SECRET_ACCESS_KEY": "a new one"})
+    assert Stack(stack.root).store == own | {"AWS_SECRET_ACCESS_KEY": "a new one"}
+
+
 @pytest.mark.parametrize(
     ("tables", "artifacts"),
     [("s3://mine", "s3://mine/artifacts"), ("s3://mine/", "s3://mine/artifacts"), ("/big/fti", "/big/fti-artifacts")],
