@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,11 +141,13 @@ class FeatureInterface(Part):
         return _without(handler(self), {"task": CLASSIFICATION, "unit": None})
 
     @classmethod
-    def from_registry(cls, store: FeatureStore, feature_service: str) -> FeatureInterface:
-        """Read the interface of a feature service. Raises feast.errors.FeatureServiceNotFoundException."""
+    def from_registry(
+        cls, store: FeatureStore, feature_service: str, recorded: Collection[str] = ()
+    ) -> FeatureInterface:
+        """Read the interface of a feature service; see `validation.feature_service.read_interface`."""
         from validation.feature_service import read_interface
 
-        return read_interface(store, feature_service)
+        return read_interface(store, feature_service, recorded)
 
     @property
     def categories(self) -> list[str]:
@@ -219,8 +221,9 @@ class FeatureContract(Part):
         from feast.errors import FeastObjectNotFoundException
 
         name = self.interface.feature_service
+        recorded = {view.code_sha256 for view in self.interface.on_demand_views}
         try:
-            live = FeatureInterface.from_registry(store, name)
+            live = FeatureInterface.from_registry(store, name, recorded)
         except FeastObjectNotFoundException as error:
             raise ContractBroken(
                 f"Feature service {name!r} of the contract is not in the Feast registry: {error}. "

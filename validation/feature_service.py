@@ -21,11 +21,14 @@ from validation.contract import (
 from validation.task import CLASSIFICATION, REGRESSION, TASKS, Task
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
+    from feast import FeatureService, FeatureStore, FeatureView
 
 
-def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
-    """Raises feast.errors.FeatureServiceNotFoundException, and ContractBroken for tags that say nothing known."""
+def read_interface(store: FeatureStore, feature_service: str, recorded: Collection[str] = ()) -> FeatureInterface:
+    """The interface of a feature service; `recorded` are hashes of code that a contract to compare with has.
+
+    Raises feast.errors.FeatureServiceNotFoundException, and ContractBroken for tags that say nothing known.
+    """
     service = store.get_feature_service(feature_service)
     on_demand_names = {view.name for view in store.list_on_demand_feature_views()}
     wanted: dict[str, dict[str, ValueType]] = {}
@@ -34,11 +37,11 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
         for feature in projection.features:
             inputs.append(ModelInput(name=feature.name, dtype=_dtype(feature.dtype), source=projection.name))
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
-    on_demand = [_on_demand(store, name, wanted) for name in list(wanted) if name in on_demand_names]
+    on_demand = [_on_demand(store, name, wanted, recorded) for name in list(wanted) if name in on_demand_names]
     taken = {model_input.name for model_input in inputs}
     stored = [_stored(store, name, wanted[name], taken) for name in wanted if name not in on_demand_names]
     keys = _join_keys(store, [key for view in stored for key in view.join_keys])
-    categories = [name for name in service.tags.get("key_features", "").split(",") if name]
+    categories = _categories(service, [key.name for key in keys])
     inputs += [ModelInput(name=key.name, dtype=key.dtype, source="request") for key in keys if key.name in categories]
     spine, label = store.get_feature_view(service.tags["spine"]), store.get_feature_view(service.tags["label"])
     task, unit = _task_of(label)
@@ -58,6 +61,17 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
         task=task,
         unit=unit,
     )
+
+
+def _categories(service: FeatureService, keys: list[str]) -> list[str]:
+    """The join keys that a model takes as categories, named by the service's tag `key_features`."""
+    named = [name.strip() for name in service.tags.get("key_features", "").split(",") if name.strip()]
+    if strangers := sorted({*named} - {*keys}):
+        raise ContractBroken(
+            f"Feature service {service.name!r} has the tag key_features={service.tags['key_features']!r}; {strangers} "
+            f"are no join keys of its feature views, which are {keys}."
+        )
+    return named
 
 
 def _task_of(label: FeatureView) -> tuple[Task, str | None]:
@@ -107,7 +121,9 @@ def _stored(store: FeatureStore, name: str, features: dict[str, ValueType], take
     )
 
 
-def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, ValueType]]) -> OnDemandView:
+def _on_demand(
+    store: FeatureStore, name: str, wanted: dict[str, dict[str, ValueType]], recorded: Collection[str]
+) -> OnDemandView:
     """Describe an on-demand view, and add the stored features that its code reads to `wanted`.
 
     In the registry its sources are a map of protobuf, which has another order in every process: here they are sorted.
@@ -119,10 +135,11 @@ def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, Value
             inputs.append(feature.name)
             wanted.setdefault(projection.name, {})[feature.name] = _dtype(feature.dtype)
     assert view.feature_transformation is not None  # a view in the registry has its code
-    code = _function(view.feature_transformation.udf_string)
+    code = view.feature_transformation.udf_string
+    digest, of_before = (hashlib.sha256(text.encode()).hexdigest() for text in (_function(code), code))
     return OnDemandView(
         name=name,
-        code_sha256=hashlib.sha256(code.encode()).hexdigest(),
+        code_sha256=of_before if of_before in recorded else digest,  # contracts from then keep their hash
         inputs=sorted(inputs),
         features=wanted[name],
     )
@@ -130,12 +147,12 @@ def _on_demand(store: FeatureStore, name: str, wanted: dict[str, dict[str, Value
 
 def _function(code: str) -> str:
     """A function less what decorates it: Feast keeps both as one text, and who words a description anew in the
-    decorator changes nothing that is computed. The rest of the decorator is in the contract by itself."""
+    decorator changes nothing that is computed. Its sources and schema are in the contract by themselves."""
     try:
         (function,) = ast.parse(dedent(code)).body
     except (SyntaxError, ValueError):  # not one function: all of it counts
         return code
-    return "\n".join(code.splitlines()[function.lineno - 1 : function.end_lineno])
+    return "\n".join(code.split("\n")[function.lineno - 1 : function.end_lineno])
 
 
 def _join_keys(store: FeatureStore, names: list[str]) -> list[JoinKey]:

@@ -43,6 +43,11 @@ class Suite:
     max_held_share: float = 0.05
     label: str | None = None
 
+    def of_a_few(self) -> Suite:
+        """For rows by themselves: how many there are, what most are like and which share is held says nothing."""
+        unique = {name: rule for name, rule in self.batch_rules.items() if type(rule).__name__.endswith("BeUnique")}
+        return replace(self, batch_rules=unique, min_rows=0, max_held_share=1.0)
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -183,8 +183,8 @@ def _next_wall_clock(after: pd.Series, hhmm: pd.Series, zone: str) -> pd.Series:
 
 
 def _moments(texts: pd.Series) -> pd.Series:
-    """ISO 8601 to UTC; null where it says no moment."""
-    return pd.to_datetime(texts, utc=True, errors="coerce")
+    """ISO 8601 to UTC, each in the spelling of its own; null where it says no moment."""
+    return pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
 
 
 def _minutes(numbers: pd.Series) -> pd.Series:

@@ -146,6 +146,9 @@ def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ReleaseRefused(f"{file} cannot be read as CSV ({type(error).__name__}: {error}).") from error
     _require_columns(file, texts.columns, ["held_id", *schema.names])
+    texts = texts.dropna(how="all")
+    if nameless := [row + 1 for row in texts.index[texts.held_id.isna()]]:
+        raise ReleaseRefused(f"{file} has no held_id in row(s) {nameless}; which held row each corrects is unknown.")
     frame = texts[["held_id"]].copy()
     for column in schema:
         try:

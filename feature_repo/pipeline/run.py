@@ -212,8 +212,7 @@ class FeaturePipeline:
                 "the events they are made of, or the transform, and publish again."
             )
         with step(f"release {table}") as report:
-            # A few rows by themselves: how many there are, and which share of them is held, says nothing.
-            suite = replace(RAW_SUITES[table], min_rows=0, max_held_share=1.0)
+            suite = RAW_SUITES[table].of_a_few()
             written, refused = release(self.con, self.tables, table, file, self.gate, suite, received_at)
             report.update(_counts(written), still_held=len(refused))
         if refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,6 +28,11 @@ def raw_schemas(columns: Mapping[str, Mapping[str, pa.DataType]]) -> dict[str, p
     return {table: pa.schema(list((dict(own) | STAMPS).items())) for table, own in columns.items()}
 
 
+UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, pd.errors.ParserWarning,
+)  # fmt: skip
+
+
 class SourceError(Refusal):
     """A raw file is missing, unreadable or lacks a column."""
 
@@ -43,8 +49,11 @@ class PackageFiles:
         """Read one file, all `columns` present and of their type. Raises SourceError."""
         path = self._locate(name)
         try:
-            frame = pd.read_csv(path, dtype=dict(self.types))
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            with warnings.catch_warnings():
+                # Values beyond the header's last name: an error, but for the empty one of a comma at the end of lines.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(path, dtype=dict(self.types), index_col=False)
+        except UNREADABLE as error:
             raise SourceError(
                 f"Raw file {path} cannot be read ({type(error).__name__}: {error}). {self._mend}"
             ) from error

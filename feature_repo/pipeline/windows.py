@@ -77,8 +77,13 @@ def counted(events: Table, keys: tuple[str, ...], grid: int, **measures) -> Tabl
         *keys,
         bucket=cell_end(events.event_timestamp, grid),
         learnt=seconds(events.created_timestamp),
-        **{name: expression.cast("int64") for name, expression in measures.items()},
+        **{name: whole(expression) for name, expression in measures.items()},
     )
+
+
+def whole(value):
+    """An integer; a fraction is rounded, which a cast alone does on DuckDB only: Spark's cuts it off."""
+    return (value.round() if value.type().is_floating() else value).cast("int64")
 
 
 def union_counts(*parts: Table) -> Table:

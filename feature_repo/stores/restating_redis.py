@@ -30,10 +30,11 @@ from redis.retry import Retry
 from feature_repo.stores.reads_at_once import Found, Read, ReadsAtOnce
 from feature_repo.stores.stamps import stamp_of
 
-# KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values. Sent whole with each
-# row: a cluster's pipeline does not take a script by its hash.
+# KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
+# the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
+# pipeline does not take a script by its hash.
 WRITE_UNLESS_OLDER = """local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known and known > ARGV[2] then return 0 end
+if known and known > ARGV[2] and redis.call('HGET', KEYS[1], ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1"""
 

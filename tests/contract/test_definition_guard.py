@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from contextlib import chdir
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from feast import FeatureStore
 
 from feature_repo.pipeline.feast_steps import FeastFailed, apply
 from feature_repo.pipeline.guard import DefinitionNeeded, RegistryUnreadable, check, plan
@@ -89,18 +91,22 @@ def applied(repo: Path) -> Path:
     return repo
 
 
-def register(repo: Path, alias: str | None = "champion", digest: str | None = None) -> None:
-    """Register a version with a contract, and nothing else that a model has, in mlflow.db beside `repo`."""
-    from feast import FeatureStore
-    from mlflow import MlflowClient
-
+def described(repo: Path) -> FeatureContract:
+    """What a model of the service `late_v1` would record."""
     now = datetime(2013, 10, 1, tzinfo=UTC)
-    contract = FeatureContract(
+    return FeatureContract(
         interface=FeatureInterface.from_registry(FeatureStore(repo_path=str(repo)), "late_v1"),
         known_values={},
         training_set=TrainingSet(as_of=now, start=now, end=now, rows=1, sha256="0", delta_versions={}),
         example_request={"ship_id": "Ever Given"},
     )
+
+
+def register(repo: Path, alias: str | None = "champion", digest: str | None = None) -> None:
+    """Register a version with a contract, and nothing else that a model has, in mlflow.db beside `repo`."""
+    from mlflow import MlflowClient
+
+    contract = described(repo)
     folder = repo.parent / "model"
     (folder / "extra_files").mkdir(parents=True, exist_ok=True)
     (folder / "extra_files" / FILE_NAME).write_text(contract.canonical())
@@ -182,6 +188,25 @@ def test_other_words_for_what_code_computes_pass(registered):
     """The description of an on-demand view is in the same text as its code, and computes nothing."""
     mode = 'mode="python"'
     check(write(registered, DEFINITIONS.replace(mode, f'{mode}, description="In knots.", tags={{"a": "b"}}')))
+
+
+def test_a_contract_from_when_the_decorator_counted_still_holds(registered):
+    """Its hash is of the whole text, which is what this code had then; of other code it is refused."""
+    store = FeatureStore(repo_path=str(registered))
+    whole = store.get_on_demand_feature_view("ship_knots").feature_transformation.udf_string
+    contract = described(registered)
+    (view,) = contract.interface.on_demand_views
+
+    def with_hash_of(text: str) -> FeatureContract:
+        other = view.model_copy(update={"code_sha256": sha256(text.encode()).hexdigest()})
+        interface = contract.interface.model_copy(update={"on_demand_views": [other]})
+        return contract.model_copy(update={"interface": interface})
+
+    before = with_hash_of(whole)
+    assert before != contract
+    before.verify(store)
+    with pytest.raises(ContractBroken, match=r"ship_knots\.code_sha256"):
+        with_hash_of(whole.replace("1.852", "1.853")).verify(store)
 
 
 def test_a_new_service_beside_the_old_passes(registered):

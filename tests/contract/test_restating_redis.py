@@ -102,6 +102,16 @@ def test_what_stock_feast_wrote_before_is_replaced(valkey, prices):
     assert values(moved, prices) == (NOON, 2)
 
 
+def test_a_view_that_was_deleted_begins_anew(online, prices):
+    """At any moment; Feast deletes its rows and not their stamps, where the entity has rows of other views."""
+    online.write(view_of("stocks", ("a",)), ("k", {"a": 5}, NOON, NOON))
+    online.write(prices, ("k", {"a": 1}, NOON, NOON))
+    online.store.delete_table(online.config, prices)
+    assert values(online, prices) == (None, None)
+    online.write(prices, ("k", {"a": 2}, NOON - MINUTE, NOON))
+    assert values(online, prices) == (NOON - MINUTE, 2)
+
+
 def test_of_many_writers_at_once_the_newest_row_wins(valkey, prices):
     """A store that looks first and writes afterwards loses some of these races."""
     writers = [Online(valkey, "races") for _ in range(8)]

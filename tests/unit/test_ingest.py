@@ -249,6 +249,27 @@ def test_weather_is_known_when_its_hour_is_over_and_aircraft_before_the_year(raw
     assert events["aircraft"].year_built.isna().tolist() == [False, True]
 
 
+def test_moments_may_be_spelt_in_any_way_of_iso_8601(raw):
+    """Each for itself; what says no moment is null, and left to the gate."""
+    spelt = ["2013-07-01", "2013-07-01T12:00:00Z", "2013-07-01 09:00:00-04:00", "20130701T140000Z", "noon"]
+    observed = dict.fromkeys(WEATHER_COLUMNS, 10.0) | {"origin": "JFK"}
+    pd.DataFrame([observed | {"time_hour": text} for text in spelt]).to_csv(raw / "weather.csv", index=False)
+    found = all_events(raw)["weather"].observed_at
+    assert set(found.dropna()) == {utc(f"2013-07-01T{hour}:00") for hour in ("00", "12", "13", "14")}
+    assert found.isna().sum() == 1
+
+
+def test_a_comma_at_the_end_of_lines_means_nothing_but_a_value_there_does(raw):
+    """Each value stays in its own column; one that has no column is not lost without a word."""
+    file, before = raw / "weather.csv", all_events(raw)["weather"]
+    header, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([header, *(f"{line}," for line in lines)]))
+    pd.testing.assert_frame_equal(all_events(raw)["weather"], before)
+    file.write_text("\n".join([header, *(f"{line},7" for line in lines)]))
+    with pytest.raises(SourceError, match=r"weather\.csv cannot be read .*Length of header or names does not match"):
+        all_events(raw)
+
+
 @pytest.mark.parametrize("name", ["flights.csv.zip", "weather.csv", "planes.csv", "airports.csv"])
 def test_a_missing_raw_file_is_named_with_the_command_that_mends_it(raw, name):
     """Whichever file it is."""

@@ -122,6 +122,37 @@ def test_a_file_that_cannot_be_meant_is_refused(held, capsys, change, reason):
     assert reason in complaint(held, capsys, "release", *corrected(file))
 
 
+def test_a_row_without_a_name_is_refused_and_an_empty_line_of_a_spreadsheet_is_none(held, capsys):
+    """It is said which."""
+    file = exported(held, 187.0)
+    row = pd.read_csv(file, dtype=str)
+    empty = row.reindex([0, 1])
+    empty.to_csv(file, index=False)
+    assert run.main(arguments(held, "quarantine")) == 0
+    pd.concat([empty, row.assign(held_id=None)]).to_csv(file, index=False)
+    assert "has no held_id in row(s) [3]" in complaint(held, capsys, "release", *corrected(file))
+    empty.to_csv(file, index=False)
+    assert release(held, file) == 0
+
+
+def test_an_observation_of_one_number_less_can_be_released(folder):
+    """Most of a year's temperatures are known; of one row by itself that says nothing."""
+    file = folder / "raw" / "weather.csv"
+    weather = pd.read_csv(file)
+    weather = weather.astype({"wind_speed": "float64", "temp": "float64"})
+    weather.loc[3, ["wind_speed", "temp"]] = [1048.4, None]
+    weather.to_csv(file, index=False)
+    shutil.rmtree(folder / "data")
+    assert run.main(arguments(folder, "ingest", *JULY)) == 0
+    rows = folder / "held.csv"
+    assert run.main(arguments(folder, "quarantine", "--table", "weather", "--export", str(rows))) == 0
+    corrections = pd.read_csv(rows, dtype=str).assign(wind_speed_mph="10.4")
+    assert len(corrections) == 1
+    corrections.to_csv(rows, index=False)
+    command = ["--table", "weather", "--rows", str(rows), "--received-at", RECEIVED]
+    assert run.main(arguments(folder, "release", *command)) == 0
+
+
 def test_a_file_without_a_column_is_refused(held, capsys):
     """It is named."""
     file = exported(held, 187.0)

@@ -218,16 +218,21 @@ def settle(repo: Path, view: str, policy: str, **defaults: float | str) -> Featu
 
 
 class Changed:
-    """A feature store whose registry has one view otherwise."""
+    """A feature store whose registry has one view or service otherwise."""
 
-    def __init__(self, store: FeatureStore, view: FeatureView) -> None:
-        self._store, self._view = store, view
+    def __init__(
+        self, store: FeatureStore, view: FeatureView | None = None, service: FeatureService | None = None
+    ) -> None:
+        self._store, self._view, self._service = store, view, service
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def get_feature_view(self, name: str) -> FeatureView:
-        return self._view if name == self._view.name else self._store.get_feature_view(name)
+        return self._view if self._view and name == self._view.name else self._store.get_feature_view(name)
+
+    def get_feature_service(self, name: str) -> FeatureService:
+        return self._service or self._store.get_feature_service(name)
 
 
 def test_a_view_may_give_defaults_for_what_is_null(repo):
@@ -286,6 +291,21 @@ def test_a_policy_is_part_of_the_contract_and_none_leaves_it_as_it_was(repo):
     assert differences(FeatureInterface.model_validate(usual), strict) == [
         "stored_views.place.when_missing: recorded None, now 'reject'"
     ]
+
+
+def test_key_features_are_join_keys_and_spaces_do_not_matter(repo):
+    """A word that is no key of the service would be a category less, without a word."""
+    store = open_store(repo)
+    service = store.get_feature_service("pump_v1")
+    both = {}
+    for written in ("pump,site", " pump, site "):
+        service.tags = {**service.tags, "key_features": written}
+        both[written] = FeatureInterface.from_registry(Changed(store, service=service), "pump_v1")
+    assert both["pump,site"] == both[" pump, site "]
+    assert both["pump,site"].categories == ["pump", "site"]
+    service.tags = {**service.tags, "key_features": "pmup,site"}
+    with pytest.raises(ContractBroken, match=r"'pmup'\] are no join keys of its feature views, which are \['pump'"):
+        FeatureInterface.from_registry(Changed(store, service=service), "pump_v1")
 
 
 def predicting(repo: Path, **tags: str) -> FeatureInterface:
