@@ -15,8 +15,12 @@ from pathlib import Path
 
 from psycopg import sql
 
-from deploy.production import control, prepare_postgres, superuser, up
-from deploy.stack import DATABASES, Stack, postgres_binary
+from deploy.postgres import holds_rows, prepare_postgres, superuser
+from deploy.production import up
+from deploy.programs import postgres_binary
+from deploy.servers import wait
+from deploy.stack import DATABASES, Stack
+from deploy.supervision import control, supervisor
 from validation.errors import Refusal, one_line
 
 NEW = "restored"  # the database that a dump is read into, before it takes the place of the one that was there
@@ -34,7 +38,7 @@ def backup(stack: Stack, file: Path) -> str:
     """Write the file, which only its owner can read; returns what was written. Raises CannotBackUp."""
     if file.exists():
         raise CannotBackUp(f"{file} is there already. Name another file.")
-    if not (stack.root / "settings.json").exists():
+    if not stack.made:
         raise CannotBackUp(f"There is no production profile in {stack.root}. Name its folder: --folder.")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=file.resolve().parent, prefix=".backup") as folder:
@@ -59,8 +63,8 @@ def restore(stack: Stack, file: Path, replace: bool = False) -> str:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         dumps = _unpacked(file, Path(folder))
-        up(stack, ("postgres",))
-        holding = [database for database in DATABASES if _holds_rows(stack, database)]
+        _start_postgres(stack)
+        holding = [database for database in DATABASES if holds_rows(stack, database)]
         if holding and not replace:
             raise CannotRestore(f"{', '.join(holding)} would be lost: nothing was changed. To give it up: --replace.")
         for server in ("service", "mlflow"):
@@ -77,6 +81,15 @@ def restore(stack: Stack, file: Path, replace: bool = False) -> str:
     prepare_postgres(stack)
     let_the_administrator_in(stack)
     return f"{', '.join(DATABASES)} are as they were in {file}, after {time.perf_counter() - began:.1f} s"
+
+
+def _start_postgres(stack: Stack) -> None:
+    """As it was configured, where the supervisor runs: a restore that is refused then changes nothing."""
+    if supervisor(stack) is None:
+        up(stack, ("postgres",))
+    else:
+        control(stack, "start", "postgres")
+        wait(stack, "postgres")
 
 
 def _unpacked(file: Path, folder: Path) -> dict[str, Path]:
@@ -99,14 +112,6 @@ def _create(stack: Stack, database: str) -> None:
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(new)
         )  # of a restore that was killed
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(new, owner))
-
-
-def _holds_rows(stack: Stack, database: str) -> bool:
-    with superuser(stack, database) as connection:
-        tables = [name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-        asked = [sql.SQL("EXISTS (SELECT FROM {})").format(sql.Identifier(name)) for name in tables]
-        row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(" OR ").join(asked))).fetchone() if asked else None
-    return bool(row and row[0])
 
 
 def let_the_administrator_in(stack: Stack) -> None:

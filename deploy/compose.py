@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 
 from deploy.backup import let_the_administrator_in
-from deploy.production import PREPARE, NotHealthy
+from deploy.folder import NotHealthy
+from deploy.servers import PREPARE
 from deploy.stack import ARTIFACTS, BUCKET, ROLES, Stack, lines
 from validation.errors import Refusal, one_line
 from validation.settings import ROOT
@@ -48,7 +49,6 @@ class Composed(Stack):
         told = super().environment(role) | {"FEAST_FS_YAML_FILE_PATH": f"{HOMES.get(role, '/app')}/{STORE}"}
         if role == "serving":
             told |= {"SERVING_HOST": "0.0.0.0", "SERVING_API_KEYS": str(SECRETS / "api-keys")}  # noqa: S104 - in a container
-            told["SERVING_WORKERS"] = str(self.settings.get("workers", self.workers))
         return told
 
     def mlflow_environment(self) -> dict[str, str]:
@@ -121,7 +121,7 @@ def prepare(stack: Stack, server: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.compose", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are (data/compose)")
-    parser.add_argument("--workers", type=int, help="processes of the service (as before; at first 2)")
+    parser.add_argument("--workers", type=int, help="processes of the service (as before; 2 at first)")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("rotate", help="new passwords, but for the superusers'")
     prepared = commands.add_parser("prepare", help="in a container: what has to be there in a server")
@@ -129,14 +129,14 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     stack = Composed(options.folder.resolve())
     try:
+        if options.workers is not None:
+            stack.remember(workers=options.workers)
         if options.command == "prepare":
             for server in options.servers:
                 prepare(stack, server)
         else:
             if options.command == "rotate":
                 stack.rotate()
-            if options.workers:
-                stack.settings["workers"] = options.workers
             stack.configure()
             print(f"The service's key, for who runs it, is `service-admin` in {stack.root / 'settings.json'}.")
             print("Next: docker compose -f deploy/compose.yaml up --wait")

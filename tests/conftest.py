@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.stack import valkey_binary
+from deploy.programs import valkey_binary
 from feature_repo.pipeline.definitions import copy_definitions
 from tests.receiver import receive as receive  # noqa: PLC0414 - a fixture for all
 

@@ -118,7 +118,9 @@ def training_suite(
         batch[f"{feature}_mostly_known"] = gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column=feature, min_value=limits.mostly_known
         )
-    return Suite(f"training_set_{name}", _label_rules(label, task, limits), batch, min_rows=1000, max_held_share=0.0, few_held=0)
+    return Suite(
+        f"training_set_{name}", _label_rules(label, task, limits), batch, min_rows=1000, max_held_share=0.0, few_held=0
+    )
 
 
 def judging_suite(name: str, row_key: str, label: str, task: Task, limits: TrainingLimits) -> Suite:

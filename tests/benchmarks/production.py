@@ -23,7 +23,7 @@ import psutil
 import redis
 from redis.client import Pipeline
 
-from deploy.stack import valkey_binary
+from deploy.programs import valkey_binary
 from feature_repo.pipeline.definitions import copy_definitions
 from tests.benchmarks import inference
 from tests.benchmarks.online import (

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,20 +14,6 @@ from deploy.stack import HOST, Stack
 
 pytestmark = pytest.mark.production
 WHEN = datetime(2013, 10, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path that Postgres, another user, gets through; whatever runs in it ends with the test."""
-    made = Path(tempfile.mkdtemp(prefix="fti"))
-    made.chmod(0o755)
-    try:
-        yield made
-    finally:
-        for stack in made.iterdir():
-            if stack.is_dir():
-                assert production(["--folder", str(stack), "down"]) == 0
-        shutil.rmtree(made)
 
 
 def connect(stack: Stack, user: str, database: str) -> psycopg.Connection:
@@ -133,3 +115,20 @@ def test_a_backup_writes_over_nothing_and_needs_a_server(folder, capsys):
     assert production(["--folder", str(one.root), "backup", str(file)]) == 1
     assert file.read_text() == "mine"
     assert [one.name for one in folder.iterdir() if one.name.startswith(".backup")] == []
+
+
+def test_a_restore_that_is_refused_changes_nothing_of_what_runs(folder, capsys, monkeypatch):
+    """It takes Postgres as it runs: told anew, the supervisor would stop what has other settings by now."""
+    one, file = Stack(folder / "one"), folder / "backup.tar"
+    one.remember(workers=4)
+    up(one, ("postgres", "valkey"))
+    live(one, "as it was")
+    assert production(["--folder", str(one.root), "backup", str(file)]) == 0
+    written = (one.root / "supervisor.conf").read_bytes()
+    assert b'SERVING_WORKERS="4"' in written
+    monkeypatch.setenv("SERVING_POLL_SECONDS", "9")
+    assert production(["--folder", str(one.root), "restore", str(file)]) == 1
+    assert "nothing was changed" in capsys.readouterr().err
+    assert (one.root / "supervisor.conf").read_bytes() == written
+    assert production(["--folder", str(one.root), "restore", "--replace", str(file)]) == 0
+    assert (one.root / "supervisor.conf").read_bytes() == written

@@ -26,9 +26,9 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from deploy.production import control
 from deploy.production import main as production
 from deploy.stack import HOST, SERVERS, Stack
+from deploy.supervision import control
 from tests.conftest import ROOT
 from tests.receiver import OK
 from validation.monitoring.results import saved
