@@ -121,7 +121,7 @@ def prepare(stack: Stack, server: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.compose", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are (data/compose)")
-    parser.add_argument("--workers", type=int, help="processes of the service (as before; at first 2)")
+    parser.add_argument("--workers", type=int, help="processes of the service (as before; 2 at first)")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("rotate", help="new passwords, but for the superusers'")
     prepared = commands.add_parser("prepare", help="in a container: what has to be there in a server")
