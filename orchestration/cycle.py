@@ -226,13 +226,14 @@ class Cycle:
         told = events(self.engine, as_of - HISTORY, as_of)
         conclude(self.engine, as_of, results, outputs / "report.html", outputs / "monitor.prom", alerts, told)
         breaches = [f"{one.monitor} {one.metric} of {one.subject}" for one in results if one.verdict == "breach"]
-        return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])]) + self._delete_old()
+        return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])]) + self._delete_old(as_of)
 
-    def _delete_old(self) -> str:
-        """Delete predictions that the settings keep no longer: in production the service may not. Says how many."""
+    def _delete_old(self, as_of: datetime) -> str:
+        """Delete predictions that the settings keep no longer, as of a moment as scores are made as of one: in
+        production the service may not. Says how many."""
         if (days := self.settings.log_retention_days) is None:
             return ""
-        gone = delete_before(self.engine, datetime.now(UTC) - timedelta(days=days))
+        gone = delete_before(self.engine, as_of - timedelta(days=days))
         return f"; {gone} predictions made over {days} days ago deleted" if gone else ""
 
     def _own_results(self, as_of: datetime) -> list[Result]:

@@ -135,7 +135,7 @@ def test_a_replay_asks_the_running_service_at_the_moments_of_the_day(lived):
 
 def test_a_day_is_done_once(lived, tmp_path, capsys, monkeypatch):
     """And what was predicted too long ago is deleted, which in production the service may not do."""
-    log, old = tmp_path / "log.db", {"predicted_at": datetime.now(UTC) - timedelta(days=31), "as_of": AS_OF - 300 * DAY}
+    log, old = tmp_path / "log.db", {"predicted_at": AS_OF - 31 * DAY, "as_of": AS_OF - 300 * DAY}
     engine = open_log(f"sqlite:///{log}")
     create(engine)
     texts = dict.fromkeys((one.name for one in PREDICTIONS.columns if one.type.python_type is str), "{}")
