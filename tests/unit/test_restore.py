@@ -14,7 +14,8 @@ from sqlalchemy import make_url
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from deploy.compose import Composed, main, prepare
-from deploy.stack import DATABASES, postgres_binary
+from deploy.programs import postgres_binary
+from deploy.stack import DATABASES
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 # `docker compose`, as far as Postgres' own programs go; what else it is told is written down.
