@@ -25,7 +25,7 @@ class OpenGate:
 
     findings: ClassVar[list] = []
 
-    def check(self, frame: pd.DataFrame, suite: Any) -> Any:
+    def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Any:
         from validation.gate import Outcome
 
         return Outcome(suite.name, len(frame), frame, frame.iloc[:0].assign(rules=""), [])
