@@ -83,9 +83,9 @@ class Composed(Stack):
             "api-keys": self.api_keys(),
             "mlflow.env": lines(self.mlflow_environment()),
         } | {f"{role}.env": lines(self.environment(role)) for role in ROLES}
-        files["settings.json"] = json.dumps(self.settings)  # last: by now it has every password
         for name, text in files.items():
             self.write(name, text).chmod(0o644)
+        (self.root / "settings.json").chmod(0o644)
         monitoring = self.root / "monitoring"
         if not monitoring.exists():  # the loop's user writes reports there, and may be unknown here
             monitoring.mkdir()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,13 +141,11 @@ class FeatureInterface(Part):
         return _without(handler(self), {"task": CLASSIFICATION, "unit": None})
 
     @classmethod
-    def from_registry(
-        cls, store: FeatureStore, feature_service: str, recorded: Collection[str] = ()
-    ) -> FeatureInterface:
+    def from_registry(cls, store: FeatureStore, feature_service: str) -> FeatureInterface:
         """Read the interface of a feature service; see `validation.feature_service.read_interface`."""
         from validation.feature_service import read_interface
 
-        return read_interface(store, feature_service, recorded)
+        return read_interface(store, feature_service)
 
     @property
     def categories(self) -> list[str]:
@@ -220,10 +218,12 @@ class FeatureContract(Part):
         """Check that the live registry means the same by this contract's feature service. Raises ContractBroken."""
         from feast.errors import FeastObjectNotFoundException
 
+        from validation.feature_service import read_interface
+
         name = self.interface.feature_service
         recorded = {view.code_sha256 for view in self.interface.on_demand_views}
         try:
-            live = FeatureInterface.from_registry(store, name, recorded)
+            live = read_interface(store, name, recorded)
         except FeastObjectNotFoundException as error:
             raise ContractBroken(
                 f"Feature service {name!r} of the contract is not in the Feast registry: {error}. "
