@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -243,7 +242,6 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("step").setLevel(logging.INFO)
     # SQLAlchemy's plans for its own code, at every start.
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         start, known_by = utc(options.as_of), utc(options.known_by) if options.known_by else None
         if known_by is not None and known_by < start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -38,6 +39,7 @@ def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path
     """
     from mlflow.artifacts import download_artifacts
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of ten small files, beside what is told
     named = f"{version.name} version {version.version}"
     folder = Path(download_artifacts(version.source, dst_path=str(into or mkdtemp(dir=_fetched().name))))
     file = folder / "extra_files" / FILE_NAME
