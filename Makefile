@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 MLFLOW := PATH="$$PWD/$(VENV)/bin:$$PATH" $(PYTHON) -m mlflow
-FEATURES := $(PYTHON) -m feature_repo.pipeline.run
+FEATURES := $(PYTHON) -m fti.features.run
 
 # The models that `make pipeline` trains, in this order.  [yours]
 FEATURE_SERVICES := arrival_delay_v1 arrival_delay_v2
@@ -67,7 +67,7 @@ help: ## This list
 ##@ Start here
 .PHONY: run test setup new
 run: setup check-port pipeline serve ## Build the features, train the models, serve the champion
-test: setup ## Run every test  (ARGS="tests/unit -k name" for some)
+test: setup ## Run every test  (ARGS="tests/library -k name" for some)
 	$(PYTHON) -m pytest $(ARGS)
 setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
@@ -98,7 +98,7 @@ quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
 	$(FEATURES) release $(call option,--table,TABLE) $(call option,--rows,ROWS) $(call option,--received-at,RECEIVED_AT)
 datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in data/datasheet.md and .html
-	$(PYTHON) -m feature_repo.pipeline.datasheet $(as_of)
+	$(PYTHON) -m fti.features.datasheet $(as_of)
 
 ##@ Training pipeline
 .PHONY: train evaluate promote rollback reproduce card
@@ -113,45 +113,45 @@ rollback: setup ## Give the alias back to the champion before
 reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
 	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
 card: setup ## The model card of a version, in data/cards  (VERSION=champion, a number or an alias)
-	$(PYTHON) -m training.card $(call option,--version,VERSION)
+	$(PYTHON) -m fti.training.card $(call option,--version,VERSION)
 
 ##@ Inference pipeline
 .PHONY: serve check-port batch monitor
 serve: setup ## Serve the champion at http://127.0.0.1:3000
-	$(PYTHON) -m serving.start
+	$(PYTHON) -m fti.serving.start
 check-port: setup
-	@$(PYTHON) -m serving.start --check
+	@$(PYTHON) -m fti.serving.start --check
 batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
-	$(PYTHON) -m serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS)
+	$(PYTHON) -m fti.serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS)
 monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
-	$(PYTHON) -m validation.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS)
+	$(PYTHON) -m fti.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS)
 
 ##@ The loop
 .PHONY: cycle replay
 cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, perhaps retrain  (AGAIN=1)
-	$(PYTHON) -m orchestration.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again)
+	$(PYTHON) -m fti.loop.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again)
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
-	$(PYTHON) -m orchestration.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
+	$(PYTHON) -m fti.loop.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
 
 ##@ Production profile
 .PHONY: production-up production-down production-status chart
 production-up: setup ## Start Postgres, Valkey, an object store, MLflow and the service; next: its `run` (see the README)
-	$(PYTHON) -m deploy.production up
+	$(PYTHON) -m fti.deploy.production up
 production-down: setup ## Stop them  (PURGE=1 deletes what they hold)
-	$(PYTHON) -m deploy.production down $(if $(PURGE),--purge)
+	$(PYTHON) -m fti.deploy.production down $(if $(PURGE),--purge)
 production-status: setup ## What runs, where, and where its logs are
-	$(PYTHON) -m deploy.production status
+	$(PYTHON) -m fti.deploy.production status
 chart: setup ## Check deploy/chart and render it into deploy/kubernetes.yaml; helm on the PATH
-	$(PYTHON) -m deploy.render
+	$(PYTHON) -m fti.deploy.render
 
 ##@ What the service is made of
 .PHONY: audit licences sbom
 audit: setup ## Known vulnerabilities of all in uv.lock; 69: nobody could be asked
-	$(PYTHON) -m deploy.supply audit
+	$(PYTHON) -m fti.deploy.supply audit
 licences: setup ## Of what the service installs; fails on one that pyproject.toml does not allow
-	$(PYTHON) -m deploy.supply licences
+	$(PYTHON) -m fti.deploy.supply licences
 sbom: setup ## Its bill of materials, CycloneDX, in data/sbom.json
-	$(PYTHON) -m deploy.supply sbom data/sbom.json
+	$(PYTHON) -m fti.deploy.supply sbom data/sbom.json
 
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui

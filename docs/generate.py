@@ -23,17 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 COMMANDS = (
-    "feature_repo.pipeline.run",
-    "feature_repo.pipeline.datasheet",
-    "training.run",
-    "training.card",
-    "serving.start",
-    "serving.batch",
-    "serving.keys",
-    "validation.monitoring.run",
-    "orchestration.cycle",
-    "orchestration.replay",
-    "deploy.production",
+    "fti.features.run",
+    "fti.features.datasheet",
+    "fti.training.run",
+    "fti.training.card",
+    "fti.serving.start",
+    "fti.serving.batch",
+    "fti.serving.keys",
+    "fti.monitoring.run",
+    "fti.loop.cycle",
+    "fti.loop.replay",
+    "fti.deploy.production",
 )
 
 
@@ -93,11 +93,12 @@ def variables() -> str:
 
 def contract() -> str:
     """The contract's parts, from the models that read and write it."""
-    from validation import contract as parts
+    from fti.contract import feature_contract
+    from fti.contract import interface as parts
 
     shown = (
-        parts.FeatureContract, parts.FeatureInterface, parts.ModelInput, parts.JoinKey, parts.RequestField,
-        parts.StoredView, parts.OnDemandView, parts.TrainingSet,
+        feature_contract.FeatureContract, parts.FeatureInterface, parts.ModelInput, parts.JoinKey, parts.RequestField,
+        parts.StoredView, parts.OnDemandView, feature_contract.TrainingSet,
     )  # fmt: skip
     return "\n\n".join(
         f"## {part.__name__}\n\n{inspect.getdoc(part)}\n\n"
@@ -132,11 +133,11 @@ def _type(schema: dict[str, Any]) -> str:
 
 def sql_tables() -> str:
     """The tables beside the log of predictions, from their definitions."""
-    import orchestration.records
-    import validation.monitoring.results  # noqa: F401 - it adds its table to the same metadata
-    from validation.predictions import METADATA
+    import fti.contract.results
+    import fti.loop.records
+    from fti.contract.predictions import METADATA
 
-    assert orchestration.records
+    assert fti.loop.records
     return "\n\n".join(
         f"### `{table.name}`\n\n"
         + _table(
@@ -152,7 +153,7 @@ def sql_tables() -> str:
 
 def raw_tables() -> str:
     """The raw events: their columns, and what a row is one of."""
-    from feature_repo.pipeline.ingest import RAW_KEYS, RAW_SCHEMAS
+    from feature_repo.source import RAW_KEYS, RAW_SCHEMAS
 
     return "\n\n".join(
         f"### `{name}`\n\nOne row for each {', '.join(f'`{key}`' for key in RAW_KEYS[name])}.\n\n"
@@ -163,7 +164,7 @@ def raw_tables() -> str:
 
 def metrics() -> str:
     """What the service counts."""
-    from serving import metrics as counted
+    from fti.serving import metrics as counted
 
     found = {id(one): one for one in vars(counted).values() if getattr(one, "_name", "").startswith("fti_")}
     return _table(

@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from examples.yours import EXAMPLES, FLIGHTS, ROOT, YOURS, files_of, folder_of, table, there
-from validation.errors import Refusal
+from fti.errors import Refusal
 
 # What is about flights, or about this project alone.
 LEFT_OUT = ["README.md", "docs/*", "mkdocs*", "examples/*", "tests/*"]
@@ -28,12 +28,12 @@ LEFT_OUT = ["README.md", "docs/*", "mkdocs*", "examples/*", "tests/*"]
 KEPT = [
     "docs/runbook.md",
     "docs/spark.md",
-    "tests/contract/test_asof_store.py",
-    "tests/contract/test_atomic_registry.py",
-    "tests/contract/test_wal_sqlite.py",
+    "tests/library/stores/test_asof.py",
+    "tests/library/stores/test_atomic_registry.py",
+    "tests/library/stores/test_wal_sqlite.py",
     "tests/spark_conf.py",
-    "tests/unit/test_imports.py",
-    "tests/unit/test_rules.py",
+    "tests/library/test_imports.py",
+    "tests/library/validation/test_rules.py",
 ]
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 INGEST_DAYS = re.compile(r'^START, END, TODAY = "([\d-]+)", "([\d-]+)", "([\d-]+)"$', re.MULTILINE)
@@ -56,7 +56,7 @@ These files are the problem; the rest is machinery that knows none of its names:
 {table}
 
 Single lines that name it are in `feature_repo/feature_store.yaml` and `feature_repo/production/feature_store.yaml`
-(project), `training/MLproject` (name), `validation/settings.py` (the model that is served) and the Makefile
+(project), `training/MLproject` (name), `pyproject.toml` (the model that is served) and the Makefile
 (`FEATURE_SERVICES`). What the source reads is in `pyproject.toml`, extra `features`: {packages}. After a change there,
 and before the first set-up: `make lock`.
 """
@@ -95,9 +95,9 @@ def problem_of(origin: str, name: str | None) -> Problem:
     told = tomllib.loads(
         (EXAMPLES / origin / "example.toml" if origin != FLIGHTS else EXAMPLES / "flights.toml").read_text()
     )
-    days = INGEST_DAYS.search((folder / "feature_repo/pipeline/ingest.py").read_text())
+    days = INGEST_DAYS.search((folder / "feature_repo/source.py").read_text())
     if days is None:
-        raise NotMade(f"{folder}/feature_repo/pipeline/ingest.py has no line `START, END, TODAY = ...` of three dates.")
+        raise NotMade(f"{folder}/feature_repo/source.py has no line `START, END, TODAY = ...` of three dates.")
     found = Problem(
         origin, folder, told["name"], told["description"], told["feature_services"], told["packages"],
         date.fromisoformat(days[1]), date.fromisoformat(days[3]),
@@ -158,7 +158,7 @@ def _name(problem: Problem, to: Path) -> None:
         _change(to / store, r"^project: .*$", f"project: {problem.project}")
         _change(to / store, r"^project_description: .*$", f'project_description: "{problem.description}"')
     _change(to / "training/MLproject", r"^name: .*$", f"name: {problem.name}")
-    _change(to / "validation/settings.py", r'(model_name: str = )"[^"]*"', rf'\1"{problem.name}"')
+    _change(to / "pyproject.toml", r'^model_name = "[^"]*"', f'model_name = "{problem.name}"')
     _change(to / ".env.example", r"^# SERVING_MODEL_NAME=.*$", f"# SERVING_MODEL_NAME={problem.name}")
     _change(to / "Makefile", r"^FEATURE_SERVICES := .*$", f"FEATURE_SERVICES := {' '.join(problem.services)}")
 
@@ -174,7 +174,7 @@ def _trim(problem: Problem, to: Path) -> None:
     _change(makefile, r"unset: \d{4}-\d\d-\d\d", f"unset: {today}")
     command = f"make train AS_OF={today} FEATURE_SERVICE={problem.services[-1]}"
     _change(makefile, r"make train AS_OF=\S+ FEATURE_SERVICE=\S+", command)
-    _change(makefile, r"^##\? FAULT .*$", "##? FAULT  faults to live through, NAME@DATE, of orchestration/faults.py")
+    _change(makefile, r"^##\? FAULT .*$", "##? FAULT  faults to live through, NAME@DATE, of feature_repo/faults.py")
     interval = f"START={problem.start} END={two_weeks} AS_OF={two_weeks}"
     _change(workflow, r"START=\S+ END=\S+ AS_OF=\S+", interval)
     _change(workflow, r"\[test-production, test-spark\]", "[test-spark]")

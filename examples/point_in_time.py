@@ -16,8 +16,9 @@ import pandas as pd
 from feast import FeatureStore
 from sklearn.metrics import roc_auc_score
 
-from validation.contract import FeatureInterface
-from validation.spine import KNOWN_AT, PREDICTION_TIME, rows_due, view_rows
+from fti.contract.feature_service import read_interface
+from fti.contract.interface import FeatureInterface
+from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, rows_due, view_rows
 
 FEATURES = {
     "aircraft_rotation": ("tail_last_arr_delay",),
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--month", type=pd.Period, default=pd.Period("2013-09"), help="of the flights to look at")
     options = parser.parse_args()
     store = FeatureStore(repo_path=str(options.repo))
-    interface = FeatureInterface.from_registry(store, "arrival_delay_v2")
+    interface = read_interface(store, "arrival_delay_v2")
     flights = flights_of(store, interface, options.month)
     print(f"{len(flights):,} flights of {options.month}, {flights.is_late.mean():.1%} of them late.\n")
     print("Each feature alone, joined as of three moments; the ROC AUC of telling late flights from others:\n")

@@ -14,20 +14,20 @@ EXAMPLES = ROOT / "examples"
 FLIGHTS = "flights"
 # By glob, because a problem may cut its suites as it likes; each with what it must hold.
 YOURS = {
-    "feature_repo/pipeline/ingest.py": "your source, as tables of events, each stamped with the moment it was knowable",
-    "feature_repo/pipeline/transforms.py": "features from events, as ibis expressions",
+    "feature_repo/source.py": "your source, as tables of events, each stamped with the moment it was knowable",
+    "feature_repo/transforms.py": "features from events, as ibis expressions",
     "feature_repo/entities.py": "what features describe, and how a request finds it",
     "feature_repo/data_sources.py": "what a request carries beside its keys",
     "feature_repo/feature_views.py": "each stored feature, its unit, window and time to live; the spine and the label",
     "feature_repo/on_demand_feature_views.py": "features computed from the request",
     "feature_repo/feature_services.py": "what each model generation reads",
     "feature_repo/datasheet.md": "where the data come from, in words",
-    "validation/suites/*.py": "what good data look like: raw events, batches, features, a training set",
+    "validation/*.py": "what good data look like: raw events, batches, features, a training set",
     "training/config.yaml": "names, dates, parameters, slices and the gate",
     "training/model.py": "the unfitted estimator",
     "training/references.py": "what it has to beat",
     "training/card.md": "what the model is for, and its limits, in words",
-    "orchestration/faults.py": "faults to live through in a replay; none is fine",
+    "feature_repo/faults.py": "faults to live through in a replay; none is fine",
 }
 
 

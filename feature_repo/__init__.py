@@ -1,1 +1,1 @@
-"""The feature pipeline: raw events in, validated and versioned feature tables out, described to Feast."""
+"""The Feast repository: the definitions, the source that raw events come from, and how features are computed."""

@@ -11,7 +11,7 @@ from entities import carrier, departure_hour, dest, flight, flight_number, origi
 from feast import FeatureView, Field
 from feast.types import Float64, Int64, String, UnixTimestamp
 
-from feature_repo.pipeline.declare import delta_source, field
+from fti.features.declare import delta_source, field
 
 OWNER = "feature-team@example.org"
 CONGESTION_WINDOWS = ("1h", "3h")

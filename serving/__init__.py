@@ -1,1 +1,1 @@
-"""The inference pipeline: a request in; the champion's prediction, with the features it used, out."""
+"""The Bento of this project."""

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.programs import valkey_binary
-from feature_repo.pipeline.definitions import copy_definitions
+from fti.deploy.programs import valkey_binary
+from fti.features.definitions import copy_definitions
 from tests.receiver import receive as receive  # noqa: PLC0414 - a fixture for all
 
 ROOT = Path(__file__).resolve().parents[1]
-ALONE = "test_example.py"  # it makes a project, and a workspace, of its own
 
 # Nothing phones home from a test, and scikit-learn's threads wait without spinning, as in training/MLproject.
 os.environ.update(
@@ -78,7 +77,7 @@ class OneWorkspace(LoadScopeScheduling):
     """Tests that share a workspace share a worker, and so does each other file: fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        shared = nodeid.startswith(("tests/integration/", "tests/model/")) and ALONE not in nodeid
+        shared = nodeid.startswith("tests/project/journeys/")
         return "workspace" if shared else nodeid.split("::", maxsplit=1)[0]
 
 
@@ -91,7 +90,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Features of the whole year, applied, and materialized as of 2013-10-01."""
     made = Workspace(tmp_path_factory.mktemp("workspace"))
     copy_definitions(made.repo)
-    command = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(made.repo)]
+    command = [sys.executable, "-m", "fti.features.run", "all", "--repo", str(made.repo)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-4000:]
     return made
@@ -103,7 +102,7 @@ def trained(workspace: Workspace) -> Workspace:
 
     The first in this process, which has imported Feast already; the second by `mlflow run`, as users do.
     """
-    from training.run import main
+    from fti.training.run import main
 
     # MLflow puts the artifacts of a new SQLite registry into the folder it is in.
     with pytest.MonkeyPatch.context() as here:

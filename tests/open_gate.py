@@ -8,11 +8,11 @@ import pandas as pd
 
 
 class OpenGate:
-    """In the place of `validation.gate.Gate`."""
+    """In the place of `fti.validation.gate.Gate`."""
 
     findings: ClassVar[list] = []
 
     def check(self, frame: pd.DataFrame, suite: Any, known: Any = None) -> Any:
-        from validation.gate import Outcome
+        from fti.validation.gate import Outcome
 
         return Outcome(suite.name, len(frame), frame, frame.iloc[:0].assign(rules=""), [])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from validation.monitoring.alert import AlertSettings
+from fti.monitoring.alert import AlertSettings
 
 SECRET = "T0/B0/a-secret"
 OK: tuple[int, dict[str, str]] = (200, {})

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from feast import RepoConfig
 
-from feature_repo.stores.wal_sqlite import WalSqliteOnlineStore, WalSqliteOnlineStoreConfig
+from fti.stores.wal_sqlite import WalSqliteOnlineStore, WalSqliteOnlineStoreConfig
 
 
 class SlowWalSqliteOnlineStoreConfig(WalSqliteOnlineStoreConfig):

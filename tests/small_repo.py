@@ -16,10 +16,10 @@ import pytest
 from deltalake import DeltaTable
 from upath import UPath
 
-from feature_repo.pipeline import run
-from feature_repo.pipeline.definitions import copy_definitions
-from feature_repo.pipeline.ingest import FLIGHT_COLUMNS, WEATHER_COLUMNS
-from validation.tables import tables_in
+from feature_repo.source import FLIGHT_COLUMNS, WEATHER_COLUMNS
+from fti.features import run
+from fti.features.definitions import copy_definitions
+from fti.stores.tables import tables_in
 
 ROOT = Path(__file__).resolve().parents[1]
 # A server that has imported the pipeline once and forks: a real process to kill, without seconds of imports for each.

@@ -1,1 +1,1 @@
-"""The training pipeline: a feature service and a moment in, a registered and judged model version out."""
+"""The training project: the unfitted model, what it must beat, its configuration and its card."""

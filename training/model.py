@@ -14,8 +14,8 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler, TargetEncoder
 
-from training.config import ConfigInvalid, ModelParameters
-from validation.task import REGRESSION, Task
+from fti.contract.task import REGRESSION, Task
+from fti.training.config import ConfigInvalid, ModelParameters
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from training.baseline import Forecaster
-from training.config import ModelParameters
-from training.dataset import LabelledRows
+from fti.contract.task import Task, forecast
+from fti.training.baseline import Forecaster
+from fti.training.config import ModelParameters
+from fti.training.dataset import LabelledRows
 from training.model import linear_model
-from validation.task import Task, forecast
 
 LINEAR: dict[Task, str] = {"classification": "logistic_regression", "regression": "ridge"}
 # Rows of the overall mean that each group of the climatology is given: a route with three flights says little.

@@ -1,1 +1,1 @@
-"""What the three pipelines share: gates on data, and the contract between features and models."""
+"""Great Expectations suites as code: `row` rules hold single rows back, `batch` rules stop the pipeline. [yours]"""

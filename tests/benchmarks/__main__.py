@@ -61,7 +61,7 @@ def main() -> None:
     print(about)
     parts = options.parts or PARTS
     if READ_FEATURES & set(parts) and not REGISTRY.exists():
-        subprocess.run([sys.executable, "-m", "feature_repo.pipeline.run", "all"], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "fti.features.run", "all"], cwd=ROOT, check=True)
     if NEED_MODELS & set(parts) and not (MODELS.exists() or "MLFLOW_TRACKING_URI" in os.environ):
         subprocess.run(["make", "pipeline"], cwd=ROOT, check=True)
     options.json.parent.mkdir(exist_ok=True)

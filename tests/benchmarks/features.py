@@ -19,13 +19,13 @@ from statistics import median
 
 import pandas as pd
 
-from feature_repo.pipeline.ingest import RawEvents, RawFiles
-from feature_repo.pipeline.run import END, START, FeaturePipeline
-from feature_repo.pipeline.transforms import Interval
+from feature_repo.source import RawEvents, RawFiles
+from feature_repo.transforms import Interval
+from fti.features.run import END, START, FeaturePipeline
+from fti.times import utc
+from fti.validation.gate import Gate, Outcome, Suite
 from tests.benchmarks.results import Result, table
 from tests.oracle import raw_file
-from validation.gate import Gate, Outcome, Suite
-from validation.times import utc
 
 YEAR = Interval(utc(START), utc(END))
 # The schedule is known four weeks ahead, so the data set's last ordinary day is at the beginning of December.

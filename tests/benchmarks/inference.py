@@ -28,10 +28,10 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from fti.contract.interface import FeatureInterface
 from tests.benchmarks.load import Connection, Load, Target, answers, closed_loop, open_loop, post, posts
 from tests.benchmarks.results import Result, table
 from tests.benchmarks.servers import ROOT, Cores, Server, on_cores, prediction_service, serving
-from validation.contract import FeatureInterface
 
 # The moment as of which the online store is materialized by default.
 AS_OF = datetime(2013, 10, 1, tzinfo=UTC)
@@ -275,9 +275,9 @@ def _in_bulk(ours: Server, flights: Sequence[dict[str, Any]]) -> Result:
 
 def _a_month() -> Result:
     """Batch scoring of what is due in a month, on all cores: from the offline store into a log of its own."""
-    from serving.batch import scorer_of
-    from serving.settings import ServingSettings
-    from validation.predictions import create, open_log
+    from fti.contract.predictions import create, open_log
+    from fti.serving.batch import scorer_of
+    from fti.serving.settings import ServingSettings
 
     with TemporaryDirectory() as folder:
         log = open_log(f"sqlite:///{folder}/predictions.db")
@@ -315,9 +315,9 @@ def _in_process(flights: Sequence[dict[str, Any]]) -> Result:
     """Retrieval and model of one row, beside bare SELECTs of the same rows and the same model on values at hand."""
     from mlflow import MlflowClient
 
-    from serving.loading import load
-    from serving.model import Prediction
-    from serving.settings import ServingSettings
+    from fti.serving.model.loading import load
+    from fti.serving.model.served_model import Prediction
+    from fti.serving.settings import ServingSettings
 
     settings = ServingSettings()
     served = load(MlflowClient().get_model_version_by_alias(settings.model_name, "champion"), settings.feast_repo)

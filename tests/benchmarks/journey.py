@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from feature_repo.pipeline.definitions import copy_definitions
+from fti.features.definitions import copy_definitions
 from tests.benchmarks.results import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def measure_service(environment: dict[str, str], folder: Path) -> Measured:
         port = probe.getsockname()[1]
     began = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, "-m", "serving.start"],
+        [sys.executable, "-m", "fti.serving.start"],
         cwd=folder,
         env=os.environ | environment | {"SERVING_PORT": str(port)},
         stdout=subprocess.DEVNULL,
@@ -138,7 +138,7 @@ def journey(root: Path) -> list[Measured]:
         "SERVING_FEAST_REPO": str(repo),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    features = [sys.executable, "-m", "feature_repo.pipeline.run", "all", "--repo", str(repo)]
+    features = [sys.executable, "-m", "fti.features.run", "all", "--repo", str(repo)]
     train = [
         sys.executable,
         "-m",

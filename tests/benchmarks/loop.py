@@ -17,22 +17,22 @@ from pathlib import Path
 from feast import FeatureStore
 from sqlalchemy import Engine, func, literal, select
 
-from feature_repo.pipeline.definitions import copy_definitions
-from feature_repo.pipeline.feast_steps import apply, materialize
-from feature_repo.pipeline.ingest import RawEvents
-from feature_repo.pipeline.run import START, FeaturePipeline
-from feature_repo.pipeline.transforms import Interval
-from orchestration.cycle import DAY, open_cycle
-from orchestration.records import costs
-from serving import batch
-from serving.settings import ServingSettings
+from feature_repo.source import RawEvents
+from feature_repo.transforms import Interval
+from fti.contract.predictions import CHAMPION, PREDICTIONS, open_log
+from fti.features.definitions import copy_definitions
+from fti.features.feast_steps import apply, materialize
+from fti.features.run import START, FeaturePipeline
+from fti.loop.cycle import DAY, open_cycle
+from fti.loop.records import costs
+from fti.monitoring.consistency import SAMPLE_ROWS
+from fti.monitoring.run import label_delay, monitor
+from fti.serving import batch
+from fti.serving.settings import ServingSettings
+from fti.times import utc
 from tests.benchmarks.features import DAYS, HISTORIES
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
-from validation.monitoring.consistency import SAMPLE_ROWS
-from validation.monitoring.run import label_delay, monitor
-from validation.predictions import CHAMPION, PREDICTIONS, open_log
-from validation.times import utc
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("land", "materialize", "score", "monitor")

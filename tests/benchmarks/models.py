@@ -22,19 +22,19 @@ from feast import FeatureStore
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 
+from fti.contract.metrics import scores
+from fti.contract.registered import fetch_version
+from fti.training.baseline import without_stored_features
+from fti.training.config import load_config
+from fti.training.dataset import END_OF_TIME, labelled_rows
+from fti.training.evaluate import evaluate
+from fti.training.leaks import auc_alone
+from fti.training.promote import challenger_of
+from fti.training.run_record import log_model
+from fti.training.train import fit, read_interface, train
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result
-from training.baseline import without_stored_features
-from training.config import load_config
-from training.dataset import END_OF_TIME, labelled_rows
-from training.evaluate import evaluate
-from training.leaks import auc_alone
-from training.promote import challenger_of
 from training.references import references
-from training.run_record import log_model
-from training.train import fit, read_interface, train
-from validation.metrics import scores
-from validation.registered import fetch_version
 
 ROOT = Path(__file__).resolve().parents[2]
 MONTHS = ("2013-10-01", "2013-11-01", "2013-12-01", "2014-01-02")

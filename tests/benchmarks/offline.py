@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from fti.contract.feature_service import read_interface
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore
 
-    from validation.contract import FeatureInterface
+    from fti.contract.interface import FeatureInterface
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = ROOT / "feature_repo"
@@ -39,8 +40,8 @@ SERVICE = "arrival_delay_v2"
 START, END = datetime(2012, 12, 1, tzinfo=UTC), datetime(2014, 1, 3, tzinfo=UTC)
 COPIES, COPY_DAYS = 10, 400  # longer than START to END: copies do not overlap
 STORES = {
-    "asof": {"type": "feature_repo.stores.asof_duckdb.AsofDuckDBOfflineStore"},
-    "spark": {"type": "feature_repo.stores.asof_spark.AsofSparkOfflineStore"},
+    "asof": {"type": "fti.stores.asof_duckdb.AsofDuckDBOfflineStore"},
+    "spark": {"type": "fti.stores.asof_spark.AsofSparkOfflineStore"},
     "stock": {"type": "duckdb"},
 }
 
@@ -114,12 +115,11 @@ def prepare(repo: Path, folder: Path, copies_wanted: int = COPIES) -> None:
     from deltalake import write_deltalake
     from feast import FeatureStore
 
-    from feature_repo.stores.delta import connect, create_view, literal
-    from training.dataset import labelled_rows
-    from validation.contract import FeatureInterface
+    from fti.stores.delta import connect, create_view, literal
+    from fti.training.dataset import labelled_rows
 
     store = FeatureStore(repo_path=str(repo))
-    interface = FeatureInterface.from_registry(store, SERVICE)
+    interface = read_interface(store, SERVICE)
     year, copies = folder / "year", folder / "copies"
     for made in (year, copies):
         made.mkdir()
@@ -153,10 +153,8 @@ def retrieve(kind: str, repo: Path, folder: Path) -> dict[str, float]:
     import pandas as pd
     from feast import FeatureStore
 
-    from validation.contract import FeatureInterface
-
     store = FeatureStore(repo_path=str(repo))
-    interface = FeatureInterface.from_registry(store, SERVICE)
+    interface = read_interface(store, SERVICE)
     entities = pd.read_parquet(folder / "entities.parquet")
     by_hand = kind == "sql"
     get = _by_hand(store, interface, folder) if by_hand else _by_feast(store_over(folder, store, interface, kind))
@@ -209,7 +207,7 @@ def _by_hand(store: FeatureStore, interface: FeatureInterface, folder: Path) -> 
     """What one would write without a feature store, knowing that no table has two rows of a key and event timestamp."""
     import pyarrow as pa
 
-    from feature_repo.stores.delta import connect
+    from fti.stores.delta import connect
 
     columns, joins = ["e.*"], []
     for view in interface.stored_views:

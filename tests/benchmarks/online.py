@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from deltalake import DeltaTable
 
-from feature_repo.pipeline.definitions import copy_definitions
+from fti.features.definitions import copy_definitions
 from tests.benchmarks.results import Result, table
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "arrival_delay_v2"
 YEAR = datetime(2012, 12, 1, tzinfo=UTC), datetime(2014, 1, 3, tzinfo=UTC)
 STOCK = "type: sqlite"
-OURS = "type: feature_repo.stores.wal_sqlite.WalSqliteOnlineStore"
+OURS = "type: fti.stores.wal_sqlite.WalSqliteOnlineStore"
 ROWS = (1, 128)
 TURNS, REPEATS = 5, {1: 200, 128: 20}
 
@@ -70,7 +70,7 @@ def _filling(places: dict[str, Path]) -> list[Result]:
 
 def seconds_to_fill(repo: Path, end: datetime) -> float:
     """Register the definitions, and materialize all rows up to a moment; how long the latter took."""
-    from feature_repo.pipeline.feast_steps import apply, materialize
+    from fti.features.feast_steps import apply, materialize
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         apply(repo)
@@ -107,7 +107,7 @@ def _sharing(place: Path) -> list[Result]:
     call = reader(open_repo(place), next_of_the_year()[:1])
     rest = float(np.percentile([seconds_of(call) for _ in range(2000)], 99)) * 1000
     # As `make materialize` runs it: on two cores the reads would else wait for the processor, not for the store.
-    command = ["nice", "-n", "19", sys.executable, "-m", "feature_repo.pipeline.run", "materialize"]
+    command = ["nice", "-n", "19", sys.executable, "-m", "fti.features.run", "materialize"]
     command += ["--repo", str(place / "feature_repo"), "--as-of", YEAR[1].isoformat()]
     writer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert writer.stdout is not None

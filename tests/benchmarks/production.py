@@ -23,8 +23,8 @@ import psutil
 import redis
 from redis.client import Pipeline
 
-from deploy.programs import valkey_binary
-from feature_repo.pipeline.definitions import copy_definitions
+from fti.deploy.programs import valkey_binary
+from fti.features.definitions import copy_definitions
 from tests.benchmarks import inference
 from tests.benchmarks.online import (
     REPEATS,
@@ -40,7 +40,7 @@ from tests.benchmarks.online import (
 from tests.benchmarks.results import Result, table
 from tests.benchmarks.servers import ROOT, Cores, free_port, on_cores
 
-OURS = "feature_repo.stores.restating_redis.RestatingRedisOnlineStore"
+OURS = "fti.stores.restating_redis.RestatingRedisOnlineStore"
 KINDS = {"ours": OURS, "stock": "redis"}
 CONNECTIONS = (1, 16)
 

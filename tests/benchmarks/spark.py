@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import psutil
 import requests
 
+from fti.contract.feature_service import read_interface
 from tests.benchmarks import offline
 from tests.benchmarks.journey import PeakMemory
 from tests.benchmarks.results import Result, table
@@ -120,15 +121,14 @@ def join(kind: str, repo: Path, folder: Path) -> dict[str, float | str]:
     import pyarrow.parquet as pq
     from feast import FeatureStore
 
-    from feature_repo.stores.delta import connect
-    from validation.contract import FeatureInterface
+    from fti.stores.delta import connect
 
     registered = FeatureStore(repo_path=str(repo))
-    interface = FeatureInterface.from_registry(registered, offline.SERVICE)
+    interface = read_interface(registered, offline.SERVICE)
     features = [f"{view.name}:{name}" for view in interface.stored_views for name in view.features]
     entities, joined = folder / "copies" / "entities.parquet", folder / "joined.parquet"
     if kind == "spark":
-        from feature_repo.stores.spark_session import open_session
+        from fti.stores.spark_session import open_session
 
         store = offline.store_over(folder / "copies", registered, interface, kind, spark_conf=CONF)
         spark = open_session(CONF)

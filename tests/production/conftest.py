@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.production import main as production
+from fti.deploy.production import main as production
 
 
 @pytest.fixture

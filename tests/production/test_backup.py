@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from deploy.production import main as production
-from deploy.production import up
-from deploy.stack import HOST, Stack
+from fti.deploy.lifecycle import up
+from fti.deploy.production import main as production
+from fti.deploy.stack import HOST, Stack
 
 pytestmark = pytest.mark.production
 WHEN = datetime(2013, 10, 1, tzinfo=UTC)

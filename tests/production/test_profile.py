@@ -26,13 +26,13 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from deploy.production import main as production
-from deploy.stack import HOST, SERVERS, Stack
-from deploy.supervision import control
+from fti.contract.predictions import open_log, read
+from fti.contract.results import saved
+from fti.deploy.production import main as production
+from fti.deploy.stack import HOST, SERVERS, Stack
+from fti.deploy.supervision import control
 from tests.conftest import ROOT
 from tests.receiver import OK
-from validation.monitoring.results import saved
-from validation.predictions import open_log, read
 
 pytestmark = pytest.mark.production
 PATIENCE = 120
@@ -51,7 +51,7 @@ def stack() -> Iterator[Stack]:
     here = Stack(folder / "production")
     try:
         assert production(["--folder", str(here.root), "up"]) == 0
-        run(here, "features", "-m", "feature_repo.pipeline.run", "all")
+        run(here, "features", "-m", "fti.features.run", "all")
         run(here, "loop", "-m", "mlflow", "run", "training", "-e", "main", "--env-manager", "local",
             "-P", "feature_service=arrival_delay_v1")  # fmt: skip
         until(lambda: len(metrics(here, "fti_model_version{")) == here.workers)  # each has the model
@@ -64,7 +64,7 @@ def stack() -> Iterator[Stack]:
 
 def run(stack: Stack, role: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with_role = ["-m", "deploy.production", "--folder", str(stack.root), "run", role]
+    with_role = ["-m", "fti.deploy.production", "--folder", str(stack.root), "run", role]
     done = subprocess.run(
         [sys.executable, *with_role, sys.executable, *arguments],
         cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=1200,
@@ -128,13 +128,13 @@ def test_the_service_answers_from_these_servers_and_logs_there(stack):
 
 def test_what_was_served_is_what_the_offline_store_says(stack):
     """Valkey and the Delta tables in the object store, compared value by value by the monitor; and batch scores."""
-    run(stack, "loop", "-m", "serving.batch", "--as-of", "2013-10-01")
+    run(stack, "loop", "-m", "fti.serving.batch", "--as-of", "2013-10-01")
     for carrier in ("DL", "UA", "B6"):
         assert ask(stack, carrier=carrier).status_code == 200
     end = AS_OF + pd.Timedelta(hours=6)
     engine = open_log(stack.postgres("monitor", "predictions"))
     until(lambda: (read(engine, AS_OF, end).role == "champion").sum() >= 3)
-    run(stack, "loop", "-m", "validation.monitoring.run", "--as-of", end.isoformat(), "--days", "1", codes=(0, 3))
+    run(stack, "loop", "-m", "fti.monitoring.run", "--as-of", end.isoformat(), "--days", "1", codes=(0, 3))
     found = {one.subject.rpartition(", ")[2]: one for one in saved(engine, end) if one.metric == "consistency"}
     assert {kind: one.value for kind, one in found.items()} == {"batch": 1.0, "champion": 1.0}
     assert found["champion"].rows >= 3
@@ -244,10 +244,10 @@ def test_an_online_store_that_came_back_empty_scores_nobody_and_is_filled_anew(s
     assert ask(stack).status_code == 503
     receiver, end = receive(OK), AS_OF + pd.Timedelta(hours=7)
     monkeypatch.setenv("MONITORING_WEBHOOK_URL", receiver.url)
-    run(stack, "loop", "-m", "validation.monitoring.run", "--as-of", end.isoformat(), "--days", "1", codes=(3,))
+    run(stack, "loop", "-m", "fti.monitoring.run", "--as-of", end.isoformat(), "--days", "1", codes=(3,))
     ((_, _, alert),) = receiver.seen
     assert "origin_weather: online_rows_lost 1." in alert["text"]
-    run(stack, "features", "-m", "feature_repo.pipeline.run", "materialize")
+    run(stack, "features", "-m", "fti.features.run", "materialize")
     until(lambda: ask(stack).status_code == 200)
     assert ask(stack).json()["probability"] == before
 
@@ -333,4 +333,4 @@ def test_rotated_credentials_close_the_old_ones_and_cost_no_answer_for_long(stac
     registry = f"{now.url('mlflow')}/api/2.0/mlflow/registered-models/get?name=arrival-delay"
     until(lambda: requests.get(registry, auth=("serving", old["mlflow-serving"]), timeout=10).status_code == 401)
     assert requests.get(registry, auth=("serving", now.password("mlflow-serving")), timeout=10).status_code == 200
-    run(now, "features", "-m", "feature_repo.pipeline.run", "apply")
+    run(now, "features", "-m", "fti.features.run", "apply")

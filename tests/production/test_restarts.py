@@ -12,10 +12,10 @@ import psutil
 import psycopg
 import pytest
 
-from deploy.production import main as production
-from deploy.production import up
-from deploy.stack import HOST, Stack
-from deploy.supervision import control
+from fti.deploy.lifecycle import up
+from fti.deploy.production import main as production
+from fti.deploy.stack import HOST, Stack
+from fti.deploy.supervision import control
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.production
@@ -48,7 +48,7 @@ def kill_the_supervisor(stack: Stack) -> None:
 def test_an_initdb_that_was_killed_is_begun_anew(folder):
     """Its first file is the one by which a finished one is known."""
     one = Stack(folder / "one")
-    command = [sys.executable, "-m", "deploy.production", "--folder", str(one.root), "up"]
+    command = [sys.executable, "-m", "fti.deploy.production", "--folder", str(one.root), "up"]
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as started:
         deadline = time.monotonic() + PATIENCE
         while not list(one.root.glob("postgres*/PG_VERSION")):

@@ -10,7 +10,7 @@ from entities import hour, sensor, sensor_hour, street
 from feast import FeatureView
 from feast.types import Float64, Int64, String, UnixTimestamp
 
-from feature_repo.pipeline.declare import delta_source, field
+from fti.features.declare import delta_source, field
 
 OWNER = "feature-team@example.org"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.pipeline.definitions import copy_definitions
+from fti.features.definitions import copy_definitions
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END, AS_OF = "2024-02-15", "2024-06-08", "2024-06-01"
@@ -31,7 +31,8 @@ class Workspace:
         """What points every command to it, and to this project whatever else is installed."""
         return os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(ROOT / "src"),
+            "FTI_PROJECT": str(ROOT),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.root / 'mlflow.db'}",
             "TRAINING_FEAST_REPO": str(self.repo),
             "SERVING_FEAST_REPO": str(self.repo),
@@ -60,7 +61,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"))
     copy_definitions(made.repo)
     interval = ["--start", START, "--end", END, "--as-of", AS_OF]
-    made.run("feature_repo.pipeline.run", "all", "--repo", str(made.repo), *interval)
+    made.run("fti.features.run", "all", "--repo", str(made.repo), *interval)
     return made
 
 

@@ -11,8 +11,8 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import TargetEncoder
 
-from training.config import ConfigInvalid, ModelParameters
-from validation.task import REGRESSION, Task
+from fti.contract.task import REGRESSION, Task
+from fti.training.config import ConfigInvalid, ModelParameters
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training.baseline import Forecaster
-from training.config import ModelParameters
-from training.dataset import LabelledRows
+from fti.training.baseline import Forecaster
+from fti.training.config import ModelParameters
+from fti.training.dataset import LabelledRows
 
 SAME_HOUR = {"same_hour_last_week": "sensor_hour_people_1w", "same_hour_of_four_weeks": "sensor_hour_mean_people_4w"}
 

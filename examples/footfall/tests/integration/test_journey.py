@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
+from fti.contract.settings import PredictionSettings
 from tests import oracle
 from tests.conftest import AS_OF, END, ROOT, START, Workspace
-from validation.settings import PredictionSettings
 
 HOUR = pd.Timedelta(hours=1)
 FIRST, NOW, LAST = (pd.Timestamp(day, tz="UTC") for day in (START, AS_OF, END))
@@ -51,7 +51,7 @@ def service(trained: Workspace) -> Iterator[str]:
     log = trained.root / "service.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "serving.start"],
+            [sys.executable, "-m", "fti.serving.start"],
             cwd=ROOT, env=trained.environment | {"SERVING_PORT": str(port)}, stdout=output, stderr=output,
         )  # fmt: skip
         try:
@@ -136,7 +136,7 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
     """The same number of people, from online rows and from the tables, at several sensors; what is missing is told."""
     import mlflow
 
-    from validation.registered import fetch_version
+    from fti.contract.registered import fetch_version
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
     version = mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion")
@@ -162,10 +162,10 @@ def test_a_prediction_over_http_is_what_the_model_says_of_the_offline_features(t
 def test_a_day_is_scored_in_bulk_and_watched(trained, people):
     """Every sensor and hour of a day has a prediction; of those that were counted, the monitor's error is that by hand,
     and what was read is what the tables say."""
-    trained.run("serving.batch", "--as-of", AS_OF, "--days", "1")
+    trained.run("fti.serving.batch", "--as-of", AS_OF, "--days", "1")
     told = trained.root / "monitoring"
     trained.run(
-        *["validation.monitoring.run", "--as-of", "2024-06-02T04:00Z", "--days", "1"],
+        *["fti.monitoring.run", "--as-of", "2024-06-02T04:00Z", "--days", "1"],
         *["--report", str(told / "report.html"), "--prometheus", str(told / "monitor.prom")],
         may_end_with=(0, 3),
     )

@@ -1,0 +1,164 @@
+"""What a feature service asks of a request and of the feature store, in the parts that a contract is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from fti.contract.task import CLASSIFICATION, Task
+from fti.errors import Refusal
+
+EPOCH = pd.Timestamp("1970-01-01", tz="UTC")
+
+ValueType = Literal["string", "int64", "double", "float", "int32", "bool", "unix_timestamp"]
+
+
+class ContractBroken(Refusal):
+    """The live feature registry cannot honour a model's contract."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without(written: dict[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part is written as, less those fields that say what is usual."""
+    return {name: value for name, value in written.items() if name not in usual or value != usual[name]}
+
+
+class JoinKey(Part):
+    """A key that finds feature rows, and the request field it comes from.
+
+    `floor_seconds` turns a timestamp field into a slot number, seconds since 1970 // floor_seconds.
+    """
+
+    name: str
+    dtype: ValueType
+    request_field: str
+    floor_seconds: int | None = None
+    optional: bool = False
+    unknown: Literal["reject", "warn"] = "warn"
+    noun: str
+
+    def of(self, value: Any) -> Any:
+        """The key for one request value; None stays None."""
+        if value is None or self.floor_seconds is None:
+            return value
+        return int(value.timestamp() // self.floor_seconds)
+
+    def of_column(self, values: pd.Series) -> pd.Series:
+        """The keys for a column of request values."""
+        if self.floor_seconds is None:
+            return values
+        return (values - EPOCH) // pd.Timedelta(seconds=self.floor_seconds)
+
+
+class RequestField(Part):
+    """A field that a request carries."""
+
+    name: str
+    dtype: ValueType
+    required: bool
+    description: str
+
+
+class StoredView(Part):
+    """A feature view that is read by key. `ttl_seconds` 0 means its rows never expire.
+
+    `when_missing` says what becomes of a row whose features of this view are null, in training as in serving: the model
+    takes nulls as they are, or it takes `defaults` for them, or rows without a single one are left out and refused.
+    """
+
+    name: str
+    join_keys: list[str]
+    ttl_seconds: int
+    features: dict[str, ValueType]
+    missing: str
+    when_missing: Literal["null", "default", "reject"] = "null"
+    defaults: dict[str, float | str] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the policy of a view that has none: contracts from before there were any keep their hash."""
+        return _without(handler(self), {"when_missing": "null", "defaults": {}})
+
+
+class OnDemandView(Part):
+    """A feature view computed from the request and stored features, by code whose text has this hash."""
+
+    name: str
+    code_sha256: str
+    inputs: list[str]
+    features: dict[str, ValueType]
+
+
+class ModelInput(Part):
+    """One model input, in order. `source` is a view's name, or `request` for a join key used as a category."""
+
+    name: str
+    dtype: ValueType
+    source: str
+
+
+class FeatureInterface(Part):
+    """All that a feature service asks of a request and of the feature store, in the order the model takes it.
+
+    `task` says what the label asks of a model (fti/contract/task.py), `unit` in what a number to be predicted counts.
+    """
+
+    feature_service: str
+    inputs: list[ModelInput]
+    join_keys: list[JoinKey]
+    request_fields: list[RequestField]
+    stored_views: list[StoredView]
+    on_demand_views: list[OnDemandView]
+    spine_view: str
+    label_view: str
+    label: str
+    label_definition: str
+    prediction_anchor: str
+    prediction_lead_minutes: int
+    task: Task = "classification"
+    unit: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the task that all had before there was another: contracts from then keep their hash."""
+        return _without(handler(self), {"task": CLASSIFICATION, "unit": None})
+
+    @property
+    def categories(self) -> list[str]:
+        return [model_input.name for model_input in self.inputs if model_input.source == "request"]
+
+    @property
+    def request_inputs(self) -> list[str]:
+        """The inputs that need no stored feature: categories, and on-demand features of the request alone."""
+        fields = {field.name for field in self.request_fields}
+        alone = {view.name for view in self.on_demand_views if set(view.inputs) <= fields} | {"request"}
+        return [model_input.name for model_input in self.inputs if model_input.source in alone]
+
+    def settled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request."""
+        for view in self.stored_views:
+            if view.when_missing == "default":
+                rows = rows.fillna(view.defaults)
+            elif view.when_missing == "reject":
+                rows = rows[rows[self.taken_from(view)].notna().any(axis=1)]
+        return rows.reset_index(drop=True)
+
+    def taken_from(self, view: StoredView) -> list[str]:
+        """The features of a view that the model takes as they are; on-demand code may read more of them."""
+        return [model_input.name for model_input in self.inputs if model_input.source == view.name]
+
+    def model_inputs(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The columns a model takes, in its order: categories as text or None, all else as float64, NaN for null."""
+        columns = {
+            model_input.name: rows[model_input.name].astype(object).where(rows[model_input.name].notna(), None)
+            if model_input.dtype == "string"
+            else rows[model_input.name].astype("float64")
+            for model_input in self.inputs
+        }
+        return pd.DataFrame(columns, index=rows.index)

@@ -1,0 +1,80 @@
+"""A registered model version: the tags it carries, and its files, fetched and checked against what was registered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from fti.contract.feature_contract import FeatureContract
+from fti.contract.interface import ContractBroken
+from fti.contract.task import Task
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+FILE_NAME = "feature_contract.json"
+GOLDEN_NAME = "golden.json"  # model inputs and what the model said of them in training, beside the contract
+GOLDEN_SAID: dict[Task, str] = {"classification": "probabilities", "regression": "predictions"}
+SERVICE_TAG = "feast.feature_service"
+DIGEST_TAG = "feature_contract.sha256"
+MODEL_DIGEST_TAG = "model.sha256"
+CAUSE_TAG = "training.cause"
+# What the gate said of a version, against which champion, and why.
+DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
+# MLflow writes this one into the folder of a model once it is registered.
+WRITTEN_LATER = "registered_model_meta"
+
+
+def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:
+    """Fetch a registered version's artifacts; returns their folder and the contract in it.
+
+    `into` is a folder that the caller removes; without one they stay for as long as this process.
+    Raises ContractBroken when there is none, or when a file is not as the version was registered: nothing of the model
+    is to be loaded then, for what a model's files say decides which code runs.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of ten small files, beside what is told
+    named = f"{version.name} version {version.version}"
+    folder = Path(download_artifacts(version.source, dst_path=str(into or mkdtemp(dir=_fetched().name))))
+    file = folder / "extra_files" / FILE_NAME
+    if not file.is_file():
+        raise ContractBroken(f"{named} carries no {FILE_NAME}; it was not registered by this training pipeline.")
+    try:
+        contract = FeatureContract.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise ContractBroken(f"The {FILE_NAME} of {named} cannot be read: {error.errors()[0]['msg']}.") from error
+    if contract.sha256 != version.tags.get(DIGEST_TAG):
+        raise ContractBroken(
+            f"The {FILE_NAME} of {named} has sha256 {contract.sha256}, but the version was registered with "
+            f"{version.tags.get(DIGEST_TAG)}: it was changed since. Train and register again."
+        )
+    if (found := folder_sha256(folder)) != version.tags.get(MODEL_DIGEST_TAG):
+        raise ContractBroken(
+            f"The files of {named} have sha256 {found}, but the version was registered with "
+            f"{version.tags.get(MODEL_DIGEST_TAG)}: the model was changed since. Nothing of it was loaded; find out by "
+            "whom, then train and register again."
+        )
+    return folder, contract
+
+
+@cache
+def _fetched() -> TemporaryDirectory[str]:
+    """MLflow leaves behind what it downloads; this goes when the process ends."""
+    return TemporaryDirectory(prefix="models-")
+
+
+def folder_sha256(folder: Path) -> str:
+    """A hash over the names and bytes of all files of a model's folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != WRITTEN_LATER):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()}:{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()

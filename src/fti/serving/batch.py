@@ -1,0 +1,270 @@
+"""Batch scoring: an interval and a model version in; a logged prediction of every row of the spine due in it out.
+
+    python -m fti.serving.batch --as-of 2013-10-02T00:00Z --days 7 --alias champion
+
+Each row is predicted as of its own prediction time, from what was known then; with `--known-by`, for a time that is yet
+to come, as of that moment at the latest. What is logged already is left alone, so that a run may be repeated, and one
+that was killed goes on where it ended: each day is one transaction.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from fti.contract.feature_contract import FeatureContract
+from fti.contract.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
+from fti.contract.registered import fetch_version
+from fti.contract.settings import OFF
+from fti.contract.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
+from fti.errors import Refusal, one_line
+from fti.serving.prediction_log import as_json, write
+from fti.serving.settings import ServingSettings
+from fti.steps import step
+from fti.stores.repository import open_repository
+from fti.times import utc
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from fti.serving.model.compiled import Compiled, Native
+
+DAY = timedelta(days=1)
+# Joined at once: a join costs about a second before its first row, and holds what it joins in memory.
+JOINED_DAYS = 31
+LACKING = "a view without which the model does not answer has no row"
+
+
+class NothingDue(Refusal):
+    """There is no row to predict in the interval."""
+
+
+class NoVersion(Refusal):
+    """There is no such model version."""
+
+
+@dataclass
+class Totals:
+    """Rows due, skipped by reason, logged before this run, and logged by it."""
+
+    due: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    there: int = 0
+    written: int = 0
+
+    def __str__(self) -> str:
+        skipped = "".join(f"\n  {count:,} skipped: {reason}" for reason, count in self.skipped.items())
+        return f"{self.due:,} rows due: {self.written:,} predicted and logged, {self.there:,} there already{skipped}"
+
+
+@dataclass(frozen=True)
+class BatchScorer:
+    """A checked model version, and where its features come from and its predictions go to."""
+
+    name: str
+    version: str
+    contract: FeatureContract
+    model: Compiled | Native
+    store: FeatureStore
+    engine: Engine
+
+    def run(
+        self, start: datetime, end: datetime, request_id: str, now: datetime, known_by: datetime | None = None
+    ) -> Totals:
+        """Predict what is due in `[start, end)`, from what is known then or, if that is earlier, by `known_by`.
+
+        Logs it as predicted at `now`. Raises NothingDue.
+        """
+        from tqdm import tqdm
+
+        totals, row_key = Totals(), row_key_of(self.store, self.contract.interface)
+        with step(f"rows due in {_name(start, end)}") as report:
+            rows = rows_due(self.store, self.contract.interface, start, end, known_by)
+            totals.due = len(rows)
+            if rows.empty:
+                raise NothingDue(
+                    f"No row of {self.contract.interface.spine_view!r} is to be predicted in {_name(start, end)}. "
+                    "Choose another --as-of, or run `make features` for that time."
+                )
+            rows, totals.skipped = answerable(self.contract, rows)
+            if known_by is not None:
+                moments = rows[PREDICTION_TIME]
+                rows = rows.assign(**{PREDICTION_TIME: moments.where(moments <= known_by, pd.Timestamp(known_by))})
+            rows, totals.there = self._without_logged(rows, row_key, start, end)
+            report.update(rows_in=totals.due, skipped=sum(totals.skipped.values()), rows_out=len(rows))
+        rows = rows.sort_values([PREDICTION_TIME, row_key], ignore_index=True)
+        with tqdm(total=len(rows), unit="row", disable=None) as progress:
+            for first, last in _intervals(start, end, JOINED_DAYS * DAY):
+                asked = rows[rows[PREDICTION_TIME].between(first, last, inclusive="left")]
+                if asked.empty:
+                    continue
+                with step(f"predict {_name(first, last)}") as report:
+                    before = totals.written
+                    scored = self._scored(asked, row_key)
+                    if len(scored) < len(asked):
+                        totals.skipped[LACKING] = totals.skipped.get(LACKING, 0) + len(asked) - len(scored)
+                    stored = self._stored(scored, row_key, request_id, now, totals.there + totals.written)
+                    for day in _days(scored[PREDICTION_TIME], first, last):
+                        added = write(self.engine, stored[day])
+                        totals.written += added
+                        totals.there += len(stored[day]) - added  # another run was faster
+                        progress.update(len(stored[day]))
+                    report.update(rows_in=len(asked), rows_out=totals.written - before)
+        return totals
+
+    def _without_logged(
+        self, rows: pd.DataFrame, row_key: str, start: datetime, end: datetime
+    ) -> tuple[pd.DataFrame, int]:
+        """The rows that this version has not predicted yet, and how many it has."""
+        columns = PREDICTIONS.c
+        logged = select(columns.as_of, columns.row_key).where(
+            columns.as_of >= start, columns.as_of < end, columns.role == BATCH,
+            columns.model_name == self.name, columns.model_version == self.version,
+        )  # fmt: skip
+        with self.engine.connect() as connection:
+            found = {(as_of, key) for as_of, key in connection.execute(logged)}
+        there = pd.Series(
+            [pair in found for pair in zip(rows[PREDICTION_TIME], rows[row_key], strict=True)], rows.index, dtype=bool
+        )
+        return rows[~there], int(there.sum())
+
+    def _scored(self, rows: pd.DataFrame, row_key: str) -> pd.DataFrame:
+        """The rows with their features, in order of prediction time, and `__prediction`."""
+        interface = self.contract.interface
+        joined = with_features(self.store, interface, rows, row_key)
+        return joined.assign(__prediction=self.model.predict_frame(interface.model_inputs(joined)))
+
+    def _stored(
+        self, scored: pd.DataFrame, row_key: str, request_id: str, now: datetime, first: int
+    ) -> list[tuple[Any, ...]]:
+        """Rows for the log, numbered from `first`. Feast's offline join does not say how old what it joined was: there
+        are no ages."""
+        interface, dialect = self.contract.interface, self.engine.dialect
+        request = _objects(scored[[one.name for one in interface.request_fields]])
+        features = _objects(interface.model_inputs(scored))
+        about = (self.name, self.version, self.contract.sha256, interface.feature_service)
+        predicted_at = as_moment(now, dialect)
+        moments = pd.DatetimeIndex(scored[PREDICTION_TIME]).to_pydatetime()
+        return [
+            (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
+             as_json(asked), as_json(values), "{}", prediction, None, key)
+            for row, (as_of, asked, values, prediction, key) in enumerate(zip(
+                moments, request, features, scored["__prediction"].tolist(), scored[row_key].tolist(), strict=True,
+            ), first)
+        ]  # fmt: skip
+
+
+def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str | None) -> BatchScorer:
+    """Load and check a version, by its number or else by an alias. Raises NoVersion, ContractBroken."""
+    # Not above: they take ten seconds that a wrong command line should not wait for.
+
+    from fti.serving.model.loading import checked_model, find_version
+
+    name = settings.model_name
+    version = find_version(name, alias, number)
+    if version is None:
+        wanted = f"version {number}" if number else f"version with the alias {alias!r}"
+        raise NoVersion(f"{name!r} has no {wanted}. `mlflow ui` lists what there is; `make pipeline` trains.")
+    with step(f"load {name} version {version.version}") as report:
+        folder, contract = fetch_version(version)
+        store = open_repository(settings.feast_repo)
+        model = checked_model(version, folder, contract, store)
+        report.update(inputs=len(contract.interface.inputs))
+    return BatchScorer(name, str(version.version), contract, model, store, engine)
+
+
+def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows that the online service would not refuse, and how many it would for each reason, the first one's."""
+    interface, reasons = contract.interface, pd.Series(None, rows.index, dtype=object)
+    for key in interface.join_keys:
+        values, known = rows[key.request_field], contract.known_values.get(key.name)
+        unknown = pd.Series(False, rows.index)
+        if known is not None:
+            unknown = values.notna() & ~key.of_column(values).isin(known) & reasons.isna()
+        reasons[unknown] = f"the model knows no {key.noun} " + values[unknown].astype(str)
+    for asked in interface.request_fields:
+        if asked.required:
+            reasons[rows[asked.name].isna() & reasons.isna()] = f"without {asked.name}"
+    return rows[reasons.isna()], {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def _days(moments: pd.Series, start: datetime, end: datetime) -> Iterator[slice]:
+    """Where the rows of each day are, of moments in order; days without any are left out."""
+    for first, last in _intervals(start, end, DAY):
+        day = slice(*(int(moments.searchsorted(pd.Timestamp(bound))) for bound in (first, last)))
+        if day.start < day.stop:
+            yield day
+
+
+def _objects(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each row as a mapping of plain Python values, None for missing."""
+    columns = [
+        column.astype(object).where(column.notna(), None).tolist() if column.dtype != "float64" else column.tolist()
+        for _, column in frame.items()
+    ]
+    names = list(frame.columns)
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _intervals(start: datetime, end: datetime, length: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    while start < end:
+        yield start, min(start + length, end)
+        start += length
+
+
+def _name(start: datetime, end: datetime) -> str:
+    return f"{start:%Y-%m-%dT%H:%MZ}/{end:%Y-%m-%dT%H:%MZ}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = ServingSettings()
+    parser = argparse.ArgumentParser(prog="fti.serving.batch", description=__doc__.split("\n")[0])
+    parser.add_argument("--as-of", required=True, help="the start of the interval of prediction times, UTC")
+    parser.add_argument("--days", type=int, default=1, help="its length (1)")
+    parser.add_argument("--known-by", help="predict as of this moment, UTC, what is due later")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--alias", default=settings.model_alias, help=f"of the version ({settings.model_alias})")
+    which.add_argument("--version", help="its number, instead")
+    parser.add_argument("--url", default=settings.prediction_log, help="the log to write to (SERVING_PREDICTION_LOG)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("step").setLevel(logging.INFO)
+    # SQLAlchemy's plans for its own code, at every start.
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    try:
+        start, known_by = utc(options.as_of), utc(options.known_by) if options.known_by else None
+        if known_by is not None and known_by < start:
+            raise ValueError(f"--known-by {options.known_by} is before --as-of {options.as_of}")
+        if options.days < 1:
+            raise ValueError(f"--days is {options.days}; expected 1 or more")
+    except ValueError as error:
+        parser.error(str(error))
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if options.url == OFF:
+            raise LogUnusable("SERVING_PREDICTION_LOG is off; batch scoring writes there. Give --url, or unset it.")
+        engine = open_log(options.url)
+        scorer = scorer_of(settings, engine, options.alias, options.version)
+        create(engine)
+        totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC), known_by)
+    except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    print(f"{scorer.name} version {scorer.version}, {_name(start, start + options.days * DAY)}: {totals}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

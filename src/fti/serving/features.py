@@ -1,0 +1,267 @@
+"""Read a model's features: requests in; values by feature, with their ages and what is missing, out.
+
+Feast's online store keeps the newest row of each key and does not look at its ttl; here a row counts only within its
+view's ttl of `as_of`, as in the training set. On-demand features run the registry's own code on what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from feast import FeatureStore, RepoConfig
+from feast.type_map import feast_value_type_to_python_type
+from feast.utils import get_default_yaml_file_path
+from typeguard import suppress_type_checks
+
+from fti.contract.interface import FeatureInterface, StoredView
+from fti.serving.schemas import AS_OF
+from fti.stores.repository import StoreMoved, require_current
+
+Request = Mapping[str, Any]
+Keys = Mapping[str, Any]  # value by join key, None where the request has none
+Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp and values of the row of its key
+SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
+
+
+class RowRefused(ValueError):
+    """One request that its features do not let the model answer; others beside it are answered."""
+
+
+class AsOfTooEarly(RowRefused):
+    """The online store has already moved on past the request's `as_of`; from `earliest` on it can be asked."""
+
+    def __init__(self, as_of: datetime, view: str, newest: datetime) -> None:
+        super().__init__(
+            f"as_of {as_of:%Y-%m-%dT%H:%M:%SZ} is before {newest:%Y-%m-%dT%H:%M:%SZ}, the time of the newest {view} "
+            "row: the online store no longer knows what was known then. Ask for a later as_of, or materialize as of "
+            "the earlier one, with --rewind."
+        )
+        self.problems = {AS_OF: str(self)}
+        self.earliest = newest.replace(microsecond=0) + timedelta(seconds=newest.microsecond > 0)
+
+
+class FeaturesMissing(RowRefused):
+    """A view that is declared `when_missing: reject` has nothing for the request; `row` is what was found."""
+
+    def __init__(self, why: str, view: str, row: FeatureRow) -> None:
+        super().__init__(f"{why}. The model does not answer without {view}.")
+        self.row = row
+
+
+class StoreUnavailable(RuntimeError):
+    """Feast's registry or online store cannot be read. The message is fit for clients; the cause is for the log."""
+
+
+@dataclass
+class FeatureRow:
+    """One request's features: value by name, row age by stored view, views without a row of use, and warnings."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    ages: dict[str, timedelta] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def open_store(feast_repo: Path) -> FeatureStore:
+    """Open a Feast repository for online reads. Raises StoreUnavailable.
+
+    The offline store is left out: Feast would import it and its engine, which serving neither needs nor installs.
+    """
+    try:
+        require_current(feast_repo)
+        settings = yaml.safe_load(os.path.expandvars(get_default_yaml_file_path(feast_repo).read_text()))
+        config = RepoConfig(**{name: value for name, value in settings.items() if name != "offline_store"})
+        config.repo_path = feast_repo
+        store = FeatureStore(repo_path=str(feast_repo), config=config)
+        store.refresh_registry()
+        return store
+    except StoreMoved as moved:
+        raise StoreUnavailable(str(moved)) from moved
+    except Exception as error:
+        raise StoreUnavailable(
+            "The Feast registry cannot be opened. Build it with `make features`, or set SERVING_FEAST_REPO to the "
+            "folder of a feature_store.yaml whose registry exists."
+        ) from error
+
+
+def request_names(store: FeatureStore) -> set[str]:
+    """All that requests to this feature store may carry: join keys, and the fields of request sources."""
+    names = {entity.join_key for entity in store.list_entities()}
+    for view in store.list_on_demand_feature_views():
+        names |= {asked.name for source in view.source_request_sources.values() for asked in source.schema}
+    return names
+
+
+class FeatureReader:
+    """Reads the features of one feature service, through Feast. `failed` says that the last read did."""
+
+    def __init__(self, store: FeatureStore, interface: FeatureInterface) -> None:
+        self.failed = False
+        self._seen: Keys | None = None  # of the last request that had a row of any view
+        self._store = store
+        self._interface = interface
+        self._on_demand = [store.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
+        self._strict = [view for view in interface.stored_views if view.when_missing != "null"]  # usually none
+
+    @suppress_type_checks  # Feast 0.67 has typeguard check each of its own calls: a sixth of a read
+    def read(self, requests: Sequence[Request], as_of: Sequence[datetime]) -> list[FeatureRow | RowRefused]:
+        """Features for each request, each as of its moment in UTC, or why it has none. Raises StoreUnavailable."""
+        keys = [
+            {key.name: key.of(request[key.request_field]) for key in self._interface.join_keys} for request in requests
+        ]
+        found = self._lookup(keys)
+        self._require_rows(keys, found)
+        outcomes: list[FeatureRow | RowRefused] = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
+        there = [
+            (request, of_row, row)
+            for request, of_row, row in zip(requests, keys, outcomes, strict=True)
+            if isinstance(row, FeatureRow)
+        ]
+        if not there:
+            return outcomes
+        for described, on_demand in zip(self._interface.on_demand_views, self._on_demand, strict=True):
+            inputs = {
+                name: [request[name] if name in request else row.values[name] for request, _, row in there]
+                for name in described.inputs
+            }
+            computed = on_demand.transform_dict(inputs)
+            for name in described.features:
+                for (_, _, row), value in zip(there, computed[name], strict=True):
+                    row.values[name] = value
+        for _, of_row, row in there:
+            row.values |= {name: of_row[name] for name in self._interface.categories}
+        return [self._settled(row) if isinstance(row, FeatureRow) else row for row in outcomes]
+
+    def look_up(self, view: StoredView, keys: Keys) -> tuple[datetime, dict[str, Any]] | None:
+        """The event timestamp and values of one key's row, however old. Raises StoreUnavailable."""
+        found: list[Found] = [{}]
+        self._read_views([view], [keys], [0], found)
+        return found[0].get(view.name)
+
+    def _settled(self, row: FeatureRow) -> FeatureRow | RowRefused:
+        """What is null, as the views' `when_missing` says: on-demand code has seen it as it is stored, as offline."""
+        for view in self._strict:
+            if view.when_missing == "default":
+                row.values |= {name: value for name, value in view.defaults.items() if _null(row.values[name])}
+            elif all(_null(row.values[name]) for name in self._interface.taken_from(view)):
+                why = next((one for one in row.warnings if one.startswith(f"{view.name}: ")), f"{view.name}: all null")
+                if view.name not in row.stale + row.missing:  # it has a row, of nulls alone
+                    row.missing.append(view.name)
+                return FeaturesMissing(why, view.name, row)
+        return row
+
+    def _require_rows(self, keys: Sequence[Keys], found: Sequence[Found]) -> None:
+        """No row for these requests, nor for one that had some before: it was emptied. Raises StoreUnavailable."""
+        if not self._interface.stored_views or not keys:
+            return
+        self._seen = next((of_row for of_row, known in zip(keys, found, strict=True) if known), self._seen)
+        if not any(found) and not (self._seen and any(self._lookup([self._seen]))):
+            self.failed = True
+            raise StoreUnavailable(
+                "The online store has no row of any view, neither for this request nor for others: it is empty. "
+                "Fill it (`make materialize`), and ask again."
+            )
+
+    def _lookup(self, keys: Sequence[Keys]) -> list[Found]:
+        """What is stored for each row's keys, of the views whose keys are all there. Raises StoreUnavailable."""
+        found: list[Found] = [{} for _ in keys]
+        groups: dict[tuple[str, ...], list[int]] = {}  # rows that lack the same keys are read together
+        for row, of_row in enumerate(keys):
+            views = self._interface.stored_views
+            readable = tuple(view.name for view in views if all(of_row[key] is not None for key in view.join_keys))
+            groups.setdefault(readable, []).append(row)
+        for readable, rows in groups.items():
+            views = [view for view in self._interface.stored_views if view.name in readable]
+            if views:
+                self._read_views(views, keys, rows, found)
+        return found
+
+    def _read_views(
+        self, views: Sequence[StoredView], keys: Sequence[Keys], rows: Sequence[int], found: list[Found]
+    ) -> None:
+        names = dict.fromkeys(key for view in views for key in view.join_keys)
+        try:
+            response = self._store.get_online_features(
+                features=[f"{view.name}:{feature}" for view in views for feature in view.features],
+                entity_rows={key: [keys[row][key] for row in rows] for key in names},
+            ).proto
+        except Exception as error:
+            self.failed = True
+            raise StoreUnavailable(
+                "The online store cannot be read; the service's log says why. Ask again in a while."
+            ) from error
+        self.failed = False
+        results = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
+        for view in views:
+            # A view's features come from one row; Feast leaves out the timestamp of a key it has never seen.
+            stamps = results[next(iter(view.features))].event_timestamps
+            columns = [results[feature].values for feature in view.features]
+            known: dict[tuple[Any, ...], tuple[datetime, dict[str, Any]]] = {}  # by key: rows that share one share it
+            for place, row in enumerate(rows):
+                key = tuple(keys[row][name] for name in view.join_keys)
+                if key not in known and place < len(stamps) and stamps[place].seconds:
+                    values = (_plain(column[place]) for column in columns)
+                    moment = _moment(stamps[place].seconds, stamps[place].nanos)
+                    known[key] = moment, dict(zip(view.features, values, strict=True))
+                if key in known:
+                    found[row][view.name] = known[key]
+
+    def _row(self, keys: Keys, found: Found, as_of: datetime) -> FeatureRow | AsOfTooEarly:
+        """The stored features of one row, null where there is no row for a key or it is too old."""
+        later = [(stamp, view) for view, (stamp, _) in found.items() if stamp > as_of]
+        if later:
+            newest, name = max(later)
+            return AsOfTooEarly(as_of, name, newest)
+        row = FeatureRow()
+        for view in self._interface.stored_views:
+            stamp, values = found.get(view.name, (None, {}))
+            age, ttl = as_of - stamp if stamp else None, timedelta(seconds=view.ttl_seconds)
+            if age is not None and not (ttl and age > ttl):
+                row.values |= values
+                row.ages[view.name] = age
+                continue
+            row.values |= dict.fromkeys(view.features)
+            absent = [key for key in view.join_keys if keys[key] is None]
+            if absent:
+                row.missing.append(view.name)
+                row.warnings.append(f"{view.name}: no {' and '.join(absent)} given")
+            elif age is None:
+                row.missing.append(view.name)
+                row.warnings.append(f"{view.name}: {view.missing}")
+            else:
+                row.stale.append(view.name)
+                row.warnings.append(f"{view.name}: {duration(age)} old, good for {duration(ttl)}; not used")
+        return row
+
+
+def _null(value: Any) -> bool:
+    """What pandas takes for missing in the offline rows."""
+    return value is None or value != value  # noqa: PLR0124 - NaN alone is unlike itself
+
+
+def _plain(value: Any) -> Any:
+    """A Feast value as Python has it; its own converter looks at each of its twenty kinds in turn."""
+    kind = value.WhichOneof("val")
+    if kind is None:
+        return None
+    return getattr(value, kind) if kind in SCALARS else feast_value_type_to_python_type(value)
+
+
+@lru_cache(4096)  # most rows are of the same few moments
+def _moment(seconds: int, nanos: int) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC) + timedelta(microseconds=nanos // 1000)
+
+
+def duration(span: timedelta) -> str:
+    """3 h 20 min, 2 d 4 h; a begun minute counts, so that what is just too old does not read as just good."""
+    minutes = -(-span // timedelta(minutes=1))
+    parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 min"

@@ -1,0 +1,1 @@
+"""The model version that is served: loaded, compiled, followed, asked."""

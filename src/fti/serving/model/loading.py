@@ -1,0 +1,121 @@
+"""A model version made ready to serve: registry and feature store in; a version that has been seen to answer out."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+from feast import FeatureStore
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from fti.contract.feature_contract import FeatureContract
+from fti.contract.interface import ContractBroken
+from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version
+from fti.contract.task import CLASSIFICATION, Task
+from fti.serving.features import FeatureReader, open_store, request_names
+from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
+from fti.serving.model.explain import explainer
+from fti.serving.model.meanings import meanings
+from fti.serving.model.served_model import Prediction, ServedModel, iso
+from fti.serving.schemas import AS_OF, LATEST, request_schema
+
+# What MLflow answers for an unknown model or version, and for a known model without the alias.
+ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+
+
+def find_version(name: str, alias: str, number: str | None = None) -> ModelVersion | None:
+    """A version of a registered model, by its number or else by an alias; None when the registry has none such.
+
+    Raises MlflowException when it does not answer.
+    """
+    client = MlflowClient()
+    try:
+        return client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return None
+
+
+def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+    """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
+    # A store of its own: its registry is as new as the version, and no other thread reads it.
+    store = open_store(feast_repo)
+    with TemporaryDirectory(prefix="model-") as here:  # a version that is refused is fetched again at every poll
+        folder, contract = fetch_version(version, Path(here))
+        checked = checked_model(version, folder, contract, store)
+    used = {field.name for field in contract.interface.request_fields}
+    model = ServedModel(
+        name=version.name,
+        version=str(version.version),
+        contract=contract,
+        model=checked,
+        reader=FeatureReader(store, contract.interface),
+        schema=request_schema(contract, unused=request_names(store) - used),
+        meanings=meanings(store, contract.interface),
+        loaded_at=datetime.now(UTC),
+        explainer=explainer(checked),
+    )
+    _warm_up(model)
+    return model
+
+
+def checked_model(
+    version: ModelVersion, folder: Path, contract: FeatureContract, store: FeatureStore
+) -> Compiled | Native:
+    """The model of a fetched version, if the live registry honours its contract and it predicts here what it did in
+    training. Raises ContractBroken."""
+    contract.verify(store)
+    model = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
+    golden, task = folder / "extra_files" / GOLDEN_NAME, contract.interface.task
+    _require_golden(f"{version.name} version {version.version}", model, golden, task)
+    return model
+
+
+def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
+    """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
+    store = open_store(feast_repo)
+    model.contract.verify(store)
+    interface = model.contract.interface
+    model = replace(model, reader=FeatureReader(store, interface), meanings=meanings(store, interface))
+    _warm_up(model)
+    return model
+
+
+def _warm_up(model: ServedModel) -> None:
+    """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
+
+    Read as of the end of time, because by now the online store may have moved past the example's own moment. A view
+    that may not be missing is stale then: the model is not asked. Raises StoreUnavailable.
+    """
+    example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
+    request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    (outcome,) = model.predict([request])
+    if not isinstance(outcome, Prediction):
+        return
+    classifies = model.contract.interface.task == CLASSIFICATION
+    if not (0 <= outcome.value <= 1 if classifies else math.isfinite(outcome.value)):
+        no = "probability" if classifies else "finite number"
+        raise ContractBroken(f"its example request gives {outcome.value}, which is no {no}")
+
+
+def _require_golden(named: str, model: Compiled | Native, file: Path, task: Task) -> None:
+    """Predict what training has predicted. Raises ContractBroken when there is nothing, or it comes out otherwise."""
+    if not file.is_file():
+        raise ContractBroken(f"{named} carries no {file.name}; it was not registered by this training pipeline.")
+    golden = json.loads(file.read_text())
+    differs = apart(model.predict(golden["inputs"]), np.array(golden[GOLDEN_SAID[task]]))
+    if not differs <= TOLERANCE:
+        raise ContractBroken(
+            f"{named} does not predict here what it did in training: {len(golden['inputs'])} golden rows differ by up "
+            f"to {differs:.3g}. Compare the packages in its requirements.txt with those installed."
+        )

@@ -1,0 +1,144 @@
+"""The service, of which a project's `serving/service.py` makes a Bento.
+
+BentoML remembers the module in which its decorator is called, and starts the workers by that name: so it is called
+there. What answers is in http/api.py. It is imported by the workers alone: Feast, MLflow and scikit-learn take half of
+the time to start and 200 MB, and the process that only supervises the workers imports this module too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import signal
+import sys
+import warnings
+from functools import cache
+from types import FrameType
+from typing import Any
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from opentelemetry import trace
+
+from fti.contract.predictions import CHAMPION, SHADOW, open_log
+from fti.contract.settings import OFF
+from fti.errors import Refusal
+from fti.serving.keys import require_keys
+from fti.serving.prediction_log import PredictionLog
+from fti.serving.settings import ServingSettings
+
+# All packages come as wheels: of a distribution that BentoML does not know it installs no compiler, and no git.
+IMAGE = bentoml.images.Image(base_image="python:3.11-slim", python_version="3.11", distro="as it is")
+
+
+@cache
+def checked_settings() -> ServingSettings:
+    """What the environment says. Ends the process with one line where the service must not start."""
+    settings = ServingSettings()
+    try:
+        require_keys(settings)
+        if settings.prediction_log != OFF:
+            open_log(settings.prediction_log)
+    except Refusal as refused:
+        sys.exit(f"error: {refused}")
+    return settings
+
+
+def options() -> dict[str, Any]:
+    """What `bentoml.service` is given."""
+    settings = checked_settings()
+    return {
+        "image": IMAGE,
+        # BentoML's own defaults are every interface, 60 seconds, and metrics that grow by each path that anybody asks
+        # for.
+        "http": {"host": settings.host, "port": settings.port},
+        "workers": settings.workers,
+        "traffic": {"timeout": settings.timeout_seconds},
+        "metrics": {"enabled": False},
+        "logging": {"access": {"enabled": False}},
+        "tracing": settings.tracing,
+    }
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """All that asks comes through here: of a Starlette app BentoML would take the known paths only, and answer the rest
+    itself. BentoML's own are the probes."""
+    await bentoml.get_current_service().entrance(scope, receive, send)
+
+
+class NoSchema:
+    """Hands /schema.json to `app`: BentoML's own would tell anybody the service's class and docstring, in no log."""
+
+    def __init__(self, bento: Any) -> None:
+        self._bento = bento
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await (app if scope.get("path") == "/schema.json" else self._bento)(scope, receive, send)
+
+
+class PredictionService:
+    """Serves the version that an alias of a registered model points to, and follows it."""
+
+    def __init__(self) -> None:
+        from fti.serving.http.api import ENTRANCE
+        from fti.serving.http.status import Status
+        from fti.serving.model.explain import Explaining
+        from fti.serving.model.predictor import Predictor
+        from fti.serving.model.scorer import Scorer
+        from fti.serving.model.shadow import Shadow
+
+        # Importing Feast 0.67 turns warnings on that SQLAlchemy and tornado have of their own code's future.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        settings = self.settings = checked_settings()
+        self.entrance = ENTRANCE
+        self.predictor = Predictor(settings, CHAMPION, settings.model_alias, settings.model_version)
+        self.scorer = Scorer(settings.max_concurrency)
+        self.explaining = Explaining()
+        self.status = Status(settings, self.predictor)
+        self.predictors = [self.predictor]
+        self.log = None
+        if settings.prediction_log != OFF:
+            self.log = PredictionLog(settings.prediction_log, retention_days=settings.log_retention_days)
+        self.shadow: Shadow | None = None
+        if settings.shadow_alias:
+            self.predictors.append(Predictor(settings, SHADOW, settings.shadow_alias))
+            self.shadow = Shadow(self.predictors[1], self.scorer, self.log, settings.shadow_share)
+        self.leaving = False
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # the access log, into a file or a pipe too
+        if self.settings.traces_url:
+            trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
+        for predictor in self.predictors:
+            predictor.follow()
+        self._leave_slowly()
+        # What was built by now lives as long as the process: keep the collector from walking it during requests.
+        gc.collect()
+        gc.freeze()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        for predictor in self.predictors:
+            predictor.stop()
+        for closed in (self.scorer, self.explaining, self.status):
+            closed.close()
+        if self.log:
+            self.log.close()
+
+    async def __is_ready__(self) -> bool:
+        return self.predictor.ready and not self.leaving
+
+    def _leave_slowly(self) -> None:
+        """On SIGTERM say first that nobody should come any more, and only then stop listening."""
+        at_once, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+        if not callable(at_once):
+            return  # no server runs this
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            self.leaving = True
+            loop.call_soon_threadsafe(lambda: loop.call_later(self.settings.drain_seconds, at_once, number, frame))
+
+        signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,130 @@
+"""A Feast online store in Redis or Valkey that takes restated rows: of each key the newest, as it was learnt last.
+
+Stock Redis of Feast 0.67 drops a row whose event timestamp is already there, so a row that late events have restated
+never gets online; and it looks at what is there first and writes afterwards, so of two writers the older may win. Here
+each row is compared and written in one step on the server, and of one event timestamp the row created last counts.
+What is stored is laid out as by the stock store, with one more field a view. All views of a request are read in one
+round trip, by one HMGET a key. A server that stalls is given up after `socket_timeout` of the connection string:
+redis-py would ask it four times, and sleep in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from feast import FeatureView, utils
+from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.retry import Retry
+
+from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
+from fti.stores.stamps import stamp_of
+
+# KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
+# the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
+# pipeline does not take a script by its hash.
+WRITE_UNLESS_OLDER = """local known = redis.call('HGET', KEYS[1], ARGV[1])
+if known and known > ARGV[2] and redis.call('HGET', KEYS[1], ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1"""
+
+
+class RestatingRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    """As of the stock store; its `skip_dedup` and `key_ttl_seconds` are not used."""
+
+    type: Literal["fti.stores.restating_redis.RestatingRedisOnlineStore"] = (
+        "fti.stores.restating_redis.RestatingRedisOnlineStore"  # type: ignore[assignment]
+    )
+
+
+class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
+    """Named as `online_store.type` in feature_store.yaml."""
+
+    def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
+        """As stock, but only a lost connection is tried again, once and at once; a cluster's rules are its own."""
+        known, client = self._client, super()._get_client(online_store_config)
+        if known is None and isinstance(client, Redis):
+            client.set_retry(Retry(NoBackoff(), 1, supported_errors=(ConnectionLost,)))
+        return client
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write rows (key, values, event and created timestamp), but for those that are older than what is there.
+
+        Of two writes with equal timestamps the later one counts, so a rerun changes nothing. Naive timestamps are UTC.
+        """
+        view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
+        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
+            for key, values, event, created in data:
+                moment = Timestamp()
+                moment.FromDatetime(utils.make_tzaware(event))
+                fields: dict[str | bytes, bytes] = {f"_ts:{view}": moment.SerializeToString()}
+                fields |= {_mmh3(f"{view}:{name}"): value.SerializeToString() for name, value in values.items()}
+                entity = _redis_key(config.project, key, config.entity_key_serialization_version)
+                flat = [part for field in fields.items() for part in field]
+                pipe.eval(WRITE_UNLESS_OLDER, 1, entity, f"_stamp:{view}", _sortable(event, created), *flat)
+            pipe.execute()
+        if progress:
+            progress(len(data))
+
+    def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:
+        suffix = config.project.encode()
+        asked: dict[bytes, list[str | bytes]] = {}  # fields by entity: views of the same keys share it
+        parts = []  # by view, of each of its keys the entity and the first of its fields there
+        versioned = config.registry.enable_online_feature_view_versioning
+        for view, keys, features in reads:
+            names = tuple(features or [feature.name for feature in view.features])
+            fields = _fields(compute_versioned_name(view, versioned), names)
+            starts = []
+            for key in keys:
+                known = asked.setdefault(entity := key + suffix, [])
+                starts.append((entity, len(known)))
+                known += fields
+            parts.append((names, starts))
+        values = dict(zip(asked, self._read_hash_fields(config, list(asked.items())), strict=True))
+        return [[_found(names, values[entity], start) for entity, start in starts] for names, starts in parts]
+
+    def _get_features_for_entity(
+        self, values: Sequence[Any], feature_view: str, requested_features: list[str]
+    ) -> tuple[datetime | None, dict[str, Value] | None]:
+        """For `feast serve`, which reads by the stock store's own coroutines: a key that was never written has no row
+        there either, not one of 1970 with empty values."""
+        if values[requested_features.index(f"_ts:{feature_view}")] is None:
+            return None, None
+        return super()._get_features_for_entity(values, feature_view, requested_features)
+
+
+@lru_cache(maxsize=1024)
+def _fields(view: str, features: tuple[str, ...]) -> list[str | bytes]:
+    """Where a view's timestamp and features are in an entity's hash."""
+    return [f"_ts:{view}", *(_mmh3(f"{view}:{name}") for name in features)]
+
+
+def _found(names: Sequence[str], values: Sequence[Any], start: int) -> Found | None:
+    """The row whose timestamp is at `start` of the values of an entity, and whose features follow it."""
+    if values[start] is None:
+        return None
+    moment = Timestamp.FromString(values[start])
+    given = zip(names, values[start + 1 : start + 1 + len(names)], strict=True)
+    row = {name: Value.FromString(value) for name, value in given if value is not None}
+    return moment.seconds * 10**6 + moment.nanos // 1000, row
+
+
+def _sortable(event: datetime, created: datetime | None) -> str:
+    """A stamp as digits, of one length and none negative, so that text is in order of time in any locale."""
+    return "".join(f"{part + 2**63:020d}" for part in stamp_of(event, created))

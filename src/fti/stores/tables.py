@@ -1,0 +1,47 @@
+"""Where the tables of a Feast repository lie: in `data/` beside it, or at whatever address `FTI_TABLES` names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from upath import UPath
+
+from fti.errors import Refusal
+
+# Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
+OF_FEATURES = "features_"
+
+
+class TablesNowhere(Refusal):
+    """`FTI_TABLES` does not say where the tables are for every process alike."""
+
+
+def data_of(repo: Path) -> Path:
+    """The folder for what stays on this machine: locks, reports, the embedded profile's registry and stores."""
+    return repo.resolve().parent / "data"
+
+
+def tables_of(repo: Path) -> UPath:
+    """The root of the raw, quarantine, feature and training set tables: `data_of`, or an address such as s3://lake/fti.
+
+    Who may read and write there is told by the variables of the object store's own tools, `AWS_*` for S3.
+    Raises TablesNowhere.
+    """
+    told = os.environ.get("FTI_TABLES")
+    if told and "://" not in told and not Path(told).is_absolute():
+        raise TablesNowhere(
+            f"FTI_TABLES is {told}, but commands run in several folders. Give it whole: {Path(told).resolve()}"
+        )
+    return UPath(told or data_of(repo))
+
+
+def tables_in(folder: UPath) -> list[str]:
+    """The names of the tables in a folder of them, in order; none, where there is no such folder."""
+    from deltalake.fs import DeltaStorageHandler
+    from pyarrow.fs import FileSelector, PyFileSystem
+
+    if folder.protocol in ("", "file") and not folder.exists():
+        return []  # which the handler would make
+    found = PyFileSystem(DeltaStorageHandler(str(folder))).get_file_info(FileSelector("", allow_not_found=True))
+    return sorted(one.base_name for one in found)

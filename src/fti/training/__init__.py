@@ -1,0 +1,1 @@
+"""The training pipeline: a feature service and a moment in, a registered and judged model version out."""

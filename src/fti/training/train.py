@@ -1,0 +1,190 @@
+"""Fit a model to a feature service and register it: configuration and feature store in, a challenger version out.
+
+Nothing is registered before all that belongs to the version is logged, so a run that dies leaves no half-made version.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import mlflow
+import pandas as pd
+from feast import FeatureStore
+from feast.errors import FeastObjectNotFoundException
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from fti.contract.feature_contract import FeatureContract, TrainingSet
+from fti.contract.feature_service import read_interface as read_from_registry
+from fti.contract.interface import FeatureInterface
+from fti.contract.registered import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
+from fti.contract.task import forecast
+from fti.errors import Refusal
+from fti.project import project
+from fti.steps import step
+from fti.training.baseline import without_stored_features
+from fti.training.card import record
+from fti.training.config import TrainingConfig
+from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, training_sets, upcoming_request
+from fti.training.leaks import told_alone
+from fti.training.promote import EXISTS, make_challenger
+from fti.training.run_record import log_dataset, log_holdout, log_model, log_run
+from fti.training.search import search
+from fti.validation.gate import Gate
+from fti.validation.rules import judging_suite, leak_suite, training_suite
+
+MEND = (
+    "Nothing was fitted or registered. Mend the features it is made of, or the rule in "
+    "validation/training_set.py if that is wrong, and run again."
+)
+MEND_JUDGES = (
+    "Nothing was fitted or registered. These rows would judge the fit: mend their outcomes, or choose another as_of or "
+    "more validation_days, and run again."
+)
+
+
+class UnknownFeatureService(Refusal):
+    """The Feast registry has no feature service of that name."""
+
+
+def train(
+    store: FeatureStore, client: MlflowClient, config: TrainingConfig, run_id: str, cause: str = ""
+) -> ModelVersion:
+    """Build the rows, fit, log everything to the active run, register a version and make it the challenger.
+
+    Raises UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
+    """
+    mlflow.set_tags({SERVICE_TAG: config.feature_service, "git_commit": git_commit()})
+    interface = read_interface(store, config.feature_service)
+    versions = pin_versions(store, interface)
+    with step("training set") as report:
+        known = labelled_rows(store, interface, config.start, config.as_of)
+        learn, judge = split(known, config)
+        check(learn, judge, config.feature_service)
+        log_dataset(learn, training_sets(store, config.feature_service))
+        report.update(fit=len(learn), validation=len(judge), as_of=f"{config.as_of:%Y-%m-%dT%H:%MZ}")
+    if config.search.trials:
+        with step("search") as report:
+            config = config.model_copy(update={"model": search(learn, config)})
+            report.update(trials=config.search.trials)
+    with step("fit") as report:
+        model = fit(learn, config)
+        report.update(inputs=len(interface.inputs))
+    with step("fit references") as report:
+        forecasters = {"model": lambda rows: forecast(model, rows.inputs, interface.task)}
+        forecasters |= without_stored_features(learn, config.model) | project().references.references(
+            learn, config.model
+        )
+        report.update(references=len(forecasters) - 1)
+    contract = FeatureContract(
+        interface=interface,
+        known_values={
+            key.name: known_of(learn.frame[key.name]) for key in interface.join_keys if key.unknown == "reject"
+        },
+        training_set=TrainingSet(
+            as_of=config.as_of,
+            start=config.start,
+            end=config.fit_end,
+            rows=len(learn),
+            sha256=learn.sha256,
+            delta_versions=versions,
+        ),
+        example_request=upcoming_request(store, known, config.as_of),
+    )
+    with step("log"):
+        log_run(config, contract, model, forecasters, learn, judge)
+        log_holdout(store, interface, config, forecasters)
+    with step("log model"):
+        model_uri, digest = log_model(model, contract, judge.inputs)
+    with step("register") as report:
+        _ensure_registered(client, config.model_name)
+        version = client.create_model_version(
+            config.model_name,
+            source=model_uri,
+            run_id=run_id,
+            model_id=model_uri.rsplit("/", 1)[-1],
+            tags={SERVICE_TAG: config.feature_service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
+            | ({CAUSE_TAG: cause} if cause else {}),
+        )
+        make_challenger(client, version)
+        report.update(model=config.model_name, version=version.version)
+    record(client, version)
+    return version
+
+
+def split(known: LabelledRows, config: TrainingConfig) -> tuple[LabelledRows, LabelledRows]:
+    """The rows to fit to, whose outcomes were known when the others begin, and those that judge the fit."""
+    return (
+        known.between(config.start, config.fit_end, known_by=config.validation_start),
+        known.between(config.validation_start, config.validation_end),
+    )
+
+
+def fit(rows: LabelledRows, config: TrainingConfig) -> Any:
+    """The model, fitted."""
+    return (
+        project()
+        .model.build_model(rows.interface.categories, config.model, rows.interface.task)
+        .fit(rows.inputs, rows.labels)
+    )
+
+
+def known_of(keys: pd.Series) -> list[str] | list[int]:
+    """The values of a key, in order; whole numbers also where pandas holds them as floats, for some are missing."""
+    known = keys.dropna()
+    return sorted((known.astype("int64") if pd.api.types.is_numeric_dtype(known) else known).unique().tolist())
+
+
+def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
+    try:
+        return read_from_registry(store, feature_service)
+    except FeastObjectNotFoundException as error:
+        there = ", ".join(sorted(service.name for service in store.list_feature_services())) or "none"
+        raise UnknownFeatureService(
+            f"No feature service {feature_service!r} in the Feast registry; there are: {there}. "
+            "If its definition is new, run `feast -c feature_repo apply`."
+        ) from error
+
+
+def check(learn: LabelledRows, judge: LabelledRows, name: str) -> None:
+    """Check the rows to fit to and those that judge the fit by their suites; log the findings. Raises BatchRefused."""
+    gate, interface = Gate(), learn.interface
+    key, label, task, inputs = learn.row_key, interface.label, interface.task, learn.inputs
+    frame = inputs.assign(**{key: learn.frame[key], label: learn.frame[label]})
+    try:
+        gate.check(
+            frame, training_suite(name, key, label, list(inputs.columns), task, project().training_set.LIMITS)
+        ).require(name, MEND)
+        gate.check(
+            judge.frame[[key, label]], judging_suite(name, key, label, task, project().training_set.LIMITS)
+        ).require(name, MEND_JUDGES)
+        # Not before: what a feature tells of the outcomes needs outcomes, and not all the same.
+        told = told_alone(inputs.drop(columns=interface.categories), learn.labels, task)
+        gate.check(told, leak_suite(name, task, project().training_set.LIMITS)).require(name, MEND)
+    finally:
+        mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
+
+
+def _ensure_registered(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+
+
+def git_commit() -> str:
+    """The commit this code is at, marked when files differ from it. Outside a git checkout, as in an image, what
+    GIT_COMMIT says, or `unknown`."""
+    root, told = project().root, os.environ.get("GIT_COMMIT") or "unknown"
+    if shutil.which("git") is None:
+        return told
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    if commit.returncode:
+        return told
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
+    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
