@@ -141,7 +141,7 @@ def test_flags_are_passed_only_when_set(machine: Machine) -> None:
 def test_run_checks_the_port_then_builds_then_serves_even_under_j(machine: Machine) -> None:
     """The port is looked at before minutes are spent, and the steps keep their order under -j."""
     lines = machine.make("-n", "-j8", "run").stdout
-    steps = [".ci/setup", "fti.serving.start --check", "pipeline.run all", "mlflow run training", "fti.serving.start\n"]
+    steps = [".ci/setup", "fti.serving.start --check", "features.run all", "mlflow run training", "fti.serving.start\n"]
     places = [lines.index(step) for step in steps]
     assert places == sorted(places)
 

@@ -26,7 +26,7 @@ DAY, LEAD = timedelta(days=1), timedelta(hours=2)
 # Runs batch scoring until it has written a day; then it says so and waits to be killed.
 ONE_DAY = """
 import pathlib, sys, time
-from serving import batch
+from fti.serving import batch
 real, written = batch.write, []
 def write(*arguments):
     if written:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
+from feature_repo.source import END, START
 from feature_repo.transforms import FEATURE_TABLES, Interval
 from fti.contract.feature_service import read_interface
 from fti.features.publish import MONTH
-from fti.features.run import END, START
 from fti.times import utc
 from tests.spark_conf import SPARK_CONF
 

@@ -61,7 +61,7 @@ def started(workspace: Workspace, folder: Path, uri: str, *arguments: str) -> It
         [sys.executable, "-m", "fti.training.run", "train", *arguments],
         cwd=folder,
         env=os.environ
-        | {"MLFLOW_TRACKING_URI": uri, "TRAINING_FEAST_REPO": str(workspace.repo), "PYTHONPATH": str(ROOT / "src")}
+        | {"MLFLOW_TRACKING_URI": uri, "TRAINING_FEAST_REPO": str(workspace.repo), "FTI_PROJECT": str(ROOT)}
         | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"},
         stderr=subprocess.PIPE,
         text=True,
