@@ -78,9 +78,13 @@ def _kinds(differs: pd.Series) -> list[str]:
 
 
 def sampled(served: Logged, rows: int) -> Logged:
-    """About so many of the predictions: a request is chosen by its hash, at whatever moments it was asked, and once."""
+    """Return about `rows` of the predictions: requests are chosen by their hash, at whatever moments they were asked.
+
+    A request that was repeated counts once for each answer: its values may have been wrong at one time and right at
+    another.
+    """
     asked = served.requests
-    once = ~asked.duplicated()
+    once = ~pd.concat([asked.add_prefix("asked:"), served.features.add_prefix("served:")], axis=1).duplicated()
     fields = asked.drop(columns=PREDICTION_TIME).astype(str)
     share = min(1.0, rows / max(1, int(once.sum())))
     chosen = pd.util.hash_pandas_object(fields, index=False) < share * 2.0**64

@@ -29,8 +29,9 @@ from fti.contract.interface import FeatureInterface
 from fti.contract.metrics import differences, intervals
 from fti.contract.predictions import create, open_log
 from fti.contract.results import Result, by_limits, save, saved, table, worst
+from fti.contract.spine import PREDICTION_TIME
 from fti.contract.training_profile import ColumnProfile, profile, psi
-from fti.monitoring.consistency import compared, late
+from fti.monitoring.consistency import compared, late, sampled
 from fti.monitoring.drift import drift, psi_by_chance
 from fti.monitoring.logged import Logged
 from fti.monitoring.quality import _as_asked, quality
@@ -164,6 +165,19 @@ def test_a_profile_from_before_weeks_were_recorded_is_read_and_judged_by_the_lim
     assert (found["warmth"].verdict, found["prediction"].verdict) == ("investigate", "breach")
     assert found["drifted_share"].value == 1
     assert "week" not in found["warmth"].details
+
+
+def test_a_repeated_request_counts_once_for_each_answer() -> None:
+    """Of one request, asked five times as of one moment, served right thrice and wrong twice, both answers are kept."""
+    asked = pd.DataFrame({"pump": ["a"] * 5 + ["b"], PREDICTION_TIME: pd.Timestamp("2024-01-01", tz="UTC")})
+    features = pd.DataFrame({"rate": [1.0, 2.0, 1.0, 2.0, 1.0, 1.0], "pump": asked.pump})
+    ages = pd.DataFrame(index=asked.index)
+    served = Logged(
+        "a model", "1", "champion", "a run", FeatureContract.model_construct(), asked, features, ages,
+        pd.Series(0.5, asked.index), pd.Series(None, asked.index, dtype=object),
+    )  # fmt: skip
+    kept = sampled(served, 100)
+    assert [*zip(kept.requests.pump, kept.features.rate, strict=True)] == [("a", 1.0), ("a", 2.0), ("b", 1.0)]
 
 
 def test_each_way_to_differ_has_its_name() -> None:
