@@ -24,6 +24,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.projects._project_spec import load_project
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from sklearn.metrics import roc_auc_score
 
 from fti.contract.feature_contract import TrainingSet
@@ -585,6 +586,21 @@ except promote.Refusal as refusal:
     assert aliases(client) == {"champion": "1"}
     with pytest.raises(MlflowException):
         client.get_registered_model(f"{MODEL}.promoting")
+
+
+def test_a_turn_that_is_given_back_while_another_asks_for_it_is_no_error_of_mlflows(client, monkeypatch):
+    """The rival finds the turn taken, and gone when MLflow looks at it: nothing is moved, and the message says why."""
+    for _ in range(2):
+        register(client)
+        promote(client, MODEL, "disabled")
+
+    def gone(*_: object, **__: object) -> None:
+        raise MlflowException(f"Registered Model with name={MODEL}.promoting not found", RESOURCE_DOES_NOT_EXIST)
+
+    monkeypatch.setattr(client, "create_registered_model", gone)
+    with pytest.raises(PromotionRefused, match="Nothing was moved"):
+        rollback(client, MODEL)
+    assert aliases(client) == {"champion": "2", "previous": "1"}
 
 
 def test_the_turn_of_a_killed_promotion_ends(client, monkeypatch):
