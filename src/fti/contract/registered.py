@@ -7,13 +7,14 @@ import os
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
 from fti.contract.task import Task
+from fti.errors import Refusal
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -29,6 +30,10 @@ CAUSE_TAG = "training.cause"
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
+
+
+class LibraryMissing(Refusal):
+    """A model is made of a package that is not installed here."""
 
 
 def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:
@@ -62,6 +67,21 @@ def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path
             "whom, then train and register again."
         )
     return folder, contract
+
+
+def load_model(version: ModelVersion, folder: Path) -> Any:
+    """Load a version's model from the folder that `fetch_version` gave. Raises LibraryMissing."""
+    from mlflow.sklearn import load_model
+
+    try:
+        return load_model(str(folder))
+    except ImportError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        raise LibraryMissing(
+            f"{version.name} version {version.version} needs the package {package!r}, which is not installed here. Add "
+            "it to this environment, or roll back to a version without it; a challenger that is not judged yet is "
+            "judged by `make evaluate`."
+        ) from error
 
 
 @cache

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from feast import FeatureStore
@@ -21,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.metrics import HEADLINE, differences, gain, scores, slice_scores
-from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version
+from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version, load_model
 from fti.contract.spine import PREDICTION_TIME
 from fti.contract.task import Task
 from fti.contract.task import forecast as forecast_of
@@ -75,7 +74,8 @@ def evaluate(
     """
     if champion is not None and str(champion.version) == str(challenger.version):
         champion = None
-    fetched = [fetch_version(version) for version in (challenger, champion) if version is not None]
+    versions = [version for version in (challenger, champion) if version is not None]
+    fetched = [fetch_version(version) for version in versions]
     contract, run_id = fetched[0][1], str(challenger.run_id)
     task, rows = contract.interface.task, contract.training_set
     starts, end = unseen_by([theirs for _, theirs in fetched], config)
@@ -84,7 +84,8 @@ def evaluate(
             theirs.verify(store)
         pin_versions(store, *(theirs.interface for _, theirs in fetched))
         own, *others = (
-            forecast(store, *version, start, end, rows.as_of) for version, start in zip(fetched, starts, strict=True)
+            forecast(store, version, *files, start, end, rows.as_of)
+            for version, files, start in zip(versions, fetched, starts, strict=True)
         )
         found, other = own.scores, others[0] if others else None
         reference = client.get_run(run_id).data.metrics.get(f"validation_{REQUEST_FEATURES}_{HEADLINE[task]}")
@@ -143,14 +144,15 @@ def write(client: MlflowClient, challenger: ModelVersion, decision: Decision) ->
 
 
 def forecast(
-    store: FeatureStore, folder: Path, contract: FeatureContract, start: datetime, end: datetime, as_of: datetime
-) -> Forecast:
+    store: FeatureStore, version: ModelVersion, folder: Path, contract: FeatureContract,
+    start: datetime, end: datetime, as_of: datetime,
+) -> Forecast:  # fmt: skip
     """Score the rows predicted in `[start, end)` whose labels were known by `as_of`, through a version's contract.
 
-    `folder` and `contract` are as `fetch_version` gives them.
+    `folder` and `contract` are as `fetch_version` gives them. Raises LibraryMissing.
     """
     rows = labelled_rows(store, contract.interface, start, as_of).between(start, end)
-    model, task = mlflow.sklearn.load_model(str(folder)), contract.interface.task
+    model, task = load_model(version, folder), contract.interface.task
     inputs = rows.inputs
     return Forecast(rows, forecast_of(model, inputs, task), _latency_ms(model, inputs, task))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 from deltalake.exceptions import DeltaError
 from feast import FeatureStore
@@ -18,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.registered import fetch_version
+from fti.contract.registered import fetch_version, load_model
 from fti.contract.spine import row_key_of
 from fti.contract.task import forecast
 from fti.errors import Refusal
@@ -68,7 +67,7 @@ def reproduce(store: FeatureStore, client: MlflowClient, version: ModelVersion) 
         report.update(rows=len(rows), sha256=rows.sha256[:12])
     with step("fit again"):
         model = fit(rows, config)
-    recorded = mlflow.sklearn.load_model(str(folder))
+    recorded = load_model(version, folder)
     sample = rows.inputs.iloc[np.linspace(0, len(rows) - 1, min(SAMPLE_ROWS, len(rows))).astype(int)]
     again, before = (forecast(one, sample, contract.interface.task) for one in (model, recorded))
     if np.array_equal(again, before):

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlflow
 import numpy as np
 from feast import FeatureStore
 from mlflow import MlflowClient
@@ -19,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version
+from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
 from fti.contract.task import CLASSIFICATION, Task
 from fti.serving.features import FeatureReader, open_store, request_names
 from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
@@ -75,7 +74,7 @@ def checked_model(
     """The model of a fetched version, if the live registry honours its contract and it predicts here what it did in
     training. Raises ContractBroken."""
     contract.verify(store)
-    model = compiled(mlflow.sklearn.load_model(str(folder)), contract.interface)
+    model = compiled(load_model(version, folder), contract.interface)
     golden, task = folder / "extra_files" / GOLDEN_NAME, contract.interface.task
     _require_golden(f"{version.name} version {version.version}", model, golden, task)
     return model
