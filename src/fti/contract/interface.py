@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from fti.contract.task import CLASSIFICATION, Task
 from fti.errors import Refusal
 
+logger = logging.getLogger("features")
 EPOCH = pd.Timestamp("1970-01-01", tz="UTC")
 
 ValueType = Literal["string", "int64", "double", "float", "int32", "bool", "unix_timestamp"]
@@ -53,7 +56,7 @@ class JoinKey(Part):
         """The keys for a column of request values."""
         if self.floor_seconds is None:
             return values
-        return (values - EPOCH) // pd.Timedelta(seconds=self.floor_seconds)
+        return ((values - EPOCH) // pd.Timedelta(seconds=self.floor_seconds)).astype("Int64")
 
 
 class RequestField(Part):
@@ -141,13 +144,30 @@ class FeatureInterface(Part):
         return [model_input.name for model_input in self.inputs if model_input.source in alone]
 
     def settled(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request."""
+        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request.
+
+        An infinite input is unknown, as a null is: no model can be fitted to it.
+        """
+        rows = self._finite(rows)
         for view in self.stored_views:
             if view.when_missing == "default":
-                rows = rows.fillna(view.defaults)
+                rows = rows.assign(**{name: _filled(rows[name], default) for name, default in view.defaults.items()})
             elif view.when_missing == "reject":
                 rows = rows[rows[self.taken_from(view)].notna().any(axis=1)]
         return rows.reset_index(drop=True)
+
+    def _finite(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows with a null for each input that is infinite; the log says how many."""
+        finite = {}
+        for model_input in self.inputs:
+            values = rows[model_input.name]
+            if pd.api.types.is_float_dtype(values.dtype) and (infinite := values.isin([np.inf, -np.inf])).any():
+                logger.warning(
+                    "%s: %d of %d value(s) are infinite; they count as unknown",
+                    model_input.name, infinite.sum(), len(values),
+                )  # fmt: skip
+                finite[model_input.name] = values.mask(infinite)
+        return rows.assign(**finite)
 
     def taken_from(self, view: StoredView) -> list[str]:
         """The features of a view that the model takes as they are; on-demand code may read more of them."""
@@ -162,3 +182,13 @@ class FeatureInterface(Part):
             for model_input in self.inputs
         }
         return pd.DataFrame(columns, index=rows.index)
+
+
+def _filled(values: pd.Series, default: float | str) -> pd.Series:
+    """A column with `default` for each null: of whole numbers or booleans, in their type if that has the default."""
+    if isinstance(default, str) or not pd.api.types.is_extension_array_dtype(values.dtype):
+        return values.fillna(default)
+    try:
+        return values.fillna(bool(default) if default in (0, 1) and values.dtype == "boolean" else default)
+    except (TypeError, ValueError):  # half a unit, of a feature that has only whole ones
+        return values.astype("float64").fillna(default)

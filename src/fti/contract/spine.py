@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fti.contract.interface import FeatureInterface
+from fti.stores.frames import as_frame
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -27,6 +28,11 @@ def row_key_of(store: FeatureStore, interface: FeatureInterface) -> str:
     columns = [column.name for column in store.get_feature_view(interface.spine_view).entity_columns]
     assert len(columns) == 1, f"the spine {interface.spine_view!r} needs one join key, it has {columns}"
     return columns[0]
+
+
+def row_keys_of(rows: pd.DataFrame, row_key: str) -> pd.Series:
+    """The row keys as text, which is how the log of predictions has them."""
+    return rows[row_key].astype("string").astype(object)
 
 
 def source_of(store: FeatureStore, view_name: str) -> FileSource:
@@ -108,7 +114,7 @@ def _pulled(
 
 
 def _frame(table: pa.Table, source: FileSource) -> pd.DataFrame:
-    rows = table.to_pandas().sort_values(source.created_timestamp_column)
+    rows = as_frame(table).sort_values(source.created_timestamp_column)
     return rows.drop(columns=source.created_timestamp_column).rename(columns={source.timestamp_field: KNOWN_AT})
 
 
@@ -124,9 +130,12 @@ def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.Dat
     Rows that lack a view which is declared `when_missing: reject` are left out: no model is to answer for them.
     """
     keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
-    joined = store.get_historical_features(
-        rows.assign(**keys).drop(columns=KNOWN_AT, errors="ignore"),
-        store.get_feature_service(interface.feature_service),
-    ).to_df()
+    # Not `to_df`, which is `to_pandas` of this: a null would make floats of whole numbers.
+    joined = as_frame(
+        store.get_historical_features(
+            rows.assign(**keys).drop(columns=KNOWN_AT, errors="ignore"),
+            store.get_feature_service(interface.feature_service),
+        ).to_arrow()
+    )
     # Stock Feast keeps no row order; the order of fitting must not depend on the store.
     return interface.settled(joined.sort_values([PREDICTION_TIME, row_key]))

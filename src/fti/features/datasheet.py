@@ -11,7 +11,7 @@ import argparse
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
 from fti.times import utc
 from fti.validation.gate import Suite
-from fti.validation.rules import feature_suite
+from fti.validation.rules import feature_suite, floats_of
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
@@ -42,13 +42,17 @@ STAMPS = ("event_timestamp", "created_timestamp")
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a table as of a moment: its version now, rows, their first and last event, nulls by column."""
+    """What is in a table as of a moment: its version now, rows, their first and last event, nulls by column.
+
+    `floats` are the columns that can hold an infinite number.
+    """
 
     version: int
     rows: int
     first: datetime | None
     last: datetime | None
     missing: Mapping[str, int]
+    floats: Sequence[str]
 
     def share(self, column: str) -> str:
         """The share of rows in which a column is null."""
@@ -114,7 +118,8 @@ def contents(con: duckdb.DuckDBPyConnection, path: str, as_of: datetime | None) 
     rows, first, last, *missing = con.execute(
         f"SELECT count(*), min(event_timestamp), max(event_timestamp), {counts} FROM __sheet WHERE {_known(as_of)}"
     ).fetchall()[0]
-    return Contents(version, rows, first, last, dict(zip(columns, missing, strict=True)))
+    schema = con.sql("SELECT * FROM __sheet LIMIT 0").to_arrow_table().schema
+    return Contents(version, rows, first, last, dict(zip(columns, missing, strict=True)), floats_of(schema))
 
 
 def _known(as_of: datetime | None) -> str:
@@ -202,7 +207,7 @@ def _view(view: FeatureView, found: Contents, held: Counter[str], used: list[str
     suites = []
     if made := project().transforms.FEATURE_TABLES.get(view.name):
         columns = [column for column in found.missing if column not in made.keys]
-        suites = [feature_suite(view.name, made.keys, columns, project().features.BOUNDS)]
+        suites = [feature_suite(view.name, made.keys, columns, project().features.BOUNDS, found.floats)]
     return "\n\n".join(
         [
             f"### `{view.name}`\n\n{view.description}",

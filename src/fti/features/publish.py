@@ -27,6 +27,7 @@ from upath import UPath
 
 from fti.errors import Refusal
 from fti.stores.delta import REBUILT, create_view, exists, literal, open_table, quote, version_of
+from fti.stores.frames import as_frame
 from fti.times import union
 
 MONTH = "event_month"
@@ -133,7 +134,7 @@ def landed(con: duckdb.DuckDBPyConnection, path: UPath, start: datetime, end: da
         return pd.DataFrame()
     create_view(con, "__landed", path)
     moments = f"event_timestamp >= {literal(start.isoformat())} AND event_timestamp < {literal(end.isoformat())}"
-    return con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table().to_pandas()
+    return as_frame(con.sql(f"SELECT * FROM __landed WHERE {moments}").to_arrow_table())
 
 
 def id_of(path: UPath) -> str:

@@ -26,6 +26,7 @@ from fti.features.publish import MONTH, Written, change_columns, id_of, merge_ev
 from fti.features.source import MOMENT, learnt
 from fti.project import project
 from fti.stores.delta import create_view, exists, literal, quote
+from fti.stores.frames import as_frame
 from fti.stores.tables import OF_FEATURES, tables_in
 from fti.validation.gate import Gate, Suite
 
@@ -103,12 +104,12 @@ def held_rows(con: duckdb.DuckDBPyConnection, tables: UPath, table: str | None =
     for name in [table] if table else names:
         columns, _ = create_view(con, "__quarantine", folder / name)
         facts = [quote(column) for column in columns if column not in (*REASONS.names, MONTH)]
-        frame = con.sql(
+        rows = con.sql(
             f"SELECT held_id, rules, batch, {', '.join(facts)} "
             "FROM __quarantine WHERE released_at IS NULL ORDER BY event_timestamp, held_id"
-        ).df()
-        if len(frame):
-            found[name] = frame
+        ).to_arrow_table()
+        if rows.num_rows:
+            found[name] = as_frame(rows)
     return found
 
 
@@ -187,7 +188,8 @@ def _ids(rows: pa.Table) -> list[str]:
 
 def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
-        texts = pd.read_csv(file, dtype="str")
+        # Only an empty cell is missing: NA, null and None may be keys or words.
+        texts = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise ReleaseRefused(f"{file} cannot be read as CSV ({type(error).__name__}: {error}).") from error
     _require_columns(file, texts.columns, ["held_id", *schema.names])
@@ -209,10 +211,10 @@ def _require_columns(file: Path, found: Iterable[str], wanted: list[str]) -> Non
 
 
 def _typed(texts: pd.Series, kind: pa.DataType) -> pd.Series:
+    """The cells of a CSV file in the type of a column, each whole number to its last digit. Raises ValueError."""
     if pa.types.is_timestamp(kind):
         return pd.to_datetime(texts, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-    if pa.types.is_integer(kind):
-        return pd.to_numeric(texts).astype("Int64")
-    if pa.types.is_floating(kind):
-        return pd.to_numeric(texts).astype("float64")
-    return texts.astype("object").where(texts.notna(), None)
+    cells = pa.array(texts, pa.string(), from_pandas=True)
+    if pa.types.is_integer(kind):  # by way of decimals, for spreadsheets write 1060.0
+        cells = cells.cast(pa.decimal128(38, 9))
+    return as_frame(pa.table({"cells": cells.cast(kind)})).cells.set_axis(texts.index)

@@ -36,11 +36,12 @@ from fti.features.windows import FeatureTable, Interval
 from fti.project import project
 from fti.steps import step
 from fti.stores.delta import REBUILD, connect
+from fti.stores.frames import as_frame
 from fti.stores.tables import data_of, tables_of
 from fti.times import utc
 from fti.validation.gate import BatchRefused, Finding, Gate, Outcome
 from fti.validation.profile import LOOKBACK, profile
-from fti.validation.rules import Feed, feature_suite, landed_suite
+from fti.validation.rules import Feed, feature_suite, floats_of, landed_suite
 
 COMMANDS = ["all", "ingest", "validate", "publish", "plan", "apply", "materialize", "quarantine", "release"]
 SHOWN = 20  # rows of a table that `quarantine` prints
@@ -209,9 +210,8 @@ class FeaturePipeline:
     def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
         with step(f"validate {name}") as report:
             columns = [column for column in rows.column_names if column not in table.keys]
-            outcome = self.gate.check(
-                rows.to_pandas(), feature_suite(name, table.keys, columns, project().features.BOUNDS)
-            )
+            suite = feature_suite(name, table.keys, columns, project().features.BOUNDS, floats_of(rows.schema))
+            outcome = self.gate.check(as_frame(rows), suite)
             report.update(rows=rows.num_rows, held=len(outcome.held))
             return outcome
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -39,11 +39,16 @@ class SourceError(Refusal):
 
 @dataclass(frozen=True)
 class PackageFiles:
-    """Raw CSV files, found in `directory` or, by default, in the installed `package`; cells are read as `types` say."""
+    """Raw CSV files, found in `directory` or, by default, in the installed `package`; cells are read as `types` say.
+
+    An empty cell is missing, and so is one of the texts in `missing`: what the files write where they know nothing.
+    Any other text is a value, be it `null` or `None`.
+    """
 
     directory: Path | None = None
     package: ClassVar[str]
     types: ClassVar[Mapping[str, str]]
+    missing: ClassVar[Collection[str]] = ()
 
     def read(self, name: str, columns: list[str]) -> pd.DataFrame:
         """Read one file, all `columns` present and of their type. Raises SourceError."""
@@ -52,7 +57,9 @@ class PackageFiles:
             with warnings.catch_warnings():
                 # Values beyond the header's last name: an error, but for the empty one of a comma at the end of lines.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame = pd.read_csv(path, dtype=dict(self.types), index_col=False)
+                frame = pd.read_csv(
+                    path, dtype=dict(self.types), index_col=False, keep_default_na=False, na_values=["", *self.missing]
+                )
         except UNREADABLE as error:
             raise SourceError(
                 f"Raw file {path} cannot be read ({type(error).__name__}: {error}). {self._mend}"

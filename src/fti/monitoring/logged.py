@@ -16,6 +16,7 @@ from fti.contract.interface import FeatureInterface
 from fti.contract.predictions import PREDICTIONS
 from fti.contract.registered import fetch_version
 from fti.contract.spine import PREDICTION_TIME
+from fti.stores.frames import COLUMN_TYPES
 
 AHEAD = timedelta(hours=1)
 
@@ -96,7 +97,7 @@ def _requests(interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:
         if field.dtype == "unix_timestamp":
             requests[field.name] = _moments(requests[field.name])
         elif field.dtype != "string":
-            requests[field.name] = pd.to_numeric(requests[field.name])
+            requests[field.name] = requests[field.name].astype(COLUMN_TYPES[field.dtype])
     return requests.assign(**{PREDICTION_TIME: _moments(rows.as_of)})
 
 
@@ -115,4 +116,5 @@ def _ages(interface: FeatureInterface, texts: pd.Series) -> pd.DataFrame:
 
 def _parsed(texts: pd.Series, columns: list[str]) -> pd.DataFrame:
     values: list[dict[str, Any]] = [json.loads(text) for text in texts]
-    return pd.DataFrame(values, index=texts.index, columns=columns)
+    # As objects: pandas would make floats of whole numbers beside a null.
+    return pd.DataFrame(values, index=texts.index, columns=columns, dtype=object)

@@ -54,7 +54,7 @@ def _presence(store: FeatureStore, view: FeatureView, until: datetime) -> Presen
     if rows.empty:
         return Presence(view.name, 0, 0, 0)
     feature = view.features[0].name
-    asked = {key: rows[key].tolist() for key in keys}
+    asked = {key: rows[key].astype(object).where(rows[key].notna(), None).tolist() for key in keys}
     found = store.get_online_features([f"{view.name}:{feature}"], asked).proto
     (column,) = (
         one for name, one in zip(found.metadata.feature_names.val, found.results, strict=True) if name == feature

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ import pandas as pd
 from fti.contract.interface import FeatureInterface
 from fti.contract.metrics import HEADLINE, intervals, scores, slice_scores
 from fti.contract.results import Result, Verdict
-from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, rows_due, view_rows
+from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, row_keys_of, rows_due, view_rows
 from fti.contract.task import CLASSIFICATION, LABEL_DTYPE, Task
 from fti.monitoring.logged import Logged
+from fti.stores.frames import COLUMN_TYPES
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -93,8 +94,9 @@ def labels_of(store: FeatureStore, served: Logged, known_by: datetime) -> pd.Ser
         keys = keys.mask(unnamed, _row_keys(store, interface, served.requests[unnamed], row_key, known_by))
     # What happened is not known before it was asked about.
     known = view_rows(store, interface.label_view, known_by, since=served.requests[PREDICTION_TIME].min())
-    known = known.sort_values(KNOWN_AT).drop_duplicates(row_key, keep="last").set_index(row_key)
-    return keys.map(known[interface.label].astype("float64")).astype("float64")
+    known = known.sort_values(KNOWN_AT).drop_duplicates(row_key, keep="last")
+    labels = known[interface.label].astype("float64").set_axis(row_keys_of(known, row_key))
+    return keys.map(labels).astype("float64")
 
 
 def _row_keys(
@@ -107,19 +109,19 @@ def _row_keys(
     first, last = anchors.min().to_pydatetime() - lead, anchors.max().to_pydatetime() - lead
     spine = rows_due(store, interface, first, last + timedelta(microseconds=1), known_by)
     ids = [_as_asked(interface, frame) for frame in (spine, requests)]
-    keys = pd.Series(spine[row_key].to_numpy(), ids[0], dtype=object)
+    keys = pd.Series(row_keys_of(spine, row_key).to_numpy(), ids[0], dtype=object)
     keys = keys[~keys.index.duplicated(keep=False)]
     return pd.Series(keys.reindex(ids[1]).to_numpy(), requests.index, dtype=object)
 
 
 def _as_asked(interface: FeatureInterface, rows: pd.DataFrame) -> pd.MultiIndex:
-    """The request fields of each row as text; a number is the same whether or not others beside it are missing."""
+    """The request fields of each row as text: a number is the same in whatever type a table has it."""
     columns = []
     for field in interface.request_fields:
-        values = rows[field.name]
-        whole: Any = {"int32": "Int64", "int64": "Int64", "bool": "boolean"}.get(field.dtype)
-        values = values.astype(whole) if whole else values
-        columns.append(values.astype(object).where(values.notna(), None).astype(str))
+        kind = COLUMN_TYPES.get(field.dtype)
+        values = rows[field.name].astype(kind) if kind else rows[field.name]
+        # With a sign before it, for a text may be empty, or say None.
+        columns.append(("=" + values.astype(str)).where(values.notna(), ""))
     return pd.MultiIndex.from_arrays(columns, names=[field.name for field in interface.request_fields])
 
 

@@ -26,8 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
 from fti.contract.registered import fetch_version
+from fti.contract.request_limits import unanswerable
 from fti.contract.settings import OFF
-from fti.contract.spine import PREDICTION_TIME, row_key_of, rows_due, with_features
+from fti.contract.spine import PREDICTION_TIME, row_key_of, row_keys_of, rows_due, with_features
 from fti.errors import Refusal, one_line
 from fti.serving.prediction_log import as_json, write
 from fti.serving.settings import ServingSettings
@@ -135,7 +136,9 @@ class BatchScorer:
         with self.engine.connect() as connection:
             found = {(as_of, key) for as_of, key in connection.execute(logged)}
         there = pd.Series(
-            [pair in found for pair in zip(rows[PREDICTION_TIME], rows[row_key], strict=True)], rows.index, dtype=bool
+            [pair in found for pair in zip(rows[PREDICTION_TIME], row_keys_of(rows, row_key), strict=True)],
+            rows.index,
+            dtype=bool,
         )
         return rows[~there], int(there.sum())
 
@@ -160,7 +163,8 @@ class BatchScorer:
             (request_id, row, BATCH, predicted_at, as_moment(as_of, dialect), *about,
              as_json(asked), as_json(values), "{}", prediction, None, key)
             for row, (as_of, asked, values, prediction, key) in enumerate(zip(
-                moments, request, features, scored["__prediction"].tolist(), scored[row_key].tolist(), strict=True,
+                moments, request, features, scored["__prediction"].tolist(), row_keys_of(scored, row_key).tolist(),
+                strict=True,
             ), first)
         ]  # fmt: skip
 
@@ -186,16 +190,13 @@ def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str
 
 def answerable(contract: FeatureContract, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """The rows that the online service would not refuse, and how many it would for each reason, the first one's."""
-    interface, reasons = contract.interface, pd.Series(None, rows.index, dtype=object)
-    for key in interface.join_keys:
+    reasons = pd.Series(None, rows.index, dtype=object)
+    for key in contract.interface.join_keys:
         values, known = rows[key.request_field], contract.known_values.get(key.name)
-        unknown = pd.Series(False, rows.index)
         if known is not None:
-            unknown = values.notna() & ~key.of_column(values).isin(known) & reasons.isna()
-        reasons[unknown] = f"the model knows no {key.noun} " + values[unknown].astype(str)
-    for asked in interface.request_fields:
-        if asked.required:
-            reasons[rows[asked.name].isna() & reasons.isna()] = f"without {asked.name}"
+            unknown = values.notna() & ~key.of_column(values).isin(known).astype(bool) & reasons.isna()
+            reasons[unknown] = f"the model knows no {key.noun} " + values[unknown].astype(str)
+    reasons = reasons.where(reasons.notna(), unanswerable(contract.interface, rows))
     return rows[reasons.isna()], {str(reason): int(count) for reason, count in reasons.value_counts().items()}
 
 

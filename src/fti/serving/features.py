@@ -6,6 +6,7 @@ view's ttl of `as_of`, as in the training set. On-demand features run the regist
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from fti.stores.repository import StoreMoved, require_current
 Request = Mapping[str, Any]
 Keys = Mapping[str, Any]  # value by join key, None where the request has none
 Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp and values of the row of its key
+INFINITE = (math.inf, -math.inf)
 SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
 
 
@@ -147,7 +149,11 @@ class FeatureReader:
         return found[0].get(view.name)
 
     def _settled(self, row: FeatureRow) -> FeatureRow | RowRefused:
-        """What is null, as the views' `when_missing` says: on-demand code has seen it as it is stored, as offline."""
+        """What is null or infinite, as the views' `when_missing` says: on-demand code has seen it as it is stored, as
+        offline."""
+        for name in [one.name for one in self._interface.inputs if row.values[one.name] in INFINITE]:
+            row.values[name] = None
+            row.warnings.append(f"{name}: infinite; not used")
         for view in self._strict:
             if view.when_missing == "default":
                 row.values |= {name: value for name, value in view.defaults.items() if _null(row.values[name])}

@@ -12,13 +12,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import StoredView
+from fti.contract.request_limits import EARLIEST, LATEST, MAX_TEXT, WHOLE, YEARS
 
-MAX_TEXT = 64
 SHOWN = 10
 MAX_REQUESTS = 200
 AS_OF = "as_of"
-# What every part of the way can hold: slots are counted from 1970, and a nanosecond in pandas ends in 2262.
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
 class RequestInvalid(ValueError):
@@ -38,15 +36,15 @@ def _iso(value: Any) -> datetime:
     if moment is None or moment.tzinfo is None:
         raise PydanticCustomError("moment", "Input should be ISO 8601 with an offset, such as 2013-10-01T02:00Z")
     if not EARLIEST <= moment < LATEST:
-        raise PydanticCustomError("moment", f"Input should lie between the years {EARLIEST.year} and {LATEST.year - 1}")
+        raise PydanticCustomError("moment", f"Input should lie {YEARS}")
     return moment
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_iso)]
 TYPES: dict[str, Any] = {
     "string": Annotated[str, Field(min_length=1, max_length=MAX_TEXT)],
-    "int64": Annotated[int, Field(ge=-(2**63), lt=2**63)],
-    "int32": Annotated[int, Field(ge=-(2**31), lt=2**31)],
+    "int64": Annotated[int, Field(ge=-WHOLE["int64"], lt=WHOLE["int64"])],
+    "int32": Annotated[int, Field(ge=-WHOLE["int32"], lt=WHOLE["int32"])],
     "double": Annotated[float, Field(allow_inf_nan=False)],
     "float": Annotated[float, Field(allow_inf_nan=False)],
     "bool": bool,

@@ -6,17 +6,19 @@ Feature views and feature references come in, a plan a view; a query that has no
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import ibis
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import write_deltalake
 from feast.data_format import DeltaFormat
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
+from feast.field import Field
 from feast.infra.offline_stores import offline_utils
 from feast.infra.offline_stores.duckdb import _write_data_source
 from feast.infra.offline_stores.file_source import FileSource
@@ -25,14 +27,20 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from feast.transformation.python_transformation import PythonTransformation
+from feast.types import Int32, Int64
 
 from fti.stores.delta import exists
+from fti.stores.frames import as_frame, beyond_float
 
 UTC = pa.timestamp("us", tz="UTC")
 
 
 class JoinKeyMissing(ValueError):
     """The entity dataframe lacks a column that a requested feature view is keyed by."""
+
+
+class JoinKeyRounded(ValueError):
+    """The entity dataframe has whole numbers as floats that cannot be told from their neighbours."""
 
 
 class AsofRetrievalJob(RetrievalJob):
@@ -57,7 +65,7 @@ class AsofRetrievalJob(RetrievalJob):
         return self._query()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._query().to_pandas()
+        return as_frame(self._query())
 
     @property
     def full_feature_names(self) -> bool:
@@ -111,18 +119,29 @@ def _narrow(view: OnDemandFeatureView) -> OnDemandFeatureView:
 
 
 def _by_column(code: PythonTransformation) -> PythonTransformation:
-    """A copy that hands its code the same lists, made faster: pyarrow's `to_pydict` converts timestamps one by one."""
+    """A copy that hands its code the same lists, made faster: pyarrow's `to_pydict` converts timestamps one by one.
+
+    And None for NaN, as online: an online store holds no NaN.
+    """
     fast = copy.copy(code)
 
     def transform_arrow(pa_table: pa.Table, features: list[Any]) -> pa.Table:
         inputs = {
-            name: column.to_pandas(timestamp_as_object=True).tolist() if column.type == UTC else column.to_pylist()
+            name: column.to_pandas(timestamp_as_object=True).tolist()
+            if column.type == UTC
+            else _without_nan(column).to_pylist()
             for name, column in zip(pa_table.column_names, pa_table.columns, strict=True)
         }
         return pa.Table.from_pydict(code.udf(inputs))
 
     fast.transform_arrow = transform_arrow  # type: ignore[method-assign]
     return fast
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_floating(column.type) or not pc.any(pc.is_nan(column)).as_py():
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 class ViewPlan:
@@ -159,6 +178,7 @@ class ViewPlan:
         # A view without entities has one key in the registry all the same, which no table has.
         keys = [column.name for column in view.entity_columns if column.name != DUMMY_ENTITY_ID]
         self.keys = {key: renamed.get(key, key) for key in keys}
+        self.whole_keys = [renamed.get(column.name, column.name) for column in view.entity_columns if _whole(column)]
         missing = [key for key in self.keys.values() if key not in entity_columns]
         if missing:
             raise JoinKeyMissing(
@@ -169,6 +189,30 @@ class ViewPlan:
     def column(self, name: str) -> str:
         """The source's column of a feature, a key or a timestamp."""
         return self._column_of.get(name, name)
+
+
+def _whole(column: Field) -> bool:
+    return column.dtype in (Int32, Int64)
+
+
+def with_whole_keys(entities: pa.Table, plans: Sequence[ViewPlan]) -> pa.Table:
+    """Entity rows with whole numbers for keys that are such: beside a null, pandas makes floats of them.
+
+    Raises JoinKeyRounded for a float from 2**53 on: it would find the features of another key.
+    """
+    for name in dict.fromkeys(key for plan in plans for key in plan.whole_keys):
+        values = entities.column(name)
+        if not pa.types.is_floating(values.type):
+            continue
+        if beyond_float(values):
+            raise JoinKeyRounded(
+                f"The entity dataframe has floats of 2**53 and more in the column {name!r}, a key of whole numbers: "
+                'pandas has rounded them. Make the column of the type "Int64" where it is read.'
+            )
+        if pc.all(pc.equal(values, pc.floor(values))).as_py() is not False:
+            position = entities.schema.get_field_index(name)
+            entities = entities.set_column(position, name, values.cast(pa.int64()))
+    return entities
 
 
 def absolute(source: FileSource, repo_path: str) -> str:

@@ -28,8 +28,9 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from pydantic import Field
 
-from fti.stores.asof import AsofRetrievalJob, ViewPlan, absolute, in_microseconds, pinned
+from fti.stores.asof import AsofRetrievalJob, ViewPlan, absolute, in_microseconds, pinned, with_whole_keys
 from fti.stores.delta import connect, create_parquet_view, create_view, literal, quote
+from fti.stores.frames import for_numpy
 
 ROW_ID = "__entity_row"
 
@@ -61,7 +62,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
         Of several rows with one key and event timestamp, the one created last counts, one that does not say when
         before none. With `filter_by_created_timestamp`, rows created after the entity row's event timestamp do not
         count, nor rows that do not say when they were; views without a created timestamp are joined as ever.
-        Raises JoinKeyMissing.
+        Raises JoinKeyMissing, JoinKeyRounded.
         """
         con = connect()
         entities = _entity_table(con, entity_df)
@@ -74,6 +75,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
             _ViewPlan(view, feature_refs, full_feature_names, filter_by_created_timestamp, set(entities.column_names))
             for view in feature_views
         ]
+        entities = with_whole_keys(entities, views)
 
         def query() -> pa.Table:
             # One view at a time, and only keys and moments through the join: all at once, each of ten joins would
@@ -111,13 +113,17 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest row of each key with `start_date` <= event timestamp <= `end_date` (Feast's own bounds)."""
+        """The newest row of each key with `start_date` <= event timestamp <= `end_date` (Feast's own bounds).
+
+        These go online: whole numbers that numpy would round are decimals.
+        """
         order = [timestamp_field] + ([created_timestamp_column] if created_timestamp_column else [])
         newest_first = ", ".join(f"{quote(column)} DESC" for column in order)
         partition = _partition(list(map(quote, join_key_columns)))
         newest = f" QUALIFY row_number() OVER ({partition}ORDER BY {newest_first}) = 1"
         columns = feature_name_columns + order
-        return _pull(config, data_source, join_key_columns, columns, timestamp_field, start_date, end_date, newest)
+        job = _pull(config, data_source, join_key_columns, columns, timestamp_field, start_date, end_date, newest)
+        return AsofRetrievalJob(lambda: for_numpy(job.to_arrow()), str(config.repo_path))
 
     @staticmethod
     def pull_all_from_table_or_query(

@@ -32,7 +32,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812
 
-from fti.stores.asof import AsofRetrievalJob, ViewPlan, in_microseconds
+from fti.stores.asof import AsofRetrievalJob, ViewPlan, in_microseconds, with_whole_keys
 from fti.stores.spark_join import Extent, entity_keys, join_views, known_rows
 from fti.stores.spark_tables import between, named, read_source
 
@@ -100,6 +100,8 @@ class AsofSparkOfflineStore(OfflineStore):
             ViewPlan(view, feature_refs, full_feature_names, filter_by_created_timestamp, set(names))
             for view in feature_views
         ]
+        if isinstance(entities, pa.Table):
+            entities = with_whole_keys(entities, plans)
         timestamp = _timestamp_column(entities)
         extent = Extent.of(entities, timestamp, sorted({entity_keys(plan) for plan in plans}))
 

@@ -9,6 +9,7 @@ after it, and the contract says which.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,6 +26,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from upath import UPath
 
 from fti.contract.interface import FeatureInterface
+from fti.contract.request_limits import unanswerable
 from fti.contract.spine import (
     KNOWN_AT,
     PREDICTION_TIME,
@@ -37,8 +39,10 @@ from fti.contract.spine import (
 )
 from fti.contract.task import LABEL_DTYPE
 from fti.errors import Refusal
+from fti.stores.frames import as_frame
 from fti.stores.tables import tables_of
 
+logger = logging.getLogger("training")
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 CONTENT = "sha256"  # in the metadata of a commit of a stored training set: the hash of its rows
@@ -113,7 +117,7 @@ def stored_rows(interface: FeatureInterface, row_key: str, table: UPath, sha256:
     version = _version_of(table, sha256)
     if version is None:
         return None
-    frame = DeltaTable(str(table), version=version).to_pandas()
+    frame = as_frame(DeltaTable(str(table), version=version).to_pyarrow_table())
     return LabelledRows(frame.sort_values([PREDICTION_TIME, row_key], ignore_index=True), interface, row_key)
 
 
@@ -158,12 +162,21 @@ def labelled_rows(store: FeatureStore, interface: FeatureInterface, start: datet
     rows = spine[spine[PREDICTION_TIME] >= start].merge(
         labels[[row_key, interface.label, LABEL_KNOWN_AT]], on=row_key, validate="one_to_one"
     )
+    rows = _answerable(interface, rows)
     if rows.empty:
         raise DataMissing(
             f"No row of {interface.spine_view!r} predicted from {start:%Y-%m-%dT%H:%MZ} on has an outcome by "
             f"{as_of:%Y-%m-%dT%H:%MZ}. Choose a later as_of or an earlier start, or run `make features` for that time."
         )
     return LabelledRows(with_features(store, interface, rows, row_key), interface, row_key)
+
+
+def _answerable(interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out, and log, the rows that the service would refuse as requests, as batch scoring does."""
+    reasons = unanswerable(interface, rows)
+    for reason, count in reasons.value_counts().items():
+        logger.warning("%s row(s) left out of the training set, for the service would refuse them: %s", count, reason)
+    return rows[reasons.isna()]
 
 
 def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -> dict[str, Any]:
@@ -175,16 +188,19 @@ def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -
     spine = view_rows(store, interface.spine_view, as_of)
     spine = spine[due(interface, spine) >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
     fields = [field.name for field in interface.request_fields]
-    usable = spine[fields].notna().all(axis=1)
-    for name in interface.categories:
-        usable &= spine[name].isin(rows.frame[name].unique())
+    usable = spine[fields].notna().all(axis=1) & unanswerable(interface, spine).isna()
+    for key in interface.join_keys:
+        if key.name in interface.categories:
+            usable &= key.of_column(spine[key.request_field]).isin(rows.frame[key.name].dropna().unique()).astype(bool)
     whole = spine[usable]
     if whole.empty:
         raise DataMissing(
             f"{interface.spine_view!r} has no complete row to predict from {as_of:%Y-%m-%dT%H:%MZ} on. "
             "The example request of a model is taken from there: run `make features` for a later interval."
         )
-    request = {name: value.item() if isinstance(value := whole.iloc[0][name], np.generic) else value for name in fields}
+    # Cell by cell: a row of whole numbers and others would be floats.
+    cells = {name: whole[name].iloc[0] for name in fields}
+    request = {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in cells.items()}
     return {
         name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
         for name, value in (request | {"as_of": as_of}).items()

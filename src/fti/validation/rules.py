@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import great_expectations.expectations as gxe
 import numpy as np
+import pyarrow as pa
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
@@ -27,23 +28,42 @@ class LimitUnknown(Refusal):
 # ---- feature rows ---------------------------------------------------------------------------------------------------
 
 
-def feature_suite(table: str, keys: Sequence[str], columns: Sequence[str], bounds: Mapping[str, Bounds]) -> Suite:
+def feature_suite(
+    table: str,
+    keys: Sequence[str],
+    columns: Sequence[str],
+    bounds: Mapping[str, Bounds],
+    floats: Collection[str] = (),
+) -> Suite:
     """The suite for one feature table, from its keys and columns.
 
-    `bounds` are by pattern of a column's name; the first that fits counts.
+    `bounds` are by pattern of a column's name; the first that fits counts. What is in `floats` is finite, too, where
+    its bounds leave a side open or it has none: no model takes an infinite number.
     """
     rows: dict[str, Expectation] = {
         f"{column}_present": gxe.ExpectColumnValuesToNotBeNull(column=column) for column in [*keys, "event_timestamp"]
     }
     for column in columns:
         found = next((limits for pattern, limits in bounds.items() if fnmatch(column, pattern)), None)
-        if found:
-            rows[f"{column}_in_range"] = gxe.ExpectColumnValuesToBeBetween(
-                column=column, min_value=found[0], max_value=found[1]
+        if found or column in floats:
+            low, high = _finite(found) if column in floats else found or (None, None)
+            rows[f"{column}_in_range" if found else f"{column}_is_finite"] = gxe.ExpectColumnValuesToBeBetween(
+                column=column, min_value=low, max_value=high
             )
     unique = gxe.ExpectCompoundColumnsToBeUnique(column_list=[*keys, "event_timestamp"])
     batch: dict[str, Expectation] = {"one_row_a_key_and_moment": unique}
     return Suite(f"features_{table}", rows, batch, min_rows=0, max_held_share=0.01, few_held=0)
+
+
+def floats_of(schema: pa.Schema) -> list[str]:
+    """The columns that can hold an infinite number."""
+    return [column.name for column in schema if pa.types.is_floating(column.type)]
+
+
+def _finite(bounds: Bounds | None) -> Bounds:
+    """The bounds, with the largest number there is where they leave a side open."""
+    low, high = bounds or (None, None)
+    return (-LARGEST if low is None else low, LARGEST if high is None else high)
 
 
 def landed_suite(max_hours: float = 24) -> Suite:
@@ -134,7 +154,7 @@ def _label_rules(label: str, task: Task, limits: TrainingLimits) -> dict[str, Ex
     """Of each row: an outcome that its task can have."""
     rules: dict[str, Expectation] = {f"{label}_present": gxe.ExpectColumnValuesToNotBeNull(column=label)}
     if task == REGRESSION:
-        low, high = limits.label
+        low, high = _finite(limits.label)
         rules[f"{label}_in_range"] = gxe.ExpectColumnValuesToBeBetween(column=label, min_value=low, max_value=high)
     else:
         rules[f"{label}_is_0_or_1"] = gxe.ExpectColumnValuesToBeInSet(column=label, value_set=[0, 1])

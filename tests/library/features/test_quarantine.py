@@ -12,7 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from feature_repo import source as ingest
-from fti.features import run
+from fti.features import quarantine, run
+from fti.stores.frames import as_frame
 from tests.small_repo import JULY, arguments, complaint, read_raw, succeed, write_raw
 
 FLIGHT = "B67_JFK_20130701T0300Z"
@@ -280,3 +281,52 @@ def test_a_raw_table_that_gains_a_column_loses_no_held_row(held, capsys, monkeyp
     assert (waiting.flight_id.tolist(), waiting.gate.isna().tolist()) == ([FLIGHT], [True])
     assert release(held, exported(held, 187.0)) == 0
     assert FLIGHT in set(table(held, "raw/schedule").flight_id)
+
+
+def test_cells_of_a_corrected_row_are_what_the_file_says(tmp_path):
+    """Words that pandas takes for missing, whole numbers to the last digit, booleans, and nulls among all of them."""
+    schema = pa.schema(
+        {"word": pa.string(), "count": pa.int64(), "small": pa.int32(), "open": pa.bool_(), "level": pa.float64()}
+    )
+    words = ["NA", "null", "None", "nan", "Łódź 🚲", None]
+    rows = pa.table(
+        [
+            words,
+            [2**53 + 1, -(2**63), 2**63 - 1, None, 0, 1060],
+            [2**31 - 1, -(2**31), None, 1, 2, 3],
+            [True, False, None, True, False, True],
+            [0.1, None, -1e300, 5e-324, 2.0, 3.0],
+        ],
+        schema=schema,
+    )
+    exported = as_frame(rows).assign(held_id=[str(number) for number in range(6)])
+    exported.to_csv(tmp_path / "held.csv", index=False)
+    found = quarantine._read(tmp_path / "held.csv", schema)
+    assert pa.Table.from_pandas(found[schema.names], schema=schema, preserve_index=False).equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "value"),
+    [(pa.int64(), "1060.0", 1060), (pa.int64(), "1e3", 1000), (pa.bool_(), "TRUE", True), (pa.bool_(), "0", False)],
+)
+def test_cells_may_be_written_as_spreadsheets_write_them(kind: pa.DataType, cell: str, value: Any):
+    """A whole number with a decimal point, a boolean in capitals."""
+    assert quarantine._typed(pd.Series([cell, None]), kind).tolist() == [value, pd.NA]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"), [(pa.int64(), "1.5"), (pa.int64(), str(2**63)), (pa.int64(), "NA"), (pa.bool_(), "NA")]
+)
+def test_cells_that_a_column_cannot_hold_are_refused(kind: pa.DataType, cell: str):
+    """Half a unit, a number too large, a word."""
+    with pytest.raises(ValueError, match=r"decimal|Decimal|bounds|parse"):
+        quarantine._typed(pd.Series([cell]), kind)
+
+
+def test_a_corrected_row_that_says_na_is_judged_by_that_word(held, capsys):
+    """It is none of a tail number, and not the same as none."""
+    file = corrected_by_hand(held, "schedule", distance_miles="187.0", tailnum="NA")
+    assert "tailnum_is_registration" in complaint(held, capsys, "release", *corrected(file))
+    pd.read_csv(file, dtype=str).assign(tailnum=None).to_csv(file, index=False)
+    assert release(held, file) == 0
+    assert table(held, "raw/schedule").set_index("flight_id").loc[FLIGHT].tailnum is None

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from fti.validation.gate import BatchRefused, Gate
-from fti.validation.rules import LimitUnknown, TrainingLimits, feature_suite, leak_suite, profile_suite, training_suite
+from fti.validation.rules import (
+    LARGEST,
+    LimitUnknown,
+    TrainingLimits,
+    feature_suite,
+    floats_of,
+    leak_suite,
+    profile_suite,
+    training_suite,
+)
 
 NOW = pd.Timestamp("2030-01-01", tz="UTC")
 LIMITS = TrainingLimits(mostly_known=0.75, told_alone={"regression": 0.9}, label=(0, 10))
@@ -36,6 +46,25 @@ def test_of_the_patterns_that_fit_a_feature_the_first_counts(gate):
     checks = replace(checks, max_held_share=1.0)
     held = gate.check(rows, checks).require("today").held.set_index("pump").rules
     assert held.to_dict() == {"b": "level_max_1d_in_range", "c": "level_mean_1d_in_range", "d": "share_in_range"}
+
+
+def test_an_infinite_feature_is_held_whether_or_not_it_has_bounds(gate):
+    """By the rule of its bounds, also on a side that they leave open; NaN and null are unknown, not infinite."""
+    odd = [float("inf"), float("-inf"), None, float("nan"), LARGEST, -LARGEST]
+    columns = {
+        "level_max_1d": odd,
+        "free": odd,
+        "count": pd.array([2**63 - 1, -(2**63), None, 2**53 + 1, 0, 1], "Int64"),
+    }
+    rows = pd.DataFrame({"pump": list("abcdef"), "word": "inf", **columns, "event_timestamp": NOW})
+    checks = feature_suite("made_up", ["pump"], [*columns, "word"], {"level_*": (None, None)}, ["level_max_1d", "free"])
+    held = gate.check(rows, replace(checks, max_held_share=1.0)).require("today").held.set_index("pump").rules
+    assert held.to_dict() == dict.fromkeys("ab", "free_is_finite,level_max_1d_in_range")
+    one_sided = feature_suite("made_up", ["pump"], ["level_max_1d"], {"level_*": (-LARGEST, None)}, ["level_max_1d"])
+    held = gate.check(rows, replace(one_sided, max_held_share=1.0)).require("today").held
+    assert held.pump.tolist() == ["a", "b"]
+    floats = floats_of(pa.schema({"a": pa.float32(), "b": pa.float64(), "c": pa.int64(), "d": pa.string()}))
+    assert floats == ["a", "b"]
 
 
 def test_outside_of_the_critical_bounds_a_batch_stops_and_outside_of_the_others_it_is_told(gate):

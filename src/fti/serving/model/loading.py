@@ -19,13 +19,14 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
+from fti.contract.request_limits import LATEST
 from fti.contract.task import CLASSIFICATION, Task
 from fti.serving.features import FeatureReader, open_store, request_names
 from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
 from fti.serving.model.explain import explainer
 from fti.serving.model.meanings import meanings
 from fti.serving.model.served_model import Prediction, ServedModel, iso
-from fti.serving.schemas import AS_OF, LATEST, request_schema
+from fti.serving.schemas import AS_OF, request_schema
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
