@@ -89,10 +89,10 @@ def _changed(con: duckdb.DuckDBPyConnection, column: str, kind: pa.DataType, dec
     if declared not in SQL or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return ", which is no such value"
     name = quote(column)
-    there, back = f"TRY_CAST({name} AS {SQL[declared]})", "DOUBLE" if pa.types.is_floating(kind) else "HUGEINT"
+    back = "DOUBLE" if pa.types.is_floating(kind) else "HUGEINT"
     known = f"{name} IS NOT NULL" + (f" AND NOT isnan({name})" if pa.types.is_floating(kind) else "")
-    differ = f"TRY_CAST({there} AS {back}) IS DISTINCT FROM {name}"
-    ((count, example, becomes),) = con.execute(
-        f"SELECT count(*), any_value({name}), any_value({there}) FROM {TABLE} WHERE {known} AND {differ}"
+    differ = f"TRY_CAST(TRY_CAST({name} AS {SQL[declared]}) AS {back}) IS DISTINCT FROM {name}"
+    ((count, example),) = con.execute(
+        f"SELECT count(*), any_value({name}) FROM {TABLE} WHERE {known} AND {differ}"
     ).fetchall()
-    return f" and {count} value(s) would change, such as {example} to {becomes}" if count else ""
+    return f" and {count} value(s) would change, such as {example}" if count else ""

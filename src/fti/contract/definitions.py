@@ -57,7 +57,7 @@ def problems(store: FeatureStore, name: str) -> list[str]:
     read = {one.name for one in service.feature_view_projections} | {
         source for view in mine for source in view.source_feature_view_projections
     }
-    lines += [line for view in mine for line in of_code(view)]
+    lines += [*_of_inputs(service), *(line for view in mine for line in of_code(view))]
     lines += [line for each in sorted(read & stored.keys()) for line in of_stored(stored[each])]
     spine, label = stored[service.tags["spine"]], stored[service.tags["label"]]
     lines += [*of_spine(spine), *of_label(label, spine)]
@@ -71,7 +71,7 @@ def problems(store: FeatureStore, name: str) -> list[str]:
         return [str(error)]
     except (LookupError, ValueError, ValidationError) as error:
         return [f"Feature service {name!r} cannot be described ({type(error).__name__}: {error})."]
-    lines += [*_of_inputs(interface), *_of_names(interface, spine), *_of_requests(interface, spine)]
+    lines += [*_of_names(interface, spine), *_of_requests(interface, spine)]
     return lines or [line for view in mine if (line := trial(view))]
 
 
@@ -124,14 +124,16 @@ def _of_key_map(who: str, projection: Any, view: FeatureView) -> Iterator[str]:
 # ---- what a model takes ---------------------------------------------------------------------------------------------
 
 
-def _of_inputs(interface: FeatureInterface) -> Iterator[str]:
-    for one in interface.inputs:
-        if one.source != "request" and one.dtype not in NUMBERS:
-            yield (
-                f"Feature service {interface.feature_service!r} takes {one.name!r} of view {one.source!r}, which is of "
-                f"type {one.dtype}; a model takes {', '.join(NUMBERS)}. Encode it as a number, "
-                "name it in the tag key_features if it is a join key, or let an on-demand view read it."
-            )
+def _of_inputs(service: FeatureService) -> Iterator[str]:
+    for view in service.feature_view_projections:
+        for feature in view.features:
+            kind = feature.dtype.to_value_type().name.lower()
+            if kind not in NUMBERS:
+                yield (
+                    f"Feature service {service.name!r} takes {feature.name!r} of view {view.name!r}, which is of type "
+                    f"{kind}; a model takes {', '.join(NUMBERS)}. Encode it as a number, name it in the tag "
+                    "key_features if it is a join key, or let an on-demand view read it."
+                )
 
 
 def _of_names(interface: FeatureInterface, spine: FeatureView) -> Iterator[str]:
