@@ -27,22 +27,10 @@ class DefinitionUnsound(Refusal):
     """A definition says what training, serving, batch and monitoring cannot all do alike."""
 
 
-def require_sound(store: FeatureStore, services: Collection[str], tables: bool = True) -> None:
-    """Check feature services and, with `tables`, those of all views that they read, as far as there are any.
-
-    Raises DefinitionUnsound, FieldMistyped.
-    """
-    from fti.contract.declared_types import require_fitting
-
+def require_sound(store: FeatureStore, services: Collection[str]) -> None:
+    """Raise DefinitionUnsound, a line a problem, if a feature service has any."""
     if lines := list(dict.fromkeys(line for name in services for line in problems(store, name))):
         raise DefinitionUnsound("\n".join(lines))
-    if tables:
-        names = {name for service in services for name in _read_by(read_interface(store, service))}
-        require_fitting(store, [store.get_feature_view(name) for name in sorted(names)])
-
-
-def _read_by(interface: FeatureInterface) -> set[str]:
-    return {view.source for view in interface.stored_views} | {interface.spine_view, interface.label_view}
 
 
 def problems(store: FeatureStore, name: str) -> list[str]:
@@ -89,28 +77,30 @@ def _of_service(
             yield f'{who} has {found}. Let tags={{"{role}": ...}} name the feature view that has {what}.'
     if not any(one.features for one in service.feature_view_projections):
         yield f"{who} takes no features, so there is nothing to fit a model to. Let `features` list at least one."
-    maps: dict[str, dict[str, str]] = {}
+    reads: dict[str, tuple[str, dict[str, str]]] = {}  # by the name that the service has for a view, view and key map
+
+    def twice(name: str, view: str, key_map: dict[str, str]) -> Iterator[str]:
+        known = reads.setdefault(name, (view, key_map))
+        if known != (view, key_map):
+            (one, by), (other, others) = known, (view, key_map)
+            yield (
+                f"{who} reads as {name!r} both {one!r}, by the key map {by}, and {other!r}, by {others}; on-demand "
+                "code reads a view by its own name and keys. Give the view of another key its own name: `with_name`."
+            )
+
     for one in service.feature_view_projections:
         if one.version_tag is not None:
             yield f"{who} reads version {one.version_tag} of {one.name!r}; only the latest is served. Leave it out."
         elif one.name in code:
             if one.name_alias:
                 yield f"{who} calls on-demand view {one.name!r} {one.name_alias!r}. Take it without `with_name`."
-            for source in code[one.name].source_feature_view_projections:
-                if maps.setdefault(source, {}):
-                    yield (
-                        f"{who} reads {source!r} by {maps[source]}, and on-demand view {one.name!r} reads it by its "
-                        "own keys. Give the former a name of its own with `with_name`."
-                    )
+            for source in [one.name, *code[one.name].source_feature_view_projections]:
+                yield from twice(source, source, {})
         elif one.name not in stored:
             yield f"{who} reads {one.name!r}; expected a plain FeatureView, or an on-demand one: no other is served."
         else:
             yield from _of_key_map(who, one, stored[one.name])
-            if maps.setdefault(one.name_to_use(), one.join_key_map) != one.join_key_map:
-                yield (
-                    f"{who} reads {one.name_to_use()!r} by {maps[one.name_to_use()]} and by {one.join_key_map}. Tell "
-                    "the two apart: give each a name of its own with `with_name`."
-                )
+            yield from twice(one.name_to_use(), one.name, dict(one.join_key_map))
 
 
 def _of_key_map(who: str, projection: Any, view: FeatureView) -> Iterator[str]:

@@ -42,9 +42,13 @@ def read_interface(store: FeatureStore, feature_service: str, recorded: Collecti
     """
     service = store.get_feature_service(feature_service)
     on_demand_names = {view.name for view in store.list_on_demand_feature_views()}
-    taken = _taken(service, on_demand_names)
+    code = [
+        store.get_on_demand_feature_view(name)
+        for name in dict.fromkeys(one.name for one in service.feature_view_projections)
+        if name in on_demand_names
+    ]
+    taken = _taken(service, on_demand_names, _needs_names(service, code))
     wanted = {name: Read(read.view, read.key_map, dict(read.features)) for name, read in taken.items()}
-    code = [store.get_on_demand_feature_view(name) for name in taken if name in on_demand_names]
     for view in code:
         for name, features in _sources(view):
             wanted.setdefault(name, Read(name, {}, {})).features.update(features)
@@ -107,11 +111,27 @@ def _task_of(label: FeatureView) -> tuple[Task, str | None]:
     return task, next(units, None) if task == REGRESSION else None
 
 
-def _taken(service: FeatureService, on_demand_names: Collection[str]) -> dict[str, Read]:
-    """What a model takes of each view, by the name that the service calls it; an on-demand view has but one."""
+def _needs_names(service: FeatureService, code: list[OnDemandFeatureView]) -> bool:
+    """Whether the names that a service gives to views tell anything apart. Others are left out of its contract, as they
+    were of older ones."""
+    computed = {view.name for view in code}
+    stored = [one for one in service.feature_view_projections if one.name not in computed]
+    called = {(one.name, one.name_to_use()) for one in stored}
+    features = {(one.name, feature.name) for one in stored for feature in one.features}
+    features |= {(name, feature) for view in code for name, read in _sources(view) for feature in read}
+    return (
+        any(one.join_key_map for one in stored)
+        or len(called) > len({name for name, _ in called})
+        or len(features) > len({feature for _, feature in features})
+    )
+
+
+def _taken(service: FeatureService, on_demand_names: Collection[str], by_names: bool) -> dict[str, Read]:
+    """What a model takes of each view, by the name that the service calls it (`by_names`), or else by its own."""
     reads: dict[str, Read] = {}
     for projection in service.feature_view_projections:
-        name = projection.name if projection.name in on_demand_names else projection.name_to_use()
+        own = not by_names or projection.name in on_demand_names
+        name = projection.name if own else projection.name_to_use()
         read = reads.setdefault(name, Read(projection.name, dict(projection.join_key_map), {}))
         read.features.update({feature.name: value_type(feature.dtype) for feature in projection.features})
     return reads

@@ -72,7 +72,11 @@ def check(repo: Path, tables: bool = True) -> None:
         broken = [line for version, contract in found.items() if (line := _broken(draft, version, contract))]
         if broken:
             raise DefinitionNeeded("\n".join(broken))
-        require_sound(draft, sorted(service.name for service in draft.list_feature_services()), tables)
+        require_sound(draft, sorted(service.name for service in draft.list_feature_services()))
+        if tables:
+            from fti.contract.declared_types import require_fitting
+
+            require_fitting(draft, sorted(draft.list_feature_views(), key=lambda view: str(view.name)))
 
 
 def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str:
@@ -217,6 +221,11 @@ def _meaning(found: Any) -> dict[str, Any]:
     if isinstance(found, FeatureService):
         views = found.feature_view_projections
         said["features"] = [f"{view.name_to_use()}.{feature.name}" for view in views for feature in view.features]
+        said["reads"] = {
+            view.name_to_use(): {"view": view.name, "join_keys": dict(view.join_key_map)}
+            for view in views
+            if view.name_alias or view.join_key_map
+        }
     return said
 
 

@@ -98,6 +98,8 @@ def request_names(store: FeatureStore) -> set[str]:
     names = {entity.join_key for entity in store.list_entities()}
     for view in store.list_on_demand_feature_views():
         names |= {asked.name for source in view.source_request_sources.values() for asked in source.schema}
+    for service in store.list_feature_services():
+        names |= {key for read in service.feature_view_projections for key in read.join_key_map.values()}
     return names
 
 

@@ -176,8 +176,9 @@ def upcoming_request(store: FeatureStore, rows: LabelledRows, as_of: datetime) -
     spine = spine[due(interface, spine) >= as_of].sort_values([interface.prediction_anchor, rows.row_key])
     fields = [field.name for field in interface.request_fields]
     usable = spine[fields].notna().all(axis=1)
-    for name in interface.categories:
-        usable &= spine[name].isin(rows.frame[name].unique())
+    for key in interface.join_keys:
+        if key.name in interface.categories:
+            usable &= key.of_column(spine[key.request_field]).isin(rows.frame[key.name].unique())
     whole = spine[usable]
     if whole.empty:
         raise DataMissing(

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from fti.contract.declared_types import require_fitting
 from fti.contract.definitions import require_sound
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface as read_from_registry
@@ -154,7 +155,10 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
             "If its definition is new, run `feast -c feature_repo apply`."
         ) from error
     require_sound(store, [feature_service])
-    return read_from_registry(store, feature_service)
+    interface = read_from_registry(store, feature_service)
+    views = {view.source for view in interface.stored_views} | {interface.spine_view, interface.label_view}
+    require_fitting(store, [store.get_feature_view(name) for name in sorted(views)])
+    return interface
 
 
 def check(learn: LabelledRows, judge: LabelledRows, name: str) -> None:

@@ -131,11 +131,16 @@ REFUSALS = {
     ),
     "one name, two maps": (
         [("shift,", 'shift, wear[["make"]].with_join_key_map({"pump": "next_pump"}),')],
-        "reads 'wear' by {} and by {'pump': 'next_pump'}",
+        "reads as 'wear' both 'wear', by the key map {}, and 'wear', by {'pump': 'next_pump'}",
     ),
+    "a name of another view": (
+        [("shift,", 'shift.with_name("wear"),')],
+        "reads as 'wear' both 'wear', by the key map {}, and 'shift'",
+    ),
+    "a name of code": ([("shift,", 'shift.with_name("hotness"),')], "reads as 'hotness' both 'shift'"),
     "code beside a map": (
         [(SERVICE, 'features=[wear[["turns"]].with_join_key_map({"pump": "next_pump"}), hotness]')],
-        "reads 'wear' by {'pump': 'next_pump'}, and on-demand view 'hotness' reads it by its own keys",
+        "reads as 'wear' both 'wear', by the key map {'pump': 'next_pump'}, and 'wear', by {}",
     ),
     "code of a mapped view": (
         [("sources=[wear[[", 'sources=[wear.with_join_key_map({"pump": "next_pump"})[[')],

@@ -26,7 +26,7 @@ from fti.features.declare import delta_source
 from fti.features.feast_steps import materialize
 from fti.monitoring.consistency import replay
 from fti.serving.batch import BatchScorer
-from fti.serving.features import FeatureReader, FeatureRow, open_store
+from fti.serving.features import FeatureReader, FeatureRow, open_store, request_names
 from fti.serving.model.meanings import meanings
 from fti.training.dataset import labelled_rows, pin_versions
 
@@ -119,7 +119,14 @@ def definitions() -> list[Any]:
         ],
         tags=tags,
     )  # fmt: skip
-    return [depot, shift, truck, parcel, load, staff, cab, parcels, outcome, asked, per_kilo, reach, one, both]
+    kept = FeatureService(name="kept_v1", features=[load[["heat"]], cab[["fuel"]], reach], tags=tags)
+    named = FeatureService(
+        name="named_v1",
+        features=[load[["heat"]].with_name("depots"), cab[["fuel"]].with_name("cabs"), reach],
+        tags=tags,
+    )
+    views = [depot, shift, truck, parcel, load, staff, cab, parcels, outcome, asked, per_kilo, reach]
+    return [*views, one, both, kept, named]
 
 
 def write(tables: Path, name: str, frame: pd.DataFrame, **types: pa.DataType) -> None:
@@ -256,6 +263,7 @@ def test_keys_and_request_fields_of_a_mapped_view_are_those_in_its_place(store):
         ("origin_load", "depot_load", {"depot": "from_depot"}), ("dest_load", "depot_load", {"depot": "to_depot"}),
     ]  # fmt: skip
     said = meanings(store, interface)
+    assert {"from_depot", "to_depot"} < request_names(store)
     assert said["origin_load__queue"] == said["dest_load__queue"] == {"description": "Waiting parcels."}
 
 
@@ -290,3 +298,10 @@ def test_a_contract_holds_other_keys_and_names_and_is_as_it_was_without_any(repo
     assert sorted(plain) == ["features", "join_keys", "missing", "name", "stored_names", "ttl_seconds"]
     one = read_interface(store, "one_v1").model_dump(mode="json")["stored_views"][0]
     assert sorted(one) == ["features", "join_keys", "missing", "name", "stored_keys", "ttl_seconds"]
+
+
+def test_a_name_that_tells_nothing_apart_is_no_part_of_a_contract(store):
+    """A version that was registered before names were recorded keeps the hash of its contract."""
+    kept, named = (read_interface(store, name) for name in ("kept_v1", "named_v1"))
+    assert named.model_copy(update={"feature_service": "kept_v1"}) == kept
+    assert [view.name for view in kept.stored_views] == ["depot_load", "truck_load"]

@@ -159,6 +159,14 @@ def test_a_plan_tells_of_changed_code(registered):
     assert line.endswith("body_text: changed")
 
 
+def test_a_plan_tells_of_other_keys_and_names_that_a_service_reads_a_view_by(registered):
+    """Its features are the same, and are found by another key."""
+    mapped = 'speed.with_name("tug_speed").with_join_key_map({"ship_id": "berth"})'
+    (line,) = plan(write(registered, DEFINITIONS.replace("[speed, ship", f"[{mapped}, ship"))).splitlines()
+    assert line.startswith("changed  feature service late_v1: features: +tug_speed.")
+    assert "reads.tug_speed: None -> {'view': 'ship_speed', 'join_keys': {'ship_id': 'berth'}}" in line
+
+
 def test_a_plan_changes_nothing(registered, tmp_path):
     """Neither the live registry, nor the caller's folder and imports; nor does it make a registry that is not there."""
     registry = registered.parent / "data" / "registry.db"
