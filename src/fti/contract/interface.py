@@ -73,6 +73,10 @@ class StoredView(Part):
 
     `when_missing` says what becomes of a row whose features of this view are null, in training as in serving: the model
     takes nulls as they are, or it takes `defaults` for them, or rows without a single one are left out and refused.
+
+    A feature service may read a view under another name, by other keys (Feast's `with_name` and `with_join_key_map`).
+    `name`, `join_keys` and `features` are those of the service. In the store the view is called `view`, its keys
+    `stored_keys`, in the order of `join_keys`, and its features as `stored_names` says. Empty means the same.
     """
 
     name: str
@@ -82,20 +86,53 @@ class StoredView(Part):
     missing: str
     when_missing: Literal["null", "default", "reject"] = "null"
     defaults: dict[str, float | str] = {}
+    view: str = ""
+    stored_keys: list[str] = []
+    stored_names: dict[str, str] = {}
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the policy of a view that has none: contracts from before there were any keep their hash."""
-        return _without(handler(self), {"when_missing": "null", "defaults": {}})
+        """Omit what is usual, a policy or another name that a view does not have: older contracts keep their hash."""
+        usual = {"when_missing": "null", "defaults": {}, "view": "", "stored_keys": [], "stored_names": {}}
+        return _without(handler(self), usual)
+
+    @property
+    def source(self) -> str:
+        """The name of the view in the feature store."""
+        return self.view or self.name
+
+    @property
+    def key_of(self) -> dict[str, str]:
+        """By join key of the view in the feature store, the join key of the service that it is found by."""
+        return dict(zip(self.stored_keys or self.join_keys, self.join_keys, strict=True))
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """By feature, its name in the feature store."""
+        return {name: self.stored_names.get(name, name) for name in self.features}
 
 
 class OnDemandView(Part):
-    """A feature view computed from the request and stored features, by code whose text has this hash."""
+    """A feature view computed from the request and stored features, by code whose text has this hash.
+
+    `inputs` are the names that the code reads; `read_as` are other names that the service has for some of them.
+    """
 
     name: str
     code_sha256: str
     inputs: list[str]
     features: dict[str, ValueType]
+    read_as: dict[str, str] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit other names where there are none: older contracts keep their hash."""
+        return _without(handler(self), {"read_as": {}})
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """By input, the request field or the feature of the service that it is."""
+        return {name: self.read_as.get(name, name) for name in self.inputs}
 
 
 class ModelInput(Part):
@@ -131,6 +168,11 @@ class FeatureInterface(Part):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the task that all had before there was another: contracts from then keep their hash."""
         return _without(handler(self), {"task": CLASSIFICATION, "unit": None})
+
+    @property
+    def full_names(self) -> bool:
+        """Whether two views have features of one name, which are then called VIEW__FEATURE."""
+        return any(view.stored_names for view in self.stored_views)
 
     @property
     def categories(self) -> list[str]:

@@ -135,7 +135,17 @@ def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.Dat
         store.get_historical_features(
             rows.assign(**keys).drop(columns=KNOWN_AT, errors="ignore"),
             store.get_feature_service(interface.feature_service),
+            full_feature_names=interface.full_names,
         ).to_arrow()
     )
+    if interface.full_names:
+        joined = joined.rename(columns=_short_names(interface))
     # Stock Feast keeps no row order; the order of fitting must not depend on the store.
     return interface.settled(joined.sort_values([PREDICTION_TIME, row_key]))
+
+
+def _short_names(interface: FeatureInterface) -> dict[str, str]:
+    """What the model calls each feature, by the full name that Feast gives it."""
+    return {
+        f"{view.name}__{feature}": name for view in interface.stored_views for name, feature in view.stored.items()
+    } | {f"{view.name}__{name}": name for view in interface.on_demand_views for name in view.features}

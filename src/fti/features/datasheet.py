@@ -153,7 +153,7 @@ def _users(store: FeatureStore, repo: Path) -> Mapping[str, list[str]]:
     uri = tracking_uri(repo)
     for version, contract in (contracts(uri) if uri else {}).items():
         interface = contract.interface
-        read = {view.name for view in interface.stored_views} | {view.name for view in interface.on_demand_views}
+        read = {view.source for view in interface.stored_views} | {view.name for view in interface.on_demand_views}
         for name in read | {interface.spine_view, interface.label_view}:
             used[name].append(f"model {version}")
     return used

@@ -53,10 +53,12 @@ def apply(repo: Path) -> None:
 
 
 def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False) -> None:
-    """Copy the newest row of each key, as of `end`, to the online store. Raises FeastFailed, CannotRewind.
+    """Copy the newest row of each key, as of `end`, to the online store.
 
     A newer row that is online already stays; with `rewind` it goes, and the store is as it was at `end`.
+    Raises FeastFailed, CannotRewind, and FieldMistyped when a value would be another one online.
     """
+    from fti.contract.declared_types import require_fitting
 
     with (
         one_writer(data_of(repo) / "feast", "materialize"),
@@ -67,6 +69,7 @@ def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False
         views = store.list_feature_views()
         if not views:
             raise LookupError("no feature view is applied; `python -m fti.features.run apply` first")
+        require_fitting(store, [view for view in views if view.online])
         if rewind:
             report.update(forgotten=_forget_after(store, end))
         elif ahead := [view.name for view in views if view.most_recent_end_time and view.most_recent_end_time > end]:

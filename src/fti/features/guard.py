@@ -19,18 +19,17 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
+from fti.contract.definitions import require_sound
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import SERVICE_TAG, fetch_version
 from fti.errors import Refusal
-from fti.features.feast_steps import feast_errors, imports_of
-from fti.stores.repository import open_repository
+from fti.features.draft import drafted, live
+from fti.features.feast_steps import feast_errors
 
 if TYPE_CHECKING:
     from feast import FeatureStore
     from feast.diff.registry_diff import RegistryDiff
-    from feast.repo_config import RepoConfig
-    from feast.repo_contents import RepoContents
     from mlflow import MlflowClient
 
 COLOURS = {"added": "\033[32m", "changed": "\033[33m", "removed": "\033[31m"}
@@ -52,27 +51,32 @@ def plan(repo: Path) -> str:
 
     Raises FeastFailed.
     """
-    with _drafted(repo) as (_, contents), tempfile.TemporaryDirectory() as folder:
+    with drafted(repo) as (_, contents), tempfile.TemporaryDirectory() as folder:
         from feast.diff.registry_diff import diff_between
 
-        live = _live(repo, Path(folder))
-        lines = _lines(diff_between(live.registry, live.project, contents))
+        applied = live(repo, Path(folder))
+        lines = _lines(diff_between(applied.registry, applied.project, contents))
     return "\n".join(lines) or "No changes: the registry says what the definitions say."
 
 
-def check(repo: Path) -> None:
-    """Verify the contract of every model version under an alias against the definitions, as if they were applied.
+def check(repo: Path, tables: bool = True) -> None:
+    """Check the definitions as if they were applied: what models under an alias need of them, and that training and
+    serving can do what every feature service says. Without `tables`, which are about to be written, leave those out.
 
-    Raises DefinitionNeeded, RegistryUnreadable, FeastFailed, and ContractBroken for a contract that cannot be read.
+    Raises DefinitionNeeded, DefinitionUnsound, FieldMistyped, RegistryUnreadable, FeastFailed, and ContractBroken for a
+    contract that cannot be read.
     """
     uri = tracking_uri(repo)
-    if uri is None:
-        return
-    found = contracts(uri)
-    with _drafted(repo) as (draft, _):
+    found = contracts(uri) if uri else {}
+    with drafted(repo) as (draft, _):
         broken = [line for version, contract in found.items() if (line := _broken(draft, version, contract))]
-    if broken:
-        raise DefinitionNeeded("\n".join(broken))
+        if broken:
+            raise DefinitionNeeded("\n".join(broken))
+        require_sound(draft, sorted(service.name for service in draft.list_feature_services()))
+        if tables:
+            from fti.contract.declared_types import require_fitting
+
+            require_fitting(draft, sorted(draft.list_feature_views(), key=lambda view: str(view.name)))
 
 
 def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str:
@@ -130,7 +134,7 @@ def _file_of(uri: str) -> Path | None:
 
 def _was_applied(repo: Path) -> bool:
     with feast_errors("feast apply", repo), tempfile.TemporaryDirectory() as folder:
-        return bool(_live(repo, Path(folder)).list_feature_services())
+        return bool(live(repo, Path(folder)).list_feature_services())
 
 
 def contracts(uri: str) -> dict[str, FeatureContract]:
@@ -187,47 +191,6 @@ def _aliased(client: MlflowClient) -> list[tuple[str, str]]:
     return [(model.name, number) for model in models for number in sorted({*model.aliases.values()})]
 
 
-# ---- the definitions, as they would be applied ----------------------------------------------------------------------
-
-
-@contextmanager
-def _drafted(repo: Path) -> Iterator[tuple[FeatureStore, RepoContents]]:
-    """A store whose registry, in a temporary file, holds the definitions of `repo` and nothing else; and those."""
-    with feast_errors("feast plan", repo), imports_of(repo), tempfile.TemporaryDirectory() as folder:
-        from feast import Project
-        from feast.diff.registry_diff import apply_diff_to_registry
-        from feast.repo_operations import parse_repo
-
-        config = open_repository(repo).config
-        contents = parse_repo(repo)
-        if not contents.projects:
-            contents.projects.append(Project(name=config.project, description=config.project_description or ""))
-        draft = _empty(config, Path(folder))
-        # The plan infers what definitions leave out, as an apply does.
-        apply_diff_to_registry(draft.registry, draft.plan(contents)[0], draft.project)
-        yield draft, contents
-
-
-def _live(repo: Path, folder: Path) -> FeatureStore:
-    """The store as configured; if its registry file was never written, one with an empty registry in `folder`."""
-
-    store = open_repository(repo)
-    registry = store.config.registry
-    if registry.registry_type == "file" and "://" not in registry.path and not (repo / registry.path).exists():
-        return _empty(store.config, folder)
-    return store
-
-
-def _empty(config: RepoConfig, folder: Path) -> FeatureStore:
-    from feast import FeatureStore
-    from feast.repo_config import RegistryConfig
-
-    config = config.model_copy()
-    config.registry_config, config._registry = RegistryConfig(path=str(folder / "registry.db")), None
-    config.online_config, config._online_store = None, None  # a look at SQLite's tables makes their file
-    return FeatureStore(config=config)
-
-
 # ---- the difference, for people -------------------------------------------------------------------------------------
 
 
@@ -258,6 +221,11 @@ def _meaning(found: Any) -> dict[str, Any]:
     if isinstance(found, FeatureService):
         views = found.feature_view_projections
         said["features"] = [f"{view.name_to_use()}.{feature.name}" for view in views for feature in view.features]
+        said["reads"] = {
+            view.name_to_use(): {"view": view.name, "join_keys": dict(view.join_key_map)}
+            for view in views
+            if view.name_alias or view.join_key_map
+        }
     return said
 
 

@@ -359,16 +359,22 @@ def _fail(message: str) -> int:
     return 1
 
 
-def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+def _require_repo(repo: Path) -> None:
     configured = os.environ.get("FEAST_FS_YAML_FILE_PATH")  # which Feast goes by, wherever the definitions are
-    if not (Path(configured) if configured else pipeline.repo / "feature_store.yaml").is_file():
+    if not (Path(configured) if configured else repo / "feature_store.yaml").is_file():
         raise RepoMissing(
             f"There is no {configured}, which FEAST_FS_YAML_FILE_PATH names."
             if configured
-            else f"No feature_store.yaml in {pipeline.repo}, so it is no Feast repository. "
+            else f"No feature_store.yaml in {repo}, so it is no Feast repository. "
             "Let --repo name the folder that has one, such as feature_repo."
         )
+
+
+def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+    _require_repo(pipeline.repo)
     interval = Interval(options.start, options.end)
+    if options.command == "all":
+        guard.check(pipeline.repo, tables=False)  # before any is written
     try:
         if options.command == "validate":
             pipeline.check_raw(interval)

@@ -178,7 +178,7 @@ def _how_late(behind: pd.Series, excused: pd.DataFrame, allowance: timedelta) ->
 def _stored_inputs(interface: FeatureInterface, computed: OnDemandView) -> dict[str, str]:
     """The stored features that an on-demand view reads, with their views."""
     stored = {name: view.name for view in interface.stored_views for name in view.features}
-    return {name: stored[name] for name in computed.inputs if name in stored}
+    return {name: stored[name] for name in computed.reads.values() if name in stored}
 
 
 def _how_far(served: pd.Series, replayed: pd.Series) -> list[str]:

@@ -22,6 +22,7 @@ from feast.utils import get_default_yaml_file_path
 from typeguard import suppress_type_checks
 
 from fti.contract.interface import FeatureInterface, StoredView
+from fti.contract.on_demand import computed
 from fti.serving.schemas import AS_OF
 from fti.stores.repository import StoreMoved, require_current
 
@@ -99,6 +100,8 @@ def request_names(store: FeatureStore) -> set[str]:
     names = {entity.join_key for entity in store.list_entities()}
     for view in store.list_on_demand_feature_views():
         names |= {asked.name for source in view.source_request_sources.values() for asked in source.schema}
+    for service in store.list_feature_services():
+        names |= {key for read in service.feature_view_projections for key in read.join_key_map.values()}
     return names
 
 
@@ -110,6 +113,7 @@ class FeatureReader:
         self._seen: Keys | None = None  # of the last request that had a row of any view
         self._store = store
         self._interface = interface
+        self._together: dict[tuple[str, ...], list[list[StoredView]]] = {}  # by names of views, those of one read
         self._on_demand = [store.get_on_demand_feature_view(view.name) for view in interface.on_demand_views]
         self._strict = [view for view in interface.stored_views if view.when_missing != "null"]  # usually none
 
@@ -131,12 +135,11 @@ class FeatureReader:
             return outcomes
         for described, on_demand in zip(self._interface.on_demand_views, self._on_demand, strict=True):
             inputs = {
-                name: [request[name] if name in request else row.values[name] for request, _, row in there]
-                for name in described.inputs
+                name: [request[read] if read in request else row.values[read] for request, _, row in there]
+                for name, read in described.reads.items()
             }
-            computed = on_demand.transform_dict(inputs)
-            for name in described.features:
-                for (_, _, row), value in zip(there, computed[name], strict=True):
+            for name, values in computed(on_demand, inputs, [*described.features]).items():
+                for (_, _, row), value in zip(there, values, strict=True):
                     row.values[name] = value
         for _, of_row, row in there:
             row.values |= {name: of_row[name] for name in self._interface.categories}
@@ -193,11 +196,20 @@ class FeatureReader:
     def _read_views(
         self, views: Sequence[StoredView], keys: Sequence[Keys], rows: Sequence[int], found: list[Found]
     ) -> None:
-        names = dict.fromkeys(key for view in views for key in view.join_keys)
+        names = tuple(view.name for view in views)
+        if names not in self._together:
+            self._together[names] = _read_together(views)
+        for together in self._together[names]:
+            self._read_at_once(together, keys, rows, found)
+
+    def _read_at_once(
+        self, views: Sequence[StoredView], keys: Sequence[Keys], rows: Sequence[int], found: list[Found]
+    ) -> None:
+        names = {stored: key for view in views for stored, key in view.key_of.items()}
         try:
             response = self._store.get_online_features(
-                features=[f"{view.name}:{feature}" for view in views for feature in view.features],
-                entity_rows={key: [keys[row][key] for row in rows] for key in names},
+                features=[f"{view.source}:{feature}" for view in views for feature in view.stored.values()],
+                entity_rows={stored: [keys[row][key] for row in rows] for stored, key in names.items()},
             ).proto
         except Exception as error:
             self.failed = True
@@ -207,16 +219,17 @@ class FeatureReader:
         self.failed = False
         results = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
         for view in views:
+            stored = view.stored
             # A view's features come from one row; Feast leaves out the timestamp of a key it has never seen.
-            stamps = results[next(iter(view.features))].event_timestamps
-            columns = [results[feature].values for feature in view.features]
+            stamps = results[next(iter(stored.values()))].event_timestamps
+            columns = [results[feature].values for feature in stored.values()]
             known: dict[tuple[Any, ...], tuple[datetime, dict[str, Any]]] = {}  # by key: rows that share one share it
             for place, row in enumerate(rows):
                 key = tuple(keys[row][name] for name in view.join_keys)
                 if key not in known and place < len(stamps) and stamps[place].seconds:
                     values = (_plain(column[place]) for column in columns)
                     moment = _moment(stamps[place].seconds, stamps[place].nanos)
-                    known[key] = moment, dict(zip(view.features, values, strict=True))
+                    known[key] = moment, dict(zip(stored, values, strict=True))
                 if key in known:
                     found[row][view.name] = known[key]
 
@@ -246,6 +259,27 @@ class FeatureReader:
                 row.stale.append(view.name)
                 row.warnings.append(f"{view.name}: {duration(age)} old, good for {duration(ttl)}; not used")
         return row
+
+
+def _read_together(views: Sequence[StoredView]) -> list[list[StoredView]]:
+    """Views in groups that one read of Feast's can answer: of a view, one; of a feature's name, one; and each join key
+    of the store with one value a request. Views that a service takes as they are make one group."""
+    groups: list[list[StoredView]] = []
+    for view in views:
+        for group in groups:
+            if all(_apart(view, other) for other in group):
+                group.append(view)
+                break
+        else:
+            groups.append([view])
+    return groups
+
+
+def _apart(one: StoredView, other: StoredView) -> bool:
+    if one.source == other.source or not {*one.stored.values()}.isdisjoint(other.stored.values()):
+        return False
+    keys = other.key_of
+    return all(keys.get(stored, key) == key for stored, key in one.key_of.items())
 
 
 def _null(value: Any) -> bool:

@@ -138,7 +138,7 @@ def pin_versions(store: FeatureStore, *interfaces: FeatureInterface) -> dict[str
     names = [
         name
         for interface in interfaces
-        for name in (*(view.name for view in interface.stored_views), interface.spine_view, interface.label_view)
+        for name in (*(view.source for view in interface.stored_views), interface.spine_view, interface.label_view)
     ]
     versions: dict[str, int] = {}
     for name in dict.fromkeys(names):

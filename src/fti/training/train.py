@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from fti.contract.declared_types import require_fitting
+from fti.contract.definitions import require_sound
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface as read_from_registry
 from fti.contract.interface import FeatureInterface
@@ -140,14 +142,23 @@ def known_of(keys: pd.Series) -> list[str] | list[int]:
 
 
 def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterface:
+    """Return what a feature service asks, if it can be trained on and served alike.
+
+    Raises UnknownFeatureService, DefinitionUnsound, FieldMistyped.
+    """
     try:
-        return read_from_registry(store, feature_service)
+        store.get_feature_service(feature_service)
     except FeastObjectNotFoundException as error:
         there = ", ".join(sorted(service.name for service in store.list_feature_services())) or "none"
         raise UnknownFeatureService(
             f"No feature service {feature_service!r} in the Feast registry; there are: {there}. "
             "If its definition is new, run `feast -c feature_repo apply`."
         ) from error
+    require_sound(store, [feature_service])
+    interface = read_from_registry(store, feature_service)
+    views = {view.source for view in interface.stored_views} | {interface.spine_view, interface.label_view}
+    require_fitting(store, [store.get_feature_view(name) for name in sorted(views)])
+    return interface
 
 
 def check(learn: LabelledRows, judge: LabelledRows, name: str) -> None:

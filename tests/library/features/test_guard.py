@@ -35,17 +35,21 @@ from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Float64, Int64
+from feast.types import Float64, Int64, UnixTimestamp
 
 ship = Entity(name="ship", join_keys=["ship_id"], value_type=ValueType.STRING, description="A ship.")
 
 
 def source(name):
-    return FileSource(name=f"{name}_source", path=f"../data/{name}.parquet", timestamp_field="event_timestamp")
+    return FileSource(
+        name=f"{name}_source", path=f"../data/{name}.parquet", timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    )
 
 
 spine = FeatureView(
-    name="sailings", entities=[ship], schema=[Field(name="berth", dtype=Int64)], source=source("sailings"),
+    name="sailings", entities=[ship], source=source("sailings"),
+    schema=[Field(name="berth", dtype=Int64), Field(name="sails_at", dtype=UnixTimestamp)],
     online=False, tags={"prediction_anchor": "sails_at", "prediction_lead_minutes": "120"},
 )
 outcome = FeatureView(
@@ -60,7 +64,7 @@ speed = FeatureView(
 
 @on_demand_feature_view(sources=[speed], schema=[Field(name="ship_speed_knots", dtype=Float64)], mode="python")
 def ship_knots(inputs):
-    return {"ship_speed_knots": [speed * 1.852 for speed in inputs["ship_mean_speed_1h"]]}
+    return {"ship_speed_knots": [speed and speed * 1.852 for speed in inputs["ship_mean_speed_1h"]]}
 
 
 late_v1 = FeatureService(
@@ -155,6 +159,14 @@ def test_a_plan_tells_of_changed_code(registered):
     assert line.endswith("body_text: changed")
 
 
+def test_a_plan_tells_of_other_keys_and_names_that_a_service_reads_a_view_by(registered):
+    """Its features are the same, and are found by another key."""
+    mapped = 'speed.with_name("tug_speed").with_join_key_map({"ship_id": "berth"})'
+    (line,) = plan(write(registered, DEFINITIONS.replace("[speed, ship", f"[{mapped}, ship"))).splitlines()
+    assert line.startswith("changed  feature service late_v1: features: +tug_speed.")
+    assert "reads.tug_speed: None -> {'view': 'ship_speed', 'join_keys': {'ship_id': 'berth'}}" in line
+
+
 def test_a_plan_changes_nothing(registered, tmp_path):
     """Neither the live registry, nor the caller's folder and imports; nor does it make a registry that is not there."""
     registry = registered.parent / "data" / "registry.db"
@@ -213,7 +225,12 @@ def test_a_contract_from_when_the_decorator_counted_still_holds(registered):
 
 def test_a_new_service_beside_the_old_passes(registered):
     """That is how a change is made."""
-    check(write(registered, DEFINITIONS + '\nlate_v2 = FeatureService(name="late_v2", features=[speed])\n'))
+    check(
+        write(
+            registered,
+            f'{DEFINITIONS}\nlate_v2 = FeatureService(name="late_v2", features=[speed], tags=late_v1.tags)\n',
+        )
+    )
 
 
 @pytest.mark.parametrize(
