@@ -37,7 +37,7 @@ from fti.contract.spine import (
 )
 from fti.contract.task import LABEL_DTYPE
 from fti.errors import Refusal
-from fti.stores.tables import tables_of
+from fti.stores.tables import address, tables_of
 
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
@@ -141,7 +141,7 @@ def pin_versions(store: FeatureStore, *interfaces: FeatureInterface) -> dict[str
         source = source_of(store, name)
         path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
         try:
-            versions[source.name] = DeltaTable(str(path)).version()
+            versions[source.name] = DeltaTable(address(path)).version()
         except TableNotFoundError as error:
             raise DataMissing(
                 f"Feature view {name!r} has no table at {path}. Run `make features` to build it."
