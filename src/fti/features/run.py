@@ -24,7 +24,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from upath import UPath
 
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 from fti.features import guard
 from fti.features.compute import Computed, bounds, compute, newest_event, open_raw
 from fti.features.feast_steps import apply, materialize
@@ -188,7 +188,12 @@ class FeaturePipeline:
                     _name(interval),
                 )
                 written = replace_interval(
-                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
+                    self.con,
+                    self.tables / "features" / name,
+                    found.rows,
+                    found.holds,
+                    found.reflects,
+                    found.restatements,
                 )
                 report.update(_counts(written))
 
@@ -228,7 +233,7 @@ class FeaturePipeline:
             report.update(_counts(written), still_held=len(refused))
         if refused:
             raise ReleaseRefused(
-                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {'; '.join(refused)}. "
+                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {few(refused, '; ')}. "
                 "Correct them and run the same command with a file of those."
             )
 
@@ -368,6 +373,7 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
             else f"No feature_store.yaml in {pipeline.repo}, so it is no Feast repository. "
             "Let --repo name the folder that has one, such as feature_repo."
         )
+    tables_of(pipeline.repo)  # first of all: a folder that no table can be in is refused before anything is read
     interval = Interval(options.start, options.end)
     try:
         if options.command == "validate":
