@@ -208,10 +208,10 @@ def replace_interval(
     columns.require_same(path, open_table(path, version), rows, fix)
     names = ", ".join(map(quote, rows.column_names))
     published = f"SELECT {names} FROM __published WHERE {holds}"
-    rows = restamped(con, rows, published, restatements)
-    con.register("__new", rows)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE __come AS SELECT {names} FROM __new EXCEPT ALL {published}")
-    come = _row_count(con, "SELECT * FROM __come")
+    come = _come(con, rows, published)
+    if come and restatements:
+        rows = restamped(con, rows, published, restatements)
+        come = _come(con, rows, published)
     gone = _row_count(con, published) - (rows.num_rows - come)
     if gone:
         differ = f"({published} EXCEPT ALL SELECT {names} FROM __new) UNION ALL SELECT {names} FROM __come"
@@ -227,6 +227,14 @@ def replace_interval(
     else:
         return Written(rows.num_rows, 0, version)
     return Written(rows.num_rows, come + gone, version_of(path))
+
+
+def _come(con: duckdb.DuckDBPyConnection, rows: pa.Table, published: str) -> int:
+    """Keep those of the rows as `__new` and, of them, those that are not published as `__come`; return how many."""
+    names = ", ".join(map(quote, rows.column_names))
+    con.register("__new", rows)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE __come AS SELECT {names} FROM __new EXCEPT ALL {published}")
+    return _row_count(con, "SELECT * FROM __come")
 
 
 def change_columns(con: duckdb.DuckDBPyConnection, path: UPath, schema: pa.Schema) -> None:

@@ -35,16 +35,12 @@ class Restatements:
     published: str
 
 
-def restamped(
-    con: duckdb.DuckDBPyConnection, rows: pa.Table, before: str, restatements: Restatements | None
-) -> pa.Table:
+def restamped(con: duckdb.DuckDBPyConnection, rows: pa.Table, before: str, restatements: Restatements) -> pa.Table:
     """Return `rows` with the created timestamps that are right beside the rows of `before`, an SQL query.
 
     A row that says what it said keeps its stamp. One that changed has the latest of three: its stamp before, its stamp
     now and the moment that a change of its events was learnt.
     """
-    if restatements is None:
-        return rows
     con.register("__rows", rows.append_column(ROW, pa.array(range(rows.num_rows), pa.int64())))
     con.register(EVENTS, restatements.events)
     payload = [quote(name) for name in rows.column_names if name != CREATED]

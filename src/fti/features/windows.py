@@ -186,7 +186,10 @@ def within(rows: Table, interval: Interval) -> Table:
 
 
 def stamped(rows: Table, keys: tuple[str, ...], **features) -> Table:
-    """Name the features and add both timestamps: the window's end, and when the last of its events was learnt."""
+    """Name the features and add both timestamps: the window's end, and when the last of its events was learnt.
+
+    Of a row that was published before, `restamped` has the last word: an event may have left its window.
+    """
     utc = "timestamp('UTC', 6)"
     learnt = ibis.greatest(rows.bucket, rows.learnt.fill_null(rows.bucket))
     return rows.select(

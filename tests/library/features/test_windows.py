@@ -35,12 +35,17 @@ def spent(tables: Any, interval: Interval) -> Any:
 ORDERS = FeatureTable(("shop",), ("orders",), spent, HOUR)
 
 
-def publish(amounts: list[Any], kind: pa.DataType | None = None) -> pa.Table:
-    """The rows of one hour's orders of these amounts, one a second."""
+def orders(amounts: list[Any], kind: pa.DataType | None = None) -> pa.Table:
+    """Orders of these amounts, one a second."""
     moments = pa.array([NOON + timedelta(seconds=number) for number in range(len(amounts))], US)
-    orders = {"shop": ["a"] * len(amounts), "amount": pa.array(amounts, kind)}
+    stamps = {"event_timestamp": moments, "created_timestamp": moments}
+    return pa.table({"shop": ["a"] * len(amounts), "amount": pa.array(amounts, kind)} | stamps)
+
+
+def publish(amounts: list[Any], kind: pa.DataType | None = None) -> pa.Table:
+    """The rows of an hour with these orders."""
     con = connect()
-    con.register("raw_orders", pa.table(orders | {"event_timestamp": moments, "created_timestamp": moments}))
+    con.register("raw_orders", orders(amounts, kind))
     return computing._rows(con, ORDERS, ONE_HOUR)
 
 
