@@ -1,8 +1,9 @@
 """The stored features: what each one is, its unit, its window and where it comes from. [yours]
 
 Windows are half-open and end at the row's event timestamp: a row stamped 14:00 with a `1h` feature summarises
-[13:00, 14:00). `grid` is the distance between two rows of a key. The ttl is the longest time a row may be used after
-its event timestamp, offline and online alike; 0 means it never expires.
+[13:00, 14:00). `grid` is the distance between two rows of a key. A view with a row at each grid point has them until
+30 days after a key's last event. The ttl is the longest time a row may be used after its event timestamp, offline and
+online alike; 0 means it never expires.
 """
 
 from datetime import timedelta
@@ -19,7 +20,7 @@ RELIABILITY_WINDOWS = ("1d", "7d", "30d")
 
 
 def reliability_fields(prefix: str, who: str) -> list[Field]:
-    """Late rate, cancelled rate and mean arrival delay over each reliability window."""
+    """Late rate, cancelled rate and mean arrival delay over each reliability window; null where no flight counts."""
     fields = []
     for window in RELIABILITY_WINDOWS:
         fields += [
@@ -79,7 +80,8 @@ origin_congestion = FeatureView(
     + mean_dep_delay_fields("origin", "from this airport")
     + [overdue_field("origin", "from this airport", "4h")],
     source=delta_source("origin_congestion", "Departures, and the schedule they are missing from, every 15 minutes."),
-    description="How busy and how late the departure airport has just been.",
+    description="How busy and how late the departure airport has just been. A row every 15 minutes, until 30 days "
+    "after the airport's last departure; a mean without a departure is null.",
     owner=OWNER,
     tags={
         "grid": "15min",
@@ -115,7 +117,8 @@ carrier_origin_reliability = FeatureView(
     ttl=timedelta(hours=6),
     schema=reliability_fields("carrier_origin", "of the carrier from this airport"),
     source=delta_source("carrier_origin_reliability", "Arrivals, departures and cancellations, every hour."),
-    description="How reliable the carrier has been at the departure airport.",
+    description="How reliable the carrier has been at the departure airport. A row every hour, until 30 days after its "
+    "last flight there; a share or mean of no flight is null.",
     owner=OWNER,
     tags={"grid": "1h", "source": "arrivals, departures, cancellations", "missing": "carrier not seen at this airport"},
 )
@@ -126,7 +129,8 @@ carrier_origin_congestion = FeatureView(
     ttl=timedelta(hours=1),
     schema=mean_dep_delay_fields("carrier_origin", "of the carrier from this airport"),
     source=delta_source("carrier_origin_congestion", "Departure events, summarised every 15 minutes."),
-    description="How late the carrier has just been at the departure airport.",
+    description="How late the carrier has just been at the departure airport. A row every 15 minutes, until 30 days "
+    "after its last departure there; a mean without a departure is null.",
     owner=OWNER,
     tags={
         "grid": "15min",
@@ -141,7 +145,8 @@ route_reliability = FeatureView(
     ttl=timedelta(days=1),
     schema=reliability_fields("route", "on this route"),
     source=delta_source("route_reliability", "Arrivals, departures and cancellations, every six hours."),
-    description="How reliable the route has been.",
+    description="How reliable the route has been. A row every six hours, until 30 days after its last flight; a share "
+    "or mean of no flight is null.",
     owner=OWNER,
     tags={"grid": "6h", "source": "arrivals, departures, cancellations", "missing": "route not flown lately"},
 )
@@ -150,7 +155,14 @@ route_profile = FeatureView(
     name="route_profile",
     entities=[origin, dest],
     ttl=timedelta(0),
-    schema=[field("route_distance_miles", Float64, "Great-circle distance flown.", "miles")],
+    schema=[
+        field(
+            "route_distance_miles",
+            Float64,
+            "Great-circle distance flown: the greatest that the schedule entries of one day say, where they differ.",
+            "miles",
+        )
+    ],
     source=delta_source("route_profile", "What each day's schedule entries say of a route."),
     description="What does not change about a route.",
     owner=OWNER,
@@ -183,7 +195,8 @@ dest_arrivals = FeatureView(
         for w in ("6h", "24h")
     ],
     source=delta_source("dest_arrivals", "Arrival events, with their departures, summarised every hour."),
-    description="How late flights have just been landing at the destination, and how much of that they met on the way.",
+    description="How late flights have just been landing at the destination, and how much of that they met on the way. "
+    "A row every hour, until 30 days after the last landing there; a mean of no flight is null.",
     owner=OWNER,
     tags={"grid": "1h", "source": "arrivals, departures", "missing": "no recent arrivals known at this destination"},
 )
@@ -193,17 +206,25 @@ aircraft_rotation = FeatureView(
     entities=[tailnum],
     ttl=timedelta(hours=48),
     schema=[
-        field("tail_last_arr_delay", Float64, "Arrival delay of the aircraft's last completed flight.", "minutes"),
+        field(
+            "tail_last_arr_delay",
+            Float64,
+            "Arrival delay of the aircraft's last completed flight. Of two that landed at one moment, the one that was "
+            "to leave later counts, then the one with the greater flight id. Null once no landing is left in 48 hours.",
+            "minutes",
+        ),
         field(
             "tail_last_landing_minute",
             Int64,
-            "When the aircraft completed its last flight, in whole minutes since 1970-01-01T00:00Z.",
+            "When the aircraft completed its last flight, in whole minutes since 1970-01-01T00:00Z. Null once no "
+            "landing is left in 48 hours.",
             "minutes",
         ),
         field("tail_landings_24h", Int64, "Flights the aircraft completed in the last 24h.", "flights", window="24h"),
     ],
     source=delta_source("aircraft_rotation", "Arrival events, a row each time the aircraft's window changes."),
-    description="How the aircraft's day is going.",
+    description="How the aircraft's day is going. A row 48 hours after its last landing says null and 0 landings: from "
+    "then on the view is neither missing nor stale until the ttl is over.",
     owner=OWNER,
     tags={"grid": "15min", "source": "arrivals", "missing": "aircraft has not landed in two days"},
 )
@@ -216,13 +237,15 @@ aircraft_departures = FeatureView(
         field(
             "tail_last_departure_minute",
             Int64,
-            "When the aircraft last left New York, in whole minutes since 1970-01-01T00:00Z.",
+            "When the aircraft last left New York, in whole minutes since 1970-01-01T00:00Z. Null once no departure is "
+            "left in 48 hours.",
             "minutes",
         ),
         field(
             "tail_last_scheduled_minutes",
             Int64,
-            "Scheduled time from gate to gate of the flight on which the aircraft last left New York.",
+            "Scheduled time from gate to gate of the flight on which the aircraft last left New York. Null where no "
+            "schedule of the 30 days before listed it with this aircraft, and once no departure is left in 48 hours.",
             "minutes",
         ),
         overdue_field("tail", "of the aircraft", "6h"),
@@ -230,7 +253,8 @@ aircraft_departures = FeatureView(
     source=delta_source(
         "aircraft_departures", "A row when the aircraft leaves or is overdue, and when it no longer is."
     ),
-    description="Where the aircraft is in its day: what it left behind, and what it is late for.",
+    description="Where the aircraft is in its day: what it left behind, and what it is late for. A row 48 hours after "
+    "its last departure says null: from then on the view is neither missing nor stale until the ttl is over.",
     owner=OWNER,
     tags={
         "grid": "15min",
@@ -259,7 +283,13 @@ flight_number_reliability = FeatureView(
     # A row each day the window changes; the last one, an empty window, is written when the last flight leaves it.
     ttl=timedelta(days=31),
     schema=[
-        field("flight_number_late_rate_30d", Float64, "Share of its flights that landed late.", "ratio", window="30d"),
+        field(
+            "flight_number_late_rate_30d",
+            Float64,
+            "Share of its flights that landed 15 or more minutes late.",
+            "ratio",
+            window="30d",
+        ),
         field(
             "flight_number_mean_arr_delay_30d",
             Float64,

@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fti.errors import few
 from fti.features.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
 from validation.raw_flights import DELAY_MINUTES
 
@@ -142,7 +143,8 @@ def flights_in_utc(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame
     unknown = sorted(set(flights.dest.dropna()) - {airport for airport, zone in zones.items() if isinstance(zone, str)})
     if unknown:
         raise SourceError(
-            f"No time zone known for destination(s) {unknown}. Add them to ZONES_MISSING_FROM_AIRPORTS in source.py."
+            f"No time zone known for destination(s) {few(unknown)}. "
+            "Add them to ZONES_MISSING_FROM_AIRPORTS in source.py."
         )
     scheduled_departure = _moments(flights.time_hour) + _minutes(flights.minute)
     scheduled_arrival = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us, UTC]")

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface, Part
+from fti.errors import few
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -69,7 +70,7 @@ class FeatureContract(Part):
         found = differences(self.interface, live)
         if found:
             raise ContractBroken(
-                f"Feature service {name!r} has changed since the model was trained: {'; '.join(found)}. A feature "
+                f"Feature service {name!r} has changed since the model was trained: {few(found, '; ')}. A feature "
                 "service never changes: put the old definition back, give the new one a new name, and run "
                 "`feast -c feature_repo apply`."
             )

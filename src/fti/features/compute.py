@@ -15,20 +15,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
-from fti.features.publish import Reflects, changes, state_of
+from fti.errors import Refusal
+from fti.features.publish import LEARNT, Reflects, changes, state_of
+from fti.features.restatements import FOR_EVER, Restatements
+from fti.features.source import MOMENT
 from fti.features.windows import FeatureTable, Interval
 from fti.project import project
 from fti.stores.delta import create_view, literal, quote
 
 TOUCHED = "__touched"
+NO_EVENTS = pa.schema({"event_timestamp": MOMENT, LEARNT: MOMENT}).empty_table()
+
+
+class OutOfRange(Refusal):
+    """A measure, or a sum of one, is beyond what its type holds."""
 
 
 @dataclass(frozen=True)
 class Late:
-    """Which published rows to compute again: those of the intervals `spans`, and of these keys; of all when None."""
+    """Which published rows to compute again: those of the intervals `spans`, and of these keys; of all when None.
+
+    `events` are the changes that touch them: columns of the tables' keys, `event_timestamp` and `learnt`, both UTC.
+    None when those cannot be told any more.
+    """
 
     spans: list[Interval] = field(default_factory=list)
     keys: pa.Table | None = None
+    events: pa.Table | None = field(default_factory=lambda: NO_EVENTS)
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Computed:
     holds: str
     late: Late
     reflects: Reflects
+    restatements: Restatements
 
     def register(self, con: duckdb.DuckDBPyConnection) -> None:
         """Make the keys that `holds` speaks of visible in `con`."""
@@ -101,6 +115,7 @@ def compute(
         holds=" OR ".join(conditions),
         late=late,
         reflects=known.and_also(states, interval.start, interval.end),
+        restatements=_restatements(con, table, known, late),
     )
 
 
@@ -120,9 +135,10 @@ def _late(tables: UPath, table: FeatureTable, known: Reflects, states: dict[str,
     for source in table.reads if known.intervals else ():
         if known.raw.get(source) == states[source]:
             continue
-        feed = changes(tables / "raw" / source, known.raw[source], columns) if source in known.raw else None
+        identity = project().source.RAW_KEYS[source]
+        feed = changes(tables / "raw" / source, known.raw[source], columns, identity) if source in known.raw else None
         if feed is None:  # what changed cannot be told any more
-            return Late([Interval(*interval) for interval in known.intervals])
+            return Late([Interval(*interval) for interval in known.intervals], events=None)
         feeds.append(feed)
     if not any(feed.num_rows for feed in feeds):
         return Late()
@@ -137,8 +153,32 @@ def _late(tables: UPath, table: FeatureTable, known: Reflects, states: dict[str,
             spans.append(Interval(max(start, reach.start), min(end, reach.end)))
             reaching.append(mine.select(keys))
     if not spans or not keys:
-        return Late(spans)
-    return Late(spans, pa.concat_tables(reaching).group_by(keys).aggregate([]).drop_null())
+        return Late(spans, events=events)
+    return Late(spans, pa.concat_tables(reaching).group_by(keys).aggregate([]).drop_null(), events)
+
+
+def _restatements(con: duckdb.DuckDBPyConnection, table: FeatureTable, known: Reflects, late: Late) -> Restatements:
+    """When the changes of raw events were learnt that alter rows of the table, of those that were published before.
+
+    Where the changes cannot be told any more, each row may be altered by what was learnt last.
+    """
+    published = [table.holds("event_timestamp", *bounds(Interval(*interval))) for interval in known.intervals]
+    reach, events = table.lookback_seconds * 10**6, late.events
+    if events is None:
+        newest = " UNION ALL ".join(
+            f"SELECT max(created_timestamp) AS moment FROM raw_{name} WHERE created_timestamp > event_timestamp"
+            for name in table.reads
+        )
+        events = con.sql(f"SELECT to_timestamp(0) AS event_timestamp, max(moment) AS {LEARNT} FROM ({newest})")
+        events, reach = events.to_arrow_table().cast(NO_EVENTS.schema), FOR_EVER
+    # An event that was learnt when it happened is in no row that is stamped before that.
+    late_learnt = events.filter(pc.greater(events.column(LEARNT), events.column("event_timestamp")))
+    since, learnt = (late_learnt.column(name).cast(pa.int64()) for name in ("event_timestamp", LEARNT))
+    if table.closed == "right":  # it counts from the next moment on
+        since = pc.add(since, 1)
+    keys = tuple(name for name in events.column_names if name not in NO_EVENTS.column_names)
+    columns = {key: late_learnt.column(key) for key in keys} | {"since": since, LEARNT: learnt}
+    return Restatements(table.keys, keys, pa.table(columns), reach, " OR ".join(published) or "false")
 
 
 def _rows(
@@ -154,4 +194,11 @@ def _rows(
         if keys is not None:
             events = events.semi_join(backend.table(TOUCHED), keys.column_names)
         tables[name] = events
-    return backend.to_pyarrow(table.compute(tables, interval))
+    try:
+        return backend.to_pyarrow(table.compute(tables, interval))
+    except (duckdb.ConversionException, duckdb.OutOfRangeException, pa.ArrowInvalid) as error:
+        raise OutOfRange(
+            f"The rows of {', '.join(table.keys)} from {', '.join(table.reads)} hold a number that is too large to add "
+            f"up ({str(error).partition(chr(10))[0]}). An amount may be up to 10^12, a sum of integers up to 2^63. Let "
+            "a rule in validation/ hold such a raw row, or measure it in another unit in feature_repo/transforms.py."
+        ) from error

@@ -26,6 +26,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from upath import UPath
 
 from fti.errors import Refusal
+from fti.features import columns
+from fti.features.restatements import CREATED, Restatements, restamped
 from fti.stores.delta import REBUILT, create_view, exists, literal, open_table, quote, version_of
 from fti.stores.frames import as_frame
 from fti.times import union
@@ -33,6 +35,7 @@ from fti.times import union
 MONTH = "event_month"
 REFLECTS = "reflects"
 CHANGED_FROM = "changed_from"
+LEARNT, COMMIT = "learnt", "_commit_version"
 CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
 
 
@@ -42,10 +45,6 @@ class RowsOutside(Refusal):
 
 class OtherWriter(Refusal):
     """Another process, maybe on another machine, wrote to a table while rows for it were made ready."""
-
-
-class ColumnsChanged(Refusal):
-    """Rows to publish have other columns than the table that is there."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     An event on record as learnt late stays as it is when what comes now was learnt before it: an old delivery does not
     undo a newer one, unless that only confirmed what was there: confirmations leave no trace. `month_of` is a timestamp
     column that the key determines: the table is then partitioned by its month, and only the months of `events` are
-    looked at, however long the history. Raises ColumnsChanged, OtherWriter.
+    looked at, however long the history. A column that only `events` have is added to the table, null in the events that
+    are there. Raises ColumnsChanged, OtherWriter.
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):
@@ -100,8 +100,12 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
             write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
-    mend = f"Delete the table's folder and ingest every interval again: {REBUILT}."
-    _require_same_columns(path, pa.schema(table.schema().to_arrow()).names, events, mend)
+    fix = (
+        "Give the source that column again, null where it says nothing; what a column means anew belongs into one of "
+        f"another name. Or delete the table's folder and ingest every interval again: {REBUILT}."
+    )
+    with _alone(path):
+        columns.add_new(path, table, events, fix)
     if events.num_rows == 0:
         return Written(0, 0, table.version())
     payload = [name for name in events.column_names if name not in (*keys, "created_timestamp", MONTH)]
@@ -148,34 +152,46 @@ def state_of(path: UPath) -> str:
     return f"{table.metadata().id}@{table.version()}"
 
 
-def changes(path: UPath, after: str, columns: Sequence[str]) -> pa.Table | None:
-    """The distinct `columns` of rows that came, went or changed after a state, before and after the change.
+def changes(path: UPath, after: str, names: Sequence[str], keys: Sequence[str]) -> pa.Table | None:
+    """Return the distinct columns `names` of rows that came, went or changed after a state, of before and after it.
 
-    None when that cannot be told: it is another table now, or VACUUM has removed what it keeps of changes for a week.
+    `learnt` says when the change was learnt, also of what the row said before it. `keys` tell the rows apart. None when
+    that cannot be told: it is another table now, or VACUUM has removed what it keeps of changes for a week.
     """
     table = open_table(path)
     known, _, version = after.rpartition("@")
     if known != str(table.metadata().id):
         return None
-    schema = pa.schema([pa.schema(table.schema().to_arrow()).field(name) for name in columns])
+    change = [*keys, COMMIT]
+    of_table = pa.schema(table.schema().to_arrow()).append(pa.field(COMMIT, pa.int64()))
+    schema = pa.schema([of_table.field(name) for name in dict.fromkeys([*names, CREATED, *change])])
     first, last = int(version) + 1, table.version()
     if first > last:
-        return schema.empty_table()
+        return schema.empty_table().select([*names, CREATED]).rename_columns([*names, LEARNT])
     try:
-        feed = pa.table(table.load_cdf(starting_version=first, ending_version=last, columns=[*columns]))
+        feed = pa.table(table.load_cdf(starting_version=first, ending_version=last, columns=schema.names))
     except (DeltaError, OSError, pa.ArrowInvalid):
         return None
-    return feed.select(columns).cast(schema).group_by(columns).aggregate([])
+    feed = feed.select(schema.names).cast(schema)
+    newest = feed.group_by(change).aggregate([(CREATED, "max")])
+    feed = feed.join(newest, change).select([*names, f"{CREATED}_max"]).rename_columns([*names, LEARNT])
+    return feed.group_by(feed.column_names).aggregate([])
 
 
 def replace_interval(
-    con: duckdb.DuckDBPyConnection, path: UPath, rows: pa.Table, holds: str, reflects: Reflects | None = None
+    con: duckdb.DuckDBPyConnection,
+    path: UPath,
+    rows: pa.Table,
+    holds: str,
+    reflects: Reflects | None = None,
+    restatements: Restatements | None = None,
 ) -> Written:
     """Make `rows` the table's content where `holds` (SQL over its columns) is true, and nowhere else.
 
-    New rows are appended; where rows change or go, the months that hold them are written anew. Raises RowsOutside when
-    `holds` is not true of a row, ColumnsChanged when the table has other columns, OtherWriter when somebody else writes
-    at the same time, and then writes nothing.
+    With `restatements`, rows that were published before are stamped as `restamped` says. New rows are appended; where
+    rows change or go, the months that hold them are written anew. Raises RowsOutside when `holds` is not true of a row,
+    ColumnsChanged when the table has other columns, OtherWriter when somebody else writes at the same time, and then
+    writes nothing.
     """
     rows = with_month(rows)
     con.register("__new", rows)
@@ -188,13 +204,15 @@ def replace_interval(
     if not exists(path):
         _commit(path, None, rows, said, con.execute("SELECT min(event_timestamp) FROM __new").fetchall())
         return Written(rows.num_rows, rows.num_rows, 0)
-    columns, version = create_view(con, "__published", path)
-    mend = "Delete the table's folder and publish every interval again: the raw events rebuild it."
-    _require_same_columns(path, columns, rows, mend)
-    names = ", ".join(map(quote, columns))
+    _, version = create_view(con, "__published", path)
+    fix = "Delete the table's folder and publish every interval again: the raw events rebuild it."
+    columns.require_same(path, open_table(path, version), rows, fix)
+    names = ", ".join(map(quote, rows.column_names))
     published = f"SELECT {names} FROM __published WHERE {holds}"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE __come AS SELECT {names} FROM __new EXCEPT ALL {published}")
-    come = _row_count(con, "SELECT * FROM __come")
+    come = _come(con, rows, published)
+    if come and restatements:
+        rows = restamped(con, rows, published, restatements)
+        come = _come(con, rows, published)
     gone = _row_count(con, published) - (rows.num_rows - come)
     if gone:
         differ = f"({published} EXCEPT ALL SELECT {names} FROM __new) UNION ALL SELECT {names} FROM __come"
@@ -212,14 +230,22 @@ def replace_interval(
     return Written(rows.num_rows, come + gone, version_of(path))
 
 
+def _come(con: duckdb.DuckDBPyConnection, rows: pa.Table, published: str) -> int:
+    """Keep those of the rows as `__new` and, of them, those that are not published as `__come`; return how many."""
+    names = ", ".join(map(quote, rows.column_names))
+    con.register("__new", rows)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE __come AS SELECT {names} FROM __new EXCEPT ALL {published}")
+    return _row_count(con, "SELECT * FROM __come")
+
+
 def change_columns(con: duckdb.DuckDBPyConnection, path: UPath, schema: pa.Schema) -> None:
     """Give the table the columns of `schema`, in one transaction: its rows stay, null where they said nothing."""
-    columns, version = create_view(con, "__published", path)
-    if set(columns) == {*schema.names, MONTH}:
+    known, version = create_view(con, "__published", path)
+    if set(known) == {*schema.names, MONTH}:
         return
     rows = con.sql("SELECT * FROM __published").to_arrow_table()
     cells = [
-        rows.column(field.name).cast(field.type) if field.name in columns else pa.nulls(rows.num_rows, field.type)
+        rows.column(field.name).cast(field.type) if field.name in known else pa.nulls(rows.num_rows, field.type)
         for field in schema
     ]
     changed = with_month(pa.table(cells, schema=schema))
@@ -278,13 +304,6 @@ def with_month(rows: pa.Table, month_of: str = "event_timestamp") -> pa.Table:
     """Add the partition column, a timestamp column's month in UTC, as text: 2013-10, or `unknown` for a null."""
     months = pc.strftime(rows.column(month_of), format="%Y-%m").cast(pa.string())
     return rows.append_column(MONTH, pc.fill_null(months, "unknown"))
-
-
-def _require_same_columns(path: UPath, columns: Sequence[str], rows: pa.Table, mend: str) -> None:
-    if set(columns) != set(rows.column_names):
-        raise ColumnsChanged(
-            f"The rows for {path} have the columns {sorted(rows.column_names)}, the table has {sorted(columns)}. {mend}"
-        )
 
 
 def _row_count(con: duckdb.DuckDBPyConnection, query: str) -> int:

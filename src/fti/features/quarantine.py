@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 from fti.features.publish import MONTH, Written, change_columns, id_of, merge_events, replace_interval
 from fti.features.source import MOMENT, learnt
 from fti.project import project
@@ -62,7 +62,7 @@ def hold(
     if held.empty and not exists(path):
         return
     if len(held):
-        logger.warning("quarantine %s: %d row(s), rules %s", path.name, len(held), sorted(set(held.rules)))
+        logger.warning("quarantine %s: %d row(s), rules %s", path.name, len(held), few(sorted(set(held.rules))))
     rows = pa.Table.from_pandas(held, schema=schema, preserve_index=False)
     reasons = [held.rules, [batch] * len(held), _ids(rows), [None] * len(held), [None] * len(held)]
     for field, values in zip(REASONS, reasons, strict=True):
@@ -99,7 +99,9 @@ def held_rows(con: duckdb.DuckDBPyConnection, tables: UPath, table: str | None =
     folder = tables / "quarantine"
     names = tables_in(folder)
     if table and table not in names:
-        raise ReleaseRefused(f"Nothing of a table {table!r} is in quarantine; there is {names or 'nothing at all'}.")
+        raise ReleaseRefused(
+            f"Nothing of a table {table!r} is in quarantine; there is {few(names) if names else 'nothing at all'}."
+        )
     found = {}
     for name in [table] if table else names:
         columns, _ = create_view(con, "__quarantine", folder / name)
@@ -134,9 +136,10 @@ def release(
     unknown = sorted(set(rows.held_id) - set(held.held_id))
     twice = sorted(set(rows.held_id[rows.held_id.duplicated()]))
     if unknown or twice:
+        problem = "that are not held" if unknown else "more than once"
         raise ReleaseRefused(
-            f"{file} names row(s) {unknown or twice} {'that are not held' if unknown else 'more than once'}; held of "
-            f"{table} are {sorted(held.held_id)}. Export them anew: `python -m fti.features.run quarantine`."
+            f"{file} names row(s) {few(unknown or twice)} {problem}; held of {table} "
+            f"are {few(sorted(held.held_id))}. Export them anew: `python -m fti.features.run quarantine`."
         )
     outcome = gate.check(rows[schema.names], suite)
     passed = rows.loc[outcome.accepted.index]
@@ -195,7 +198,9 @@ def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
     _require_columns(file, texts.columns, ["held_id", *schema.names])
     texts = texts.dropna(how="all")
     if nameless := [row + 1 for row in texts.index[texts.held_id.isna()]]:
-        raise ReleaseRefused(f"{file} has no held_id in row(s) {nameless}; which held row each corrects is unknown.")
+        raise ReleaseRefused(
+            f"{file} has no held_id in row(s) {few(nameless)}; which held row each corrects is unknown."
+        )
     frame = texts[["held_id"]].copy()
     for column in schema:
         try:
@@ -207,7 +212,7 @@ def _read(file: Path, schema: pa.Schema) -> pd.DataFrame:
 
 def _require_columns(file: Path, found: Iterable[str], wanted: list[str]) -> None:
     if missing := [name for name in wanted if name not in found]:
-        raise ReleaseRefused(f"{file} lacks the column(s) {missing}; it needs {wanted}.")
+        raise ReleaseRefused(f"{file} lacks the column(s) {few(missing)}; it needs {few(wanted)}.")
 
 
 def _typed(texts: pd.Series, kind: pa.DataType) -> pd.Series:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from upath import UPath
 
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 from fti.features import guard
 from fti.features.compute import Computed, bounds, compute, newest_event, open_raw
 from fti.features.feast_steps import apply, materialize
@@ -189,7 +189,12 @@ class FeaturePipeline:
                     _name(interval),
                 )
                 written = replace_interval(
-                    self.con, self.tables / "features" / name, found.rows, found.holds, found.reflects
+                    self.con,
+                    self.tables / "features" / name,
+                    found.rows,
+                    found.holds,
+                    found.reflects,
+                    found.restatements,
                 )
                 report.update(_counts(written))
 
@@ -228,7 +233,7 @@ class FeaturePipeline:
             report.update(_counts(written), still_held=len(refused))
         if refused:
             raise ReleaseRefused(
-                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {'; '.join(refused)}. "
+                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {few(refused, '; ')}. "
                 "Correct them and run the same command with a file of those."
             )
 
@@ -372,6 +377,7 @@ def _require_repo(repo: Path) -> None:
 
 def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     _require_repo(pipeline.repo)
+    tables_of(pipeline.repo)  # first of all: a folder that no table can be in is refused before anything is read
     interval = Interval(options.start, options.end)
     if options.command == "all":
         guard.check(pipeline.repo, tables=False)  # before any is written

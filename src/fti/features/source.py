@@ -16,7 +16,7 @@ from typing import ClassVar
 import pandas as pd
 import pyarrow as pa
 
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 
 MOMENT = pa.timestamp("us", tz="UTC")
 # The columns of every raw table beside its own: when its facts were knowable, and when they were learnt.
@@ -67,7 +67,7 @@ class PackageFiles:
         missing = [column for column in columns if column not in frame.columns]
         if missing:
             raise SourceError(
-                f"Raw file {path} lacks the column(s) {missing}; found {list(frame.columns)}. "
+                f"Raw file {path} lacks the column(s) {few(missing)}; found {few(frame.columns)}. "
                 f"Use the {self.package} that uv.lock names, or map the new names in feature_repo/source.py."
             )
         return frame[columns]

@@ -22,6 +22,10 @@ from ibis.expr.types import Table
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 ROSTER = 30 * DAY
 
+# What may be a fraction is summed as a decimal of so many places: one row up to 10^12, and sums of any number of them.
+DIGITS = 6
+AMOUNT, TOTAL = f"decimal(18, {DIGITS})", f"decimal(38, {DIGITS})"
+
 Tables = dict[str, Table]
 
 
@@ -77,24 +81,35 @@ def counted(events: Table, keys: tuple[str, ...], grid: int, **measures) -> Tabl
         *keys,
         bucket=cell_end(events.event_timestamp, grid),
         learnt=seconds(events.created_timestamp),
-        **{name: whole(expression) for name, expression in measures.items()},
+        **{name: exact(expression) for name, expression in measures.items()},
     )
 
 
-def whole(value):
-    """An integer; a fraction is rounded, which a cast alone does on DuckDB only: Spark's cuts it off."""
-    return (value.round() if value.type().is_floating() else value).cast("int64")
+def exact(value):
+    """A number whose sums do not depend on the order of rows, nor on the engine: an integer, or a decimal.
+
+    A number that may be a fraction is a decimal of `DIGITS` places. It is rounded to them as a float first: how a cast
+    alone rounds, DuckDB and Spark do not agree. One beyond what AMOUNT holds is an error of the engine, never a null.
+    """
+    kind = value.type()
+    if kind.is_floating() or kind.is_decimal():
+        return ((value.cast("float64") * 10**DIGITS).round() / 10**DIGITS).cast(AMOUNT)
+    return value.cast("int64")
 
 
 def union_counts(*parts: Table) -> Table:
     """Stack event rows that count different things, zero where a part does not count."""
     measures = [name for part in parts for name in part.columns if name not in parts[0].columns]
     columns = [*parts[0].columns, *dict.fromkeys(measures)]
-    padded = [
-        part.mutate(**{name: ibis.literal(0, "int64") for name in columns if name not in part.columns}).select(columns)
-        for part in parts
-    ]
-    return ibis.union(*padded)
+    amounts = {name for part in parts for name in part.columns if part[name].type() == ibis.dtype(AMOUNT)}
+
+    def padded(part: Table, name: str):
+        kind = AMOUNT if name in amounts else "int64"
+        if name not in part.columns:
+            return ibis.literal(0, "int64").cast(kind)
+        return part[name].cast(kind) if name in amounts else part[name]
+
+    return ibis.union(*(part.select(**{name: padded(part, name) for name in columns}) for part in parts))
 
 
 def windowed(
@@ -109,16 +124,18 @@ def windowed(
 ) -> Table:
     """Sum each measure over each window at each row due in `interval`; columns `<measure>_<window>`.
 
-    `latest` is the newest cell of the longest window that holds an event, null when none does. Integer sums only: they
-    do not depend on the order of rows, so every engine gives the same cells. `news` (keys, bucket, learnt, due) is not
-    counted: it says when else something was learnt, and when else an on-change view has a row.
+    `latest` is the newest cell of the longest window that holds an event, null when none does. Sums are of integers or
+    of decimals: they do not depend on the order of rows, so every engine gives the same cells. A sum of decimals is
+    rounded once, to a float64. `news` (keys, bucket, learnt, due) is not counted: it says when else something was
+    learnt, and when else an on-change view has a row.
     """
     measures = [name for name in counts.columns if name not in (*keys, "bucket", "learnt")]
+    totals = {name: TOTAL if counts[name].type().is_decimal() else "int64" for name in measures}
     cells = counts.group_by([*keys, "bucket"]).agg(
         learnt=_.learnt.max(),
         seen_at=_.bucket.max(),
         due=ibis.literal(0, "int64"),
-        **{name: _[name].sum() for name in measures},
+        **{name: _[name].sum().cast(totals[name]) for name in measures},
     )
     if heartbeat:
         points = ibis.memtable({"bucket": interval.grid_points(grid)}, schema={"bucket": "int64"})
@@ -127,7 +144,7 @@ def windowed(
         edges = [0, *windows.values()]
         moved = [counts.select(*keys, bucket=counts.bucket + edge) for edge in edges]
         due = ibis.union(*moved, distinct=True)
-    zero = {name: ibis.literal(0, "int64") for name in measures}
+    zero = {name: ibis.literal(0, "int64").cast(totals[name]) for name in measures}
     unseen = ibis.null("int64")
     due = due.select(*keys, "bucket", learnt=unseen, seen_at=unseen, due=ibis.literal(1, "int64"), **zero)
     parts = [cells.select(due.columns), due]
@@ -140,19 +157,20 @@ def windowed(
             learnt=_.learnt.max(),
             seen_at=_.seen_at.max(),
             due=_.due.max(),
-            **{name: _[name].sum() for name in measures},
+            **{name: _[name].sum().cast(totals[name]) for name in measures},
         )
     )
 
     def over(length: int):
         return ibis.range_window(group_by=list(keys), order_by="bucket", preceding=length - grid, following=0)
 
+    cells_of = {TOTAL: "float64", "int64": "int64"}
     longest = max([*windows.values(), *([ROSTER] if heartbeat else [])])
     rows = merged.mutate(
         learnt=merged.learnt.max().over(over(longest)),
         latest=merged.seen_at.max().over(over(longest)),
         **{
-            f"{measure}_{window}": merged[measure].sum().over(over(length))
+            f"{measure}_{window}": merged[measure].sum().over(over(length)).cast(cells_of[totals[measure]])
             for measure in measures
             for window, length in windows.items()
         },
@@ -168,7 +186,10 @@ def within(rows: Table, interval: Interval) -> Table:
 
 
 def stamped(rows: Table, keys: tuple[str, ...], **features) -> Table:
-    """Name the features and add both timestamps: the window's end, and when the last of its events was learnt."""
+    """Name the features and add both timestamps: the window's end, and when the last of its events was learnt.
+
+    Of a row that was published before, `restamped` has the last word: an event may have left its window.
+    """
     utc = "timestamp('UTC', 6)"
     learnt = ibis.greatest(rows.bucket, rows.learnt.fill_null(rows.bucket))
     return rows.select(

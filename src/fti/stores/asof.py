@@ -29,8 +29,10 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Int32, Int64
 
+from fti.errors import few
 from fti.stores.delta import exists
 from fti.stores.frames import as_frame, beyond_float
+from fti.stores.tables import address
 
 UTC = pa.timestamp("us", tz="UTC")
 
@@ -92,7 +94,7 @@ class AsofRetrievalJob(RetrievalJob):
         if isinstance(source.file_format, DeltaFormat):
             if exists(path) and not allow_overwrite:
                 raise SavedDatasetLocationAlreadyExists(location=path)
-            write_deltalake(path, result, mode="overwrite", schema_mode="overwrite")
+            write_deltalake(address(path), result, mode="overwrite", schema_mode="overwrite")
             return
         _write_data_source(ibis.memtable(result), source, self._repo_path, "overwrite", allow_overwrite)
 
@@ -182,8 +184,8 @@ class ViewPlan:
         missing = [key for key in self.keys.values() if key not in entity_columns]
         if missing:
             raise JoinKeyMissing(
-                f"Feature view {view.name!r} is keyed by {missing}, which the entity dataframe lacks; "
-                f"it has {sorted(entity_columns)}. Add the column(s)."
+                f"Feature view {view.name!r} is keyed by {few(missing)}, which the entity dataframe lacks; "
+                f"it has {few(sorted(entity_columns))}. Add the column(s)."
             )
 
     def column(self, name: str) -> str:

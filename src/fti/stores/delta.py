@@ -6,7 +6,10 @@ and DuckDB reads them as Parquet. Globbing the directory instead would also retu
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import duckdb
@@ -16,8 +19,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from upath import UPath
 
 from fti.errors import Refusal
+from fti.stores.tables import address
 
 MEND = "Run `make pipeline` (or `python -m fti.features.run all`) to build it."
+PARTITION, NO_VALUE = "partition.", "__HIVE_DEFAULT_PARTITION__"
 # A correction that was released is in no raw file, nor is when an event was learnt that came late.
 REBUILT = (
     "the raw files rebuild every table, but a raw one loses released corrections (those rows are held again) and when "
@@ -45,9 +50,9 @@ def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
 
 
 def open_table(path: str | UPath, version: int | None = None) -> DeltaTable:
-    """Open a Delta table at a version (default: the newest). Raises TableMissing, TableCorrupt."""
+    """Open a Delta table at a version (default: the newest). Raises TableMissing, TableCorrupt, PathRefused."""
     try:
-        return DeltaTable(str(path), version=version)
+        return DeltaTable(address(path), version=version)
     except TableNotFoundError as error:
         raise TableMissing(f"No Delta table at {path}. {MEND}") from error
     except DeltaError as error:
@@ -56,7 +61,7 @@ def open_table(path: str | UPath, version: int | None = None) -> DeltaTable:
 
 
 def exists(path: str | UPath) -> bool:
-    return DeltaTable.is_deltatable(str(path))
+    return DeltaTable.is_deltatable(address(path))
 
 
 def version_of(path: str | UPath) -> int:
@@ -80,10 +85,7 @@ def snapshot(path: str | UPath, version: int | None = None) -> tuple[DeltaTable,
     Raises TableMissing when there is no table, TableCorrupt when its log is no log or a file of the snapshot is gone.
     """
     table = open_table(path, version)
-    # delta-rs quotes the table's own path as in an address, also of files here: a folder may have a space in its name.
-    # What comes after it is as on the disk, where partitions' names have escapes of their own.
-    quoted = table.table_uri.removeprefix("file://")
-    files = [uri if "://" in uri else folder_of(table) + uri.removeprefix(quoted) for uri in table.file_uris()]
+    files = [file for file, _ in _files_of(table)]
     missing = [file for file in files if "://" not in file and not Path(file).exists()]
     if missing:
         raise TableCorrupt(
@@ -110,7 +112,10 @@ def create_view(
         con.register(f"__rows_of_{name}", table.to_pyarrow_dataset() if files else schema.empty_table())
         con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {quote('__rows_of_' + name)}")
         return schema.names, table.version()
-    con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM {_scan(files)}")
+    con.register("__schema", schema.empty_table())
+    types = {column: kind for column, kind, *_ in con.execute("DESCRIBE SELECT * FROM __schema").fetchall()}
+    con.unregister("__schema")
+    con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {columns} FROM ({_scan(_files_of(table), types)})")
     return schema.names, table.version()
 
 
@@ -127,7 +132,7 @@ def create_parquet_view(con: duckdb.DuckDBPyConnection, name: str, path: str | P
 
     Timestamps become UTC microseconds: DuckDB does not compare those with nanoseconds, which pandas writes.
     """
-    scan = _scan(parquet_files(path))
+    scan = f"({_scan(*_partitioned(con, Path(path), parquet_files(path)))})"
     columns = [
         f"{quote(column)}::TIMESTAMPTZ AS {quote(column)}" if kind.startswith("TIMESTAMP") else quote(column)
         for column, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
@@ -135,6 +140,59 @@ def create_parquet_view(con: duckdb.DuckDBPyConnection, name: str, path: str | P
     con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT {', '.join(columns)} FROM {scan}")
 
 
-def _scan(files: list[str]) -> str:
-    """SQL that reads these Parquet files as one table."""
-    return f"read_parquet([{', '.join(map(literal, files))}], hive_partitioning=true, union_by_name=true)"
+def _files_of(table: DeltaTable) -> list[tuple[str, Mapping[str, Any]]]:
+    """The files of a table at its version, and of each the values of its partition, as the table's log says."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = [name for name in actions.column_names if name.startswith(PARTITION)]
+    values = actions.select(names).rename_columns([name.removeprefix(PARTITION) for name in names])
+    folder = folder_of(table).rstrip("/")
+    # Paths are quoted as in addresses, but an object store's own names are only shown: it is delta-rs that reads them.
+    files = [f"{folder}/{unquote(path)}" for path in actions.column("path").to_pylist()]
+    return list(zip(files, values.to_pylist() if names else [{}] * len(files), strict=True))
+
+
+def _partitioned(
+    con: duckdb.DuckDBPyConnection, path: Path, files: list[str]
+) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, str]]:
+    """Parquet files and the values that the folders between `path` and each say, and the types of such columns."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for file in files:
+        parts = [part.partition("=") for part in Path(file).relative_to(path).parts[:-1] if "=" in part]
+        found.append((file, {name: None if value == NO_VALUE else unquote(value) for name, _, value in parts}))
+    types = {}
+    for name in dict.fromkeys(name for _, values in found for name in values):
+        texts = [values[name] for _, values in found if values.get(name) is not None]
+        types[name] = next((kind for kind in ("DATE", "TIMESTAMP", "BIGINT") if _all_cast(con, texts, kind)), "VARCHAR")
+    return found, types
+
+
+def _all_cast(con: duckdb.DuckDBPyConnection, texts: list[str], kind: str) -> bool:
+    """Whether all texts say values of a type: DuckDB tells the types of partitions like this."""
+    casts = "SELECT bool_and(TRY_CAST(text AS {}) IS NOT NULL) FROM (SELECT unnest(?) AS text)"
+    return bool(texts) and bool(con.execute(casts.format(kind), [texts]).fetchall()[0][0])
+
+
+def _scan(files: Sequence[tuple[str, Mapping[str, Any]]], types: Mapping[str, str]) -> str:
+    """SQL that reads Parquet files as one table, with the values of their partitions; `types` has its columns' types.
+
+    DuckDB's own reading of partitions is off: it takes any folder of a path that is named as `a=b` for one.
+    """
+    groups: dict[tuple[tuple[str, Any], ...], list[str]] = {}
+    for file, values in files:
+        groups.setdefault(tuple(values.items()), []).append(file)
+    # The first says the types: a column that was added later is in no older file, nor one of a partition in any.
+    nothing = ", ".join(f"NULL::{kind} AS {quote(column)}" for column, kind in types.items())
+    scans = [f"SELECT {nothing} WHERE false"] if types else []
+    for partition, members in groups.items():
+        paths = ", ".join(literal(re.sub(r"[*?\[]", r"[\g<0>]", member)) for member in members)
+        rows = f"read_parquet([{paths}], hive_partitioning=false, union_by_name=true)"
+        if not partition:
+            scans.append(f"SELECT * FROM {rows}")
+            continue
+        names = ", ".join(literal(column) for column, _ in partition)
+        cells = ", ".join(
+            f"{'NULL' if value is None else literal(str(value))}::{types[column]} AS {quote(column)}"
+            for column, value in partition
+        )
+        scans.append(f"SELECT COLUMNS(lambda c: c NOT IN ({names})), {cells} FROM {rows}")
+    return " UNION ALL BY NAME ".join(scans)

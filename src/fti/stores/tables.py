@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from upath import UPath
@@ -11,10 +12,16 @@ from fti.errors import Refusal
 
 # Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
 OF_FEATURES = "features_"
+# What delta-rs 1.6 takes for something else in a path of this machine, or panics at.
+IMPOSSIBLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
 class TablesNowhere(Refusal):
     """`FTI_TABLES` does not say where the tables are for every process alike."""
+
+
+class PathRefused(Refusal):
+    """A folder has a name in which no Delta table can be."""
 
 
 def data_of(repo: Path) -> Path:
@@ -22,18 +29,32 @@ def data_of(repo: Path) -> Path:
     return repo.resolve().parent / "data"
 
 
+def address(path: str | UPath) -> str:
+    """Return where a table, or a folder of them, is, as delta-rs is told. Raises PathRefused."""
+    text = str(path)
+    if "://" not in text and (impossible := IMPOSSIBLE.search(str(Path(text).resolve()))):
+        raise PathRefused(
+            f"No table can be in the folder {text}: {impossible[0]!r} in the name of a folder is not what Delta Lake's "
+            "library takes. Move the repository, or set FTI_TABLES to a folder without any of [ ] | ^ \\ and without a "
+            "% before two hexadecimal digits."
+        )
+    return text
+
+
 def tables_of(repo: Path) -> UPath:
     """The root of the raw, quarantine, feature and training set tables: `data_of`, or an address such as s3://lake/fti.
 
     Who may read and write there is told by the variables of the object store's own tools, `AWS_*` for S3.
-    Raises TablesNowhere.
+    Raises TablesNowhere, PathRefused.
     """
     told = os.environ.get("FTI_TABLES")
     if told and "://" not in told and not Path(told).is_absolute():
         raise TablesNowhere(
             f"FTI_TABLES is {told}, but commands run in several folders. Give it whole: {Path(told).resolve()}"
         )
-    return UPath(told or data_of(repo))
+    tables = UPath(told or data_of(repo))
+    address(tables)  # that no table can be there, is said before any is looked for
+    return tables
 
 
 def tables_in(folder: UPath) -> list[str]:
@@ -43,5 +64,5 @@ def tables_in(folder: UPath) -> list[str]:
 
     if folder.protocol in ("", "file") and not folder.exists():
         return []  # which the handler would make
-    found = PyFileSystem(DeltaStorageHandler(str(folder))).get_file_info(FileSelector("", allow_not_found=True))
+    found = PyFileSystem(DeltaStorageHandler(address(folder))).get_file_info(FileSelector("", allow_not_found=True))
     return sorted(one.base_name for one in found)

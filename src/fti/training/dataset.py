@@ -40,7 +40,7 @@ from fti.contract.spine import (
 from fti.contract.task import LABEL_DTYPE
 from fti.errors import Refusal
 from fti.stores.frames import as_frame
-from fti.stores.tables import tables_of
+from fti.stores.tables import address, tables_of
 
 logger = logging.getLogger("training")
 LABEL_KNOWN_AT = "label_known_at"
@@ -145,7 +145,7 @@ def pin_versions(store: FeatureStore, *interfaces: FeatureInterface) -> dict[str
         source = source_of(store, name)
         path = FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path)
         try:
-            versions[source.name] = DeltaTable(str(path)).version()
+            versions[source.name] = DeltaTable(address(path)).version()
         except TableNotFoundError as error:
             raise DataMissing(
                 f"Feature view {name!r} has no table at {path}. Run `make features` to build it."

@@ -22,7 +22,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
@@ -62,10 +62,9 @@ def find_version(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
             raise
         found = None
     if found is None:
-        there = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
-        raise NothingToDo(
-            f"Model {name!r} has no version {wanted!r}; it has {there or 'none'}. Train one: `make train`."
-        )
+        versions = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
+        there = few(versions) if versions else "none"
+        raise NothingToDo(f"Model {name!r} has no version {wanted!r}; it has {there}. Train one: `make train`.")
     return found
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from great_expectations.core import ExpectationSuite
 from great_expectations.expectations.expectation import Expectation
 
-from fti.errors import Refusal
+from fti.errors import MESSAGE, Refusal, few, short
 
 ROW_NUMBER = "__row"
 logger = logging.getLogger(__name__)
@@ -164,7 +164,9 @@ class Gate:
             rule = _rule(result)
             severity = str(getattr(rules[rule].severity, "value", rules[rule].severity))
             rows = broken_rows.get(rule, [])
-            observed = str(result.result.get("observed_value", _named_rows(frame, suite.label, rows, result.result)))
+            observed = _observed(
+                result.result.get("observed_value", _named_rows(frame, suite.label, rows, result.result))
+            )
             error = _error(result.exception_info)
             # A rule that could not even run (a missing or retyped column) says nothing of single rows: it stops all.
             scope = "batch" if error else scopes[rule]
@@ -186,7 +188,9 @@ class Gate:
             )
             .results
         )
-        return {_rule(r): [int(entry[ROW_NUMBER]) for entry in r.result["unexpected_index_list"]] for r in results}
+        return {
+            _rule(r): [int(entry[ROW_NUMBER]) for entry in r.result.get("unexpected_index_list", [])] for r in results
+        }
 
     def _definition(self, name: str, rules: dict[str, Expectation]) -> gx.ValidationDefinition:
         """What to run, registered for Data Docs; anew only if the rules under this name have changed."""
@@ -231,11 +235,16 @@ def _rule(result: Any) -> str:
     return result.expectation_config.meta["rule"]
 
 
+def _observed(value: Any) -> str:
+    """What an expectation saw. Some see a list of all values that a column has."""
+    return few(value) if isinstance(value, list | tuple | set) else short(value, MESSAGE)
+
+
 def _named_rows(frame: pd.DataFrame, label: str | None, rows: list[int], result: dict[str, Any]) -> str:
     """How many rows broke a rule, and with which values: three of them; with a label, which rows those are."""
     values = result.get("partial_unexpected_list", [])[:3] if rows else []
     if label is None:
-        told = [str(value) for value in dict.fromkeys(map(str, values)) if value not in ("None", "nan", "NaT")]
+        told = [short(value) for value in dict.fromkeys(map(str, values)) if value not in ("None", "nan", "NaT")]
         return f"{len(rows)} rows" + (f", such as {', '.join(told)}" if told else "")
     first = zip(frame[label].iloc[rows[:3]], values, strict=True)
     named = ", ".join(f"{name}: {value:.4g}" for name, value in first)
@@ -246,5 +255,5 @@ def _error(exception_info: dict[str, Any] | None) -> str:
     """The message of an expectation that raised instead of judging, else an empty string."""
     for entry in [exception_info or {}, *(v for v in (exception_info or {}).values() if isinstance(v, dict))]:
         if entry.get("raised_exception"):
-            return str(entry.get("exception_message"))
+            return short(" ".join(str(entry.get("exception_message")).split()), MESSAGE)
     return ""

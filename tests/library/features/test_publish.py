@@ -19,8 +19,8 @@ from feature_repo.source import RawEvents
 from feature_repo.transforms import FEATURE_TABLES, Interval
 from fti.features import publish
 from fti.features import run as pipeline_run
+from fti.features.columns import ColumnsChanged
 from fti.features.publish import (
-    ColumnsChanged,
     OtherWriter,
     RowsOutside,
     changed_since,

@@ -38,7 +38,7 @@ def restated(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("late") / "copy"))
     flights = read_raw(folder, "flights.csv.zip")
     flights.loc[LATE_OUTCOMES, "arr_delay"] = 20
-    flights.loc[LATE_ENTRIES, "distance"] = 188
+    flights.loc[LATE_ENTRIES, "tailnum"] = "N2AB"
     write_raw(folder, "flights.csv.zip", flights)
     succeed(folder, "ingest", *JULY, "--received-at", f"{RECEIVED:%Y-%m-%d}")
     succeed(folder, "publish", *JULY)

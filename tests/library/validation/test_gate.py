@@ -40,6 +40,24 @@ def refused(outcome: Outcome) -> str:
     return str(error.value)
 
 
+LABELS = [f"label {number}" for number in range(6714)]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [gxe.ExpectColumnMeanToBeBetween(column="name", min_value=0.1), gxe.ExpectColumnDistinctValuesToBeInSet(
+        column="name", value_set=["a"]
+    )],
+    ids=["the mean of texts", "a set"],
+)  # fmt: skip
+def test_a_refusal_fits_a_screen_however_many_values_a_column_has(gate, rule):
+    """A library's own message may hold every value of a column."""
+    many = pd.DataFrame({"name": LABELS, "speed": 1.0})
+    reason = refused(gate.check(many, suite(rows={}, batch={"names_are_sound": rule})))
+    assert "names_are_sound" in reason
+    assert len(reason) < 1500
+
+
 # ---- row rules ------------------------------------------------------------------------------------------------------
 
 

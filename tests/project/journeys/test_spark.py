@@ -78,6 +78,21 @@ def test_each_transform_gives_the_same_cells(workspace, spark, name):
     assert ours.equals(theirs)
 
 
+def test_sums_of_fractions_are_the_same(spark):
+    """Cents and millionths in a shuffled order: DuckDB's sums, to the last bit."""
+    import ibis
+
+    from tests.library.features.test_windows import CENTS, ONE_HOUR, ORDERS, PARTS, orders, publish
+
+    backend = ibis.pyspark.connect(spark)
+    for amounts in (CENTS, PARTS):
+        rows = orders(amounts[::-1]).to_pandas().sample(frac=1, random_state=1)
+        spark.createDataFrame(rows).createOrReplaceTempView("orders")
+        ours = backend.to_pyarrow(ORDERS.compute({"orders": backend.table("orders")}, ONE_HOUR))
+        wanted = publish(amounts)
+        assert ours.select(wanted.column_names).cast(wanted.schema).equals(wanted)
+
+
 def _ordered(rows: pa.Table, schema: pa.Schema, keys: tuple[str, ...]) -> pa.Table:
     rows = rows.select(schema.names).cast(schema)
     return rows.sort_by([(name, "ascending") for name in ("event_timestamp", *keys)]).combine_chunks()
