@@ -6,6 +6,7 @@ view's ttl of `as_of`, as in the training set. On-demand features run the regist
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,12 @@ from typing import Any
 
 import yaml
 from feast import FeatureStore, RepoConfig
+from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.type_map import feast_value_type_to_python_type
 from feast.utils import get_default_yaml_file_path
 from typeguard import suppress_type_checks
 
-from fti.contract.interface import FeatureInterface, StoredView
+from fti.contract.interface import FeatureInterface, OnDemandView, StoredView
 from fti.contract.on_demand import computed
 from fti.serving.schemas import AS_OF
 from fti.stores.repository import StoreMoved, require_current
@@ -29,6 +31,7 @@ from fti.stores.repository import StoreMoved, require_current
 Request = Mapping[str, Any]
 Keys = Mapping[str, Any]  # value by join key, None where the request has none
 Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp and values of the row of its key
+logger = logging.getLogger("bentoml.serving")
 INFINITE = (math.inf, -math.inf)
 SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
 
@@ -56,6 +59,16 @@ class FeaturesMissing(RowRefused):
     def __init__(self, why: str, view: str, row: FeatureRow) -> None:
         super().__init__(f"{why}. The model does not answer without {view}.")
         self.row = row
+
+
+class NotComputable(RowRefused):
+    """The code of an on-demand view fails for one request."""
+
+    def __init__(self, view: str, error: Exception) -> None:
+        super().__init__(
+            f"{view}: its code fails for this request ({type(error).__name__}); the service's log says more. Requests "
+            "with other values are answered."
+        )
 
 
 class StoreUnavailable(RuntimeError):
@@ -126,23 +139,13 @@ class FeatureReader:
         found = self._lookup(keys)
         self._require_rows(keys, found)
         outcomes: list[FeatureRow | RowRefused] = [self._row(*known) for known in zip(keys, found, as_of, strict=True)]
-        there = [
-            (request, of_row, row)
-            for request, of_row, row in zip(requests, keys, outcomes, strict=True)
-            if isinstance(row, FeatureRow)
-        ]
-        if not there:
-            return outcomes
+        there = {place: row for place, row in enumerate(outcomes) if isinstance(row, FeatureRow)}
         for described, on_demand in zip(self._interface.on_demand_views, self._on_demand, strict=True):
-            inputs = {
-                name: [request[read] if read in request else row.values[read] for request, _, row in there]
-                for name, read in described.reads.items()
-            }
-            for name, values in computed(on_demand, inputs, [*described.features]).items():
-                for (_, _, row), value in zip(there, values, strict=True):
-                    row.values[name] = value
-        for _, of_row, row in there:
-            row.values |= {name: of_row[name] for name in self._interface.categories}
+            for place, refused in _compute(described, on_demand, requests, there).items():
+                outcomes[place] = refused
+                del there[place]
+        for place, row in there.items():
+            row.values |= {name: keys[place][name] for name in self._interface.categories}
         return [self._settled(row) if isinstance(row, FeatureRow) else row for row in outcomes]
 
     def look_up(self, view: StoredView, keys: Keys) -> tuple[datetime, dict[str, Any]] | None:
@@ -259,6 +262,33 @@ class FeatureReader:
                 row.stale.append(view.name)
                 row.warnings.append(f"{view.name}: {duration(age)} old, good for {duration(ttl)}; not used")
         return row
+
+
+def _compute(
+    described: OnDemandView, on_demand: OnDemandFeatureView, requests: Sequence[Request], rows: Mapping[int, FeatureRow]
+) -> dict[int, NotComputable]:
+    """Add an on-demand view's features to `rows`, by place in `requests`; return why not, for those where it fails.
+
+    Where the code fails for all rows together it runs for each alone, so that one row fails no other.
+    """
+    if not rows:
+        return {}
+    inputs = {
+        name: [requests[place][read] if read in requests[place] else row.values[read] for place, row in rows.items()]
+        for name, read in described.reads.items()
+    }
+    try:
+        columns = computed(on_demand, inputs, [*described.features])
+    except Exception as error:
+        if len(rows) > 1:
+            alone = [_compute(described, on_demand, requests, {place: row}) for place, row in rows.items()]
+            return {place: why for refused in alone for place, why in refused.items()}
+        logger.warning("on-demand view %s fails for a request", described.name, exc_info=error)
+        return dict.fromkeys(rows, NotComputable(described.name, error))
+    for name, values in columns.items():
+        for row, value in zip(rows.values(), values, strict=True):
+            row.values[name] = value
+    return {}
 
 
 def _read_together(views: Sequence[StoredView]) -> list[list[StoredView]]:

@@ -20,6 +20,7 @@ from fti.serving.features import (
     FeatureReader,
     FeatureRow,
     FeaturesMissing,
+    NotComputable,
     StoreUnavailable,
     open_store,
     request_names,
@@ -124,6 +125,22 @@ def test_many_rows_are_each_what_they_are_alone(reader):
     assert [rows[number].values["pump"] for number in (0, 1, 2, 4)] == ["P1", "P1", "P9", None]
     assert (rows[1].missing, rows[2].missing) == (["place"], ["wear"])
     assert reader.read([], []) == []
+
+
+def test_a_row_that_on_demand_code_cannot_compute_fails_alone(reader, monkeypatch, caplog):
+    """A division by zero in one of three rows: the two beside it have the values that they have alone."""
+    code = reader._on_demand[0].feature_transformation
+    ratio = lambda inputs: {"heat_by_noon": [1 / (moment.minute - 5) for moment in inputs["opened_at"]]}  # noqa: E731
+    monkeypatch.setattr(code, "udf", ratio)
+    asked = [request(opened_at=NOON + timedelta(minutes=minute)) for minute in (4, 5, 7)]
+    first, failed, last = reader.read(asked, [NOON + timedelta(minutes=30)] * 3)
+    assert isinstance(failed, NotComputable)
+    assert str(failed).startswith("heat_at: its code fails for this request (ZeroDivisionError)")
+    assert (first.values["heat_by_noon"], last.values["heat_by_noon"]) == (-1, 0.5)
+    assert first == read(reader, asked[0], NOON + timedelta(minutes=30))
+    assert [record.message for record in caplog.records] == ["on-demand view heat_at fails for a request"]
+    (alone,) = reader.read([asked[1]], [NOON])
+    assert isinstance(alone, NotComputable)
 
 
 def test_the_order_of_a_map_in_the_registry_is_no_part_of_an_interface(repo, monkeypatch):
