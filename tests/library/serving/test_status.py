@@ -147,6 +147,17 @@ def test_views_are_as_old_as_the_monitors_say_where_nobody_asked(log):
     assert (found["pressure"]["newest"], found["pressure"]["as_of"]) == (AS_OF - 0.75 * HOUR, AS_OF)
 
 
+def test_a_view_that_the_service_calls_otherwise_is_as_old_as_the_monitors_say_of_its_source(log):
+    """Monitors know a view by its name in the feature store; each role of it is told by its own name."""
+    save(log, AS_OF, freshness("pressure", 0.5, 0.75))
+    roles = [{"name": name, "ttl_seconds": 3600, "source": "pressure"} for name in ("inlet", "outlet")]
+    served: Any = SimpleNamespace(name=MODEL, views=roles)
+    found = recorded.views(log, served, NOW)
+    assert [(one["name"], one["state"], one["newest"]) for one in found] == [
+        ("inlet", "fresh", AS_OF - 0.75 * HOUR), ("outlet", "fresh", AS_OF - 0.75 * HOUR),
+    ]  # fmt: skip
+
+
 def test_a_replay_is_seen_from_its_own_time(log):
     """Requests ask about 2013, all but one; a minute after the last one the views are a minute older."""
     lag = NOW - AS_OF

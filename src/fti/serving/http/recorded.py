@@ -111,6 +111,13 @@ def views(engine: Engine, served: ServedModel, now: datetime) -> list[dict[str, 
         for view, age in json.loads(one.ages).items():
             rows.setdefault(view, []).append(one.as_of - timedelta(seconds=age))
     said = {(one.subject, one.metric): one for one in found}
+    sources = {view["name"]: view["source"] for view in served.views if "source" in view}  # which monitors know it by
+    said |= {
+        (name, metric): said[source, metric]
+        for name, source in sources.items()
+        for metric in (NEWEST, ONLINE)
+        if (source, metric) in said
+    }
     return [
         _view(view["name"], view["ttl_seconds"], rows.get(view["name"], []), said, seen_from) for view in served.views
     ]

@@ -101,7 +101,8 @@ class ServedModel:
 
     @cached_property
     def views(self) -> list[dict[str, Any]]:
-        """The stored views that this version reads, and the request fields that find a row of each."""
+        """The stored views that this version reads, and the request fields that find a row of each; of a view that the
+        service calls otherwise, also its `source`, the name in the feature store."""
         fields = {key.name: key.request_field for key in self.contract.interface.join_keys}
         return [
             {
@@ -111,6 +112,7 @@ class ServedModel:
                 "when_missing": view.when_missing,
                 "features": view.features,
             }
+            | ({"source": view.source} if view.view else {})
             for view in self.contract.interface.stored_views
         ]
 
