@@ -12,8 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from upath import UPath
 
 from fti.features import run
+from fti.features.publish import replace_interval
 from fti.features.restatements import Restatements, restamped
 from fti.stores.delta import connect
 from tests.small_repo import JULY, assert_same, frames, read_raw, succeed, write_raw
@@ -140,10 +142,8 @@ def table(rows: list[Stamped]) -> pa.Table:
     )
 
 
-def stamps(before: list[Stamped], after: list[Stamped], events: list[tuple[str, int, int]]) -> list[int]:
-    """When each row of `after` was created, in minutes; rows up to minute 60 were published before."""
-    con: duckdb.DuckDBPyConnection = connect()
-    con.register("before", table(before))
+def restatements(events: list[tuple[str, int, int]]) -> Restatements:
+    """Changes of a key's event in a minute, learnt in another; rows up to minute 60 were published before."""
     columns = {
         "key": [key for key, _, _ in events],
         "since": [at * 60 * 10**6 for _, at, _ in events],
@@ -151,8 +151,14 @@ def stamps(before: list[Stamped], after: list[Stamped], events: list[tuple[str, 
     }
     changes = pa.table(columns, schema=pa.schema({"key": pa.string(), "since": pa.int64(), "learnt": pa.int64()}))
     published = "event_timestamp <= TIMESTAMPTZ '1970-01-01 01:00:00+00'"
-    of_half_an_hour = Restatements(("key",), ("key",), changes, 30 * 60 * 10**6, published)
-    found = restamped(con, table(after), "SELECT * FROM before", of_half_an_hour)
+    return Restatements(("key",), ("key",), changes, 30 * 60 * 10**6, published)
+
+
+def stamps(before: list[Stamped], after: list[Stamped], events: list[tuple[str, int, int]]) -> list[int]:
+    """When each row of `after` was created, in minutes."""
+    con: duckdb.DuckDBPyConnection = connect()
+    con.register("before", table(before))
+    found = restamped(con, table(after), "SELECT * FROM before", restatements(events))
     assert found.drop_columns("created_timestamp") == table(after).drop_columns("created_timestamp")
     return [int(value.timestamp() // 60) for value in found.column("created_timestamp").to_pylist()]
 
@@ -179,3 +185,16 @@ def stamps(before: list[Stamped], after: list[Stamped], events: list[tuple[str, 
 def test_the_stamp_of_a_restated_row(before, after, events, stamp):
     """When it changed, the latest of its stamps and of the changes that touch it; else its stamp of before."""
     assert stamps(before, [after], events) == [stamp]
+
+
+def test_a_table_keeps_the_stamps_of_its_restated_rows(tmp_path):
+    """Published again, without the changes that stamped them, it is as it was: rows and version."""
+    path = UPath(tmp_path / "t")
+    replace_interval(connect(), path, table([("a", 50, 1.0, 70), ("b", 50, 1.0, 50)]), "true", None, restatements([]))
+    after = table([("a", 50, 2.0, 50), ("b", 50, 1.0, 60), ("c", 50, 1.0, 50)])
+    written = replace_interval(connect(), path, after, "true", None, restatements([("a", 40, 90), ("c", 45, 80)]))
+    assert (written.changed, written.version) == (3, 1)  # one gone, two come
+    for _ in range(2):
+        rows = DeltaTable(str(path)).to_pandas().sort_values("key")
+        assert rows.created_timestamp.tolist() == [moment(90), moment(50), moment(80)]
+        assert replace_interval(connect(), path, after, "true", None, restatements([])).version == 1
