@@ -232,5 +232,5 @@ def _filled(values: pd.Series, default: float | str) -> pd.Series:
         return values.fillna(default)
     try:
         return values.fillna(bool(default) if default in (0, 1) and values.dtype == "boolean" else default)
-    except (TypeError, ValueError):  # half a unit, of a feature that has only whole ones
+    except (TypeError, ValueError, OverflowError):  # half a unit, of a feature that has only whole ones, or too many
         return values.astype("float64").fillna(default)
