@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def _stored(
     for feature, default in declared.items() if when_missing == "default" else ():
         dtype = read.features[feature]
         try:
-            defaults[names[name, feature]] = str(default or "") if dtype == "string" else float(default or "")
+            defaults[names[name, feature]] = str(default or "") if dtype == "string" else _finite(default or "")
         except ValueError as error:
             raise ContractBroken(
                 f"Feature view {view.name!r} has the tag when_missing='default', so its field {feature!r} needs a tag "
@@ -193,6 +194,14 @@ def _stored(
         stored_keys=stored_keys if stored_keys != join_keys else [],
         stored_names={of_model: feature for of_model, feature in called.items() if of_model != feature},
     )
+
+
+def _finite(text: str) -> float:
+    """The number; NaN and infinity are none that a model could take. Raises ValueError."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _on_demand(

@@ -304,6 +304,13 @@ def test_a_policy_that_makes_no_sense_is_refused_with_the_way_out(repo, view, po
         settle(repo, view, policy)
 
 
+@pytest.mark.parametrize("default", [float("inf"), float("nan")])
+def test_a_default_is_a_finite_number(repo, default):
+    """What is infinite is unknown, and so is NaN: neither takes the place of a null."""
+    with pytest.raises(ContractBroken, match=f"type double; found '{default}'"):
+        settle(repo, "place", "default", depth=default)
+
+
 def test_a_policy_is_part_of_the_contract_and_none_leaves_it_as_it_was(repo):
     """A version that was registered before there were policies keeps the hash of its contract."""
     usual = settle(repo, "place", "null")._interface.model_dump(mode="json")
