@@ -36,7 +36,7 @@ class Late:
     """Which published rows to compute again: those of the intervals `spans`, and of these keys; of all when None.
 
     `events` are the changes that touch them: columns of the tables' keys, `event_timestamp` and `learnt`, both UTC.
-    None when those cannot be told any more.
+    None when those are no longer known.
     """
 
     spans: list[Interval] = field(default_factory=list)
