@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fti.errors import Refusal
+from fti.features import removals
 from fti.features.lock import one_writer
 from fti.steps import step
 from fti.stores.repository import open_repository, require_current
@@ -55,8 +56,9 @@ def apply(repo: Path) -> None:
 def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False) -> None:
     """Copy the newest row of each key, as of `end`, to the online store.
 
-    A newer row that is online already stays; with `rewind` it goes, and the store is as it was at `end`.
-    Raises FeastFailed, CannotRewind, and FieldMistyped when a value would be another one online.
+    A newer row that is online already stays; with `rewind` it goes, and the store is as it was at `end`. A row that a
+    correction removed from its feature table is replaced by the key's newest row.
+    Raises FeastFailed, CannotRewind, CannotReplace, and FieldMistyped when a value would be another one online.
     """
     from fti.contract.declared_types import require_fitting
 
@@ -75,6 +77,8 @@ def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False
         elif ahead := [view.name for view in views if view.most_recent_end_time and view.most_recent_end_time > end]:
             logger.warning("%d view(s) were materialized as of a later moment; newer rows stay (--rewind)", len(ahead))
         store.materialize(start_date=start, end_date=end)
+        if replaced := removals.replace_online(store, [view for view in views if view.online], end):
+            report.update(replaced=replaced)
         report.update(start=start.isoformat(), end=end.isoformat())
 
 

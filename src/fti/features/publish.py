@@ -26,7 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from upath import UPath
 
 from fti.errors import Refusal
-from fti.features import columns
+from fti.features import columns, removals
 from fti.features.restatements import CREATED, Restatements, restamped
 from fti.stores.delta import REBUILT, create_view, exists, literal, open_table, quote, version_of
 from fti.stores.frames import as_frame
@@ -188,8 +188,9 @@ def replace_interval(
 ) -> Written:
     """Make `rows` the table's content where `holds` (SQL over its columns) is true, and nowhere else.
 
-    With `restatements`, rows that were published before are stamped as `restamped` says. New rows are appended; where
-    rows change or go, the months that hold them are written anew. Raises RowsOutside when `holds` is not true of a row,
+    With `restatements`, rows that were published before are stamped as `restamped` says, and rows that go are listed
+    for the online store (see removals). New rows are appended; where rows change or go, the months that hold them are
+    written anew. Raises RowsOutside when `holds` is not true of a row,
     ColumnsChanged when the table has other columns, OtherWriter when somebody else writes at the same time, and then
     writes nothing.
     """
@@ -215,6 +216,8 @@ def replace_interval(
         come = _come(con, rows, published)
     gone = _row_count(con, published) - (rows.num_rows - come)
     if gone:
+        if restatements:
+            removals.record(con, path, restatements.row_keys, published, "SELECT * FROM __new")
         differ = f"({published} EXCEPT ALL SELECT {names} FROM __new) UNION ALL SELECT {names} FROM __come"
         found = con.execute(f"SELECT min(event_timestamp), {MONTH} FROM ({differ}) GROUP BY {MONTH}").fetchall()
         months = f"{MONTH} IN ({', '.join(literal(month) for _, month in found)})"

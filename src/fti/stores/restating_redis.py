@@ -30,12 +30,22 @@ from redis.retry import Retry
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
 from fti.stores.stamps import stamp_of
 
+Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
+
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
 # the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
 # pipeline does not take a script by its hash.
 WRITE_UNLESS_OLDER = """local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known and known > ARGV[2] and redis.call('HGET', KEYS[1], ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1"""
+
+# KEYS[1] is the entity; ARGV the field of the view's stamp, the event timestamps that are removed, and then the view's
+# fields.
+FORGET_REMOVED = """local known = redis.call('HGET', KEYS[1], ARGV[1])
+if not known or not string.find(ARGV[2], string.sub(known, 1, 20), 1, true) then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+for field = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[field]) end
 return 1"""
 
 
@@ -61,7 +71,7 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        data: list[Write],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows (key, values, event and created timestamp), but for those that are older than what is there.
@@ -70,17 +80,32 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         """
         view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
-            for key, values, event, created in data:
-                moment = Timestamp()
-                moment.FromDatetime(utils.make_tzaware(event))
-                fields: dict[str | bytes, bytes] = {f"_ts:{view}": moment.SerializeToString()}
-                fields |= {_mmh3(f"{view}:{name}"): value.SerializeToString() for name, value in values.items()}
-                entity = _redis_key(config.project, key, config.entity_key_serialization_version)
-                flat = [part for field in fields.items() for part in field]
-                pipe.eval(WRITE_UNLESS_OLDER, 1, entity, f"_stamp:{view}", _sortable(event, created), *flat)
+            for row in data:
+                pipe.eval(WRITE_UNLESS_OLDER, 1, *_write(config, view, row))
             pipe.execute()
         if progress:
             progress(len(data))
+
+    def replace_removed(
+        self, config: RepoConfig, table: FeatureView, removed: Sequence[tuple[EntityKey, datetime]], data: list[Write]
+    ) -> int:
+        """Forget rows with these keys and event timestamps, and write `data`. Run it again after a failure.
+
+        Returns how many keys had such a row. Naive timestamps are UTC.
+        """
+        view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
+        fields = _fields(view, tuple(feature.name for feature in table.features))
+        moments: dict[bytes, list[str]] = {}
+        for key, event in removed:
+            entity = _redis_key(config.project, key, config.entity_key_serialization_version)
+            moments.setdefault(entity, []).append(_sortable(event, None)[:20])
+        writes = {entity: parts for entity, *parts in (_write(config, view, row) for row in data)}
+        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
+            for entity, of_entity in moments.items():
+                pipe.eval(FORGET_REMOVED, 1, entity, f"_stamp:{view}", ",".join(of_entity), *fields)
+            for entity, parts in writes.items():
+                pipe.eval(WRITE_UNLESS_OLDER, 1, entity, *parts)
+            return sum(pipe.execute()[: len(moments)])
 
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:
         suffix = config.project.encode()
@@ -107,6 +132,17 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         if values[requested_features.index(f"_ts:{feature_view}")] is None:
             return None, None
         return super()._get_features_for_entity(values, feature_view, requested_features)
+
+
+def _write(config: RepoConfig, view: str, row: Write) -> list[Any]:
+    """The entity of a row, and what `WRITE_UNLESS_OLDER` takes for it."""
+    key, values, event, created = row
+    moment = Timestamp()
+    moment.FromDatetime(utils.make_tzaware(event))
+    fields: dict[str | bytes, bytes] = {f"_ts:{view}": moment.SerializeToString()}
+    fields |= {_mmh3(f"{view}:{name}"): value.SerializeToString() for name, value in values.items()}
+    entity = _redis_key(config.project, key, config.entity_key_serialization_version)
+    return [entity, f"_stamp:{view}", _sortable(event, created), *(part for field in fields.items() for part in field)]
 
 
 @lru_cache(maxsize=1024)

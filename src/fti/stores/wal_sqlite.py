@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     older TEXT NOT NULL           -- JSON: [event_us, created_us] by feature, of those that the newest write left out
 ) WITHOUT ROWID"""
 REPLACE = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
+DELETE = "DELETE FROM {table} WHERE entity_key = ?"
 FORGET = "DELETE FROM {table} WHERE event_us > ?"
 SELECT_ROW = "SELECT event_us, created_us, features, older FROM {table} WHERE entity_key = ?"
 SELECT_KEYS = "SELECT {number}, entity_key, event_us, features, older FROM {table} WHERE entity_key IN ({keys})"
@@ -97,25 +98,47 @@ class WalSqliteOnlineStore(ReadsAtOnce):
         self, config: RepoConfig, table: FeatureView, data: list[Write], progress: Callable[[int], Any] | None
     ) -> None:
         """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
+        self._write(config, table, {}, data)
+        if progress:
+            progress(len(data))
+
+    def replace_removed(
+        self, config: RepoConfig, table: FeatureView, removed: Sequence[tuple[EntityKey, datetime]], data: list[Write]
+    ) -> int:
+        """Forget values with these keys and event timestamps, write `data`, all as one transaction.
+
+        Returns how many keys had such a value. Naive timestamps are UTC. Raises ViewNotApplied.
+        """
+        moments: dict[bytes, set[int]] = {}
+        for entity_key, moment in removed:
+            moments.setdefault(serialized(config, entity_key), set()).add(microseconds(moment))
+        return self._write(config, table, moments, data)
+
+    def _write(
+        self, config: RepoConfig, table: FeatureView, removed: Mapping[bytes, set[int]], data: Sequence[Write]
+    ) -> int:
         writes = [
             (serialized(config, entity_key), values, stamp_of(event, created))
             for entity_key, values, event, created in data
             if values
         ]
-        select, replace = (statement.format(table=_table(config, table)) for statement in (SELECT_ROW, REPLACE))
+        select, replace, delete = (
+            statement.format(table=_table(config, table)) for statement in (SELECT_ROW, REPLACE, DELETE)
+        )
         before: dict[bytes, _Row | None] = {}
-        after: dict[bytes, _Row] = {}
         with _explained(config), self._connection(config) as con:
             # IMMEDIATE waits for other writers now; a read that turned into a write could only fail.
             con.execute("BEGIN IMMEDIATE")
+            for key in dict.fromkeys([*removed, *(key for key, _, _ in writes)]):
+                found = con.execute(select, (key,)).fetchone()
+                before[key] = found and _Row(*found)
+            after = {key: row and _without(row, removed.get(key, set())) for key, row in before.items()}
+            replaced = sum(row != before[key] for key, row in after.items())
             for key, values, stamp in writes:
-                if key not in before:
-                    found = con.execute(select, (key,)).fetchone()
-                    before[key] = found and _Row(*found)
-                after[key] = _merged(after.get(key) or before[key], values, stamp)
-            con.executemany(replace, ((key, *row) for key, row in after.items() if row != before[key]))
-        if progress:
-            progress(len(data))
+                after[key] = _merged(after[key], values, stamp)
+            con.executemany(replace, ((key, *row) for key, row in after.items() if row and row != before[key]))
+            con.executemany(delete, ((key,) for key, row in after.items() if before[key] and not row))
+        return replaced
 
     def forget_after(self, config: RepoConfig, tables: Sequence[FeatureView], moment: datetime) -> int:
         """Delete the rows that were so after `moment`; returns how many. To replay the past, newer rows must go."""
@@ -189,16 +212,37 @@ def _merged(row: _Row | None, values: Mapping[str, Value], stamp: Stamp) -> _Row
     if row is None:
         return _Row(*stamp, Map(val=values).SerializeToString(deterministic=True), "{}")
     features = Map.FromString(row.features)
-    older: dict[str, list[int]] = json.loads(row.older)
-    stamps: dict[str, Stamp] = dict.fromkeys(features.val, (row.event_us, row.created_us))
-    stamps |= {name: (event_us, created_us) for name, (event_us, created_us) in older.items()}
+    stamps = _stamps(row, features)
     for name, value in values.items():
         if stamp >= stamps.get(name, stamp):
             features.val[name].CopyFrom(value)
             stamps[name] = stamp
+    return _row(features, stamps)
+
+
+def _without(row: _Row, moments: Collection[int]) -> _Row | None:
+    """The row without values of these event timestamps, microseconds since 1970; None when no value is left."""
+    features = Map.FromString(row.features)
+    stamps = _stamps(row, features)
+    kept = {name: stamp for name, stamp in stamps.items() if stamp[0] not in moments}
+    if len(kept) == len(stamps):
+        return row
+    for name in stamps.keys() - kept.keys():
+        del features.val[name]
+    return _row(features, kept) if kept else None
+
+
+def _stamps(row: _Row, features: Map) -> dict[str, Stamp]:
+    """The stamp of each feature of a row."""
+    stamps: dict[str, Stamp] = dict.fromkeys(features.val, (row.event_us, row.created_us))
+    older: dict[str, list[int]] = json.loads(row.older)
+    return stamps | {name: (event_us, created_us) for name, (event_us, created_us) in older.items()}
+
+
+def _row(features: Map, stamps: Mapping[str, Stamp]) -> _Row:
     newest = max(stamps.values())
-    left = {name: of_feature for name, of_feature in stamps.items() if of_feature != newest}
-    return _Row(*newest, features.SerializeToString(deterministic=True), json.dumps(left, sort_keys=True))
+    older = {name: stamp for name, stamp in stamps.items() if stamp != newest}
+    return _Row(*newest, features.SerializeToString(deterministic=True), json.dumps(older, sort_keys=True))
 
 
 def _as_asked(event_us: int, features: bytes, older: str, requested: Iterable[str] | None) -> Found:

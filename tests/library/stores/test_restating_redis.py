@@ -112,6 +112,20 @@ def test_a_view_that_was_deleted_begins_anew(online, prices):
     assert values(online, prices) == (NOON - MINUTE, 2)
 
 
+def test_a_removed_row_is_replaced_and_a_newer_one_stays(online, prices):
+    """Of one key the row is replaced, of another it goes, and of a third what came since is kept."""
+    for key, moment in {"moved": NOON, "gone": NOON, "newer": NOON + MINUTE}.items():
+        online.write(prices, (key, {"a": 1}, moment, NOON))
+    removed = [(key_of(key), NOON) for key in ("moved", "gone", "newer", "never")]
+    earlier = [(key_of(key), {"a": value_of(2)}, NOON - MINUTE, NOON + MINUTE) for key in ("moved", "newer")]
+    assert online.store.replace_removed(online.config, prices, removed, earlier) == 2
+    assert values(online, prices, "moved") == (NOON - MINUTE, 2)
+    assert values(online, prices, "gone") == values(online, prices, "never") == (None, None)
+    assert values(online, prices, "newer") == (NOON + MINUTE, 1)
+    online.write(prices, ("gone", {"a": 3}, NOON - MINUTE, NOON))
+    assert values(online, prices, "gone") == (NOON - MINUTE, 3)
+
+
 def test_of_many_writers_at_once_the_newest_row_wins(valkey, prices):
     """A store that looks first and writes afterwards loses some of these races."""
     writers = [Online(valkey, "races") for _ in range(8)]

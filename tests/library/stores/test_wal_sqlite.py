@@ -222,6 +222,25 @@ def test_a_partial_write_keeps_the_other_features(wal, prices):
     assert wal.read(prices, "k") == [(NOON + 2 * HOUR, {"a": 4, "b": 4, "c": 4})]
 
 
+def test_a_removed_row_is_replaced_and_newer_values_stay(wal, prices):
+    """Of one key the row is replaced, of another it goes, and of a third the values that came since are kept."""
+    first, second = FEATURES[:2]
+    noon, minute = datetime(2013, 7, 1, 12, tzinfo=UTC), timedelta(minutes=1)
+    for key in ("moved", "gone", "partly"):
+        wal.write(prices, (key, {first: 1, second: 1}, noon, noon))
+    wal.write(prices, ("partly", {second: 5}, noon + minute, noon))
+    removed = [(key_of(key), noon) for key in ("moved", "gone", "partly", "never")]
+    earlier = [
+        (key_of(key), {first: value_of(2), second: value_of(2)}, noon - minute, noon) for key in ("moved", "partly")
+    ]
+    assert wal.store.replace_removed(wal.config, prices, removed, earlier) == 3
+    assert wal.read(prices, "moved", "gone", "never") == [
+        (noon - minute, {first: 2, second: 2}), (None, None), (None, None)
+    ]  # fmt: skip
+    assert wal.read(prices, "partly", features=[first]) == [(noon - minute, {first: 2})]
+    assert wal.read(prices, "partly", features=[second]) == [(noon + minute, {second: 5})]
+
+
 def test_only_requested_features_are_returned(wal, stock, prices):
     """None of them written yet: the row is there, as with the stock store, and has a timestamp."""
     for online in (wal, stock):
