@@ -21,6 +21,7 @@ from fti.contract.interface import (
 )
 from fti.contract.request import entities_of, join_key, request_fields, value_type
 from fti.contract.task import CLASSIFICATION, REGRESSION, TASKS, Task
+from fti.errors import few
 
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore, FeatureView
@@ -94,8 +95,8 @@ def _categories(service: FeatureService, keys: list[str]) -> list[str]:
     named = [name.strip() for name in service.tags.get("key_features", "").split(",") if name.strip()]
     if strangers := sorted({*named} - {*keys}):
         raise ContractBroken(
-            f"Feature service {service.name!r} has the tag key_features={service.tags['key_features']!r}; {strangers} "
-            f"are no join keys of its feature views, which are {keys}."
+            f"Feature service {service.name!r} has the tag key_features={service.tags['key_features']!r}; "
+            f"{few(strangers)} are no join keys of its feature views, which are {few(keys)}."
         )
     return named
 

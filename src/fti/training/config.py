@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from fti.contract.task import WEIGHABLE
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 from fti.project import project
 from fti.times import utc
 
@@ -177,5 +177,5 @@ def load_config(overrides: Mapping[str, Any], file: Path | None = None) -> Train
     except (OSError, yaml.YAMLError) as error:
         raise ConfigInvalid(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+        found = few((f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()), "; ")
         raise ConfigInvalid(f"{found}. Mend the parameter, or {file}.") from error

@@ -25,7 +25,7 @@ from fti.contract.feature_service import read_interface as read_from_registry
 from fti.contract.interface import FeatureInterface
 from fti.contract.registered import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
 from fti.contract.task import forecast
-from fti.errors import Refusal
+from fti.errors import Refusal, few
 from fti.project import project
 from fti.steps import step
 from fti.training.baseline import without_stored_features
@@ -149,7 +149,7 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
     try:
         store.get_feature_service(feature_service)
     except FeastObjectNotFoundException as error:
-        there = ", ".join(sorted(service.name for service in store.list_feature_services())) or "none"
+        there = few(sorted(service.name for service in store.list_feature_services()), ", ") or "none"
         raise UnknownFeatureService(
             f"No feature service {feature_service!r} in the Feast registry; there are: {there}. "
             "If its definition is new, run `feast -c feature_repo apply`."
