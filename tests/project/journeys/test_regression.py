@@ -201,6 +201,7 @@ def test_an_answer_is_a_number_in_its_unit(learnt):
     from fti.serving.model.compiled import Compiled
     from fti.serving.model.loading import load
     from fti.serving.model.served_model import Prediction
+    from fti.serving.prediction_log import log_entry
 
     folder, contract = fetch_version(learnt.version)
     served = load(learnt.client.get_model_version(NAME, learnt.version.version), learnt.repo)
@@ -217,7 +218,7 @@ def test_an_answer_is_a_number_in_its_unit(learnt):
     described = document(served)["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
     Draft202012Validator(described["schema"]).validate(answer)
     assert not Draft202012Validator(described["schema"]).is_valid(answer | {"unit": "hours"})
-    entry = served.entry(outcome, "test", 0, "champion", AS_OF, 1.0)
+    entry = log_entry(served, outcome, "test", 0, "champion", AS_OF, 1.0)
     assert entry.prediction == answer["prediction"]
 
 

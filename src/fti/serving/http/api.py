@@ -30,6 +30,7 @@ from fti.serving.model.explain import ExplainerBusy, NotExplainable
 from fti.serving.model.predictor import NoModel
 from fti.serving.model.scorer import Overloaded
 from fti.serving.model.served_model import Outcome, Prediction, ServedModel
+from fti.serving.prediction_log import log_entry
 from fti.serving.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
 from fti.serving.settings import ServingSettings
 
@@ -120,7 +121,7 @@ def _keep(
     latency_ms = (time.perf_counter() - began) * 1000
     service.log.put(
         [
-            served.entry(one, request.state.request_id, row, CHAMPION, now, latency_ms)
+            log_entry(served, one, request.state.request_id, row, CHAMPION, now, latency_ms)
             for row, one in outcomes.items()
             if isinstance(one, Prediction)
         ]

@@ -47,9 +47,12 @@ def find_version(name: str, alias: str, number: str | None = None) -> ModelVersi
 
 
 def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+    """As `load_on`, on a store of its own: its registry is as new as the version, and no other thread reads it."""
+    return load_on(version, open_store(feast_repo))
+
+
+def load_on(version: ModelVersion, store: FeatureStore) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
-    # A store of its own: its registry is as new as the version, and no other thread reads it.
-    store = open_store(feast_repo)
     with TemporaryDirectory(prefix="model-") as here:  # a version that is refused is fetched again at every poll
         folder, contract = fetch_version(version, Path(here))
         checked = checked_model(version, folder, contract, store)

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mlflow.entities.model_registry import ModelVersion
@@ -157,7 +158,7 @@ class Predictor:
             self._take_over(reopen(served, self._settings.feast_repo))
 
     def _take_over(self, model: ServedModel) -> None:
-        self._served, self._opened = model, time.monotonic()
+        self._served, self._opened = replace(model, stage=metrics.stage), time.monotonic()
 
     def _note(self, step: str, error: Exception) -> None:
         """Keep a problem, in words fit for clients, and log it with its cause once, not at every poll."""

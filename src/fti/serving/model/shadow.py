@@ -14,7 +14,7 @@ from fti.serving.features import RowRefused, StoreUnavailable
 from fti.serving.model.predictor import NoModel, Predictor
 from fti.serving.model.scorer import Overloaded, Scorer
 from fti.serving.model.served_model import ServedModel
-from fti.serving.prediction_log import PredictionLog
+from fti.serving.prediction_log import PredictionLog, log_entry
 from fti.serving.schemas import RequestInvalid
 
 logger = logging.getLogger("bentoml.serving")
@@ -57,4 +57,4 @@ class Shadow:
             metrics.SHADOWED.labels("scored").inc()
             if self._log:
                 latency_ms = (time.perf_counter() - began) * 1000
-                self._log.put([served.entry(outcome, request_id, 0, SHADOW, now, latency_ms)])
+                self._log.put([log_entry(served, outcome, request_id, 0, SHADOW, now, latency_ms)])
