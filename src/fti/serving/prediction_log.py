@@ -24,10 +24,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from fti.contract.predictions import COLUMNS, PREDICTIONS, as_moment, create, delete_before, open_log
 from fti.serving import metrics
-from fti.serving.schemas import AS_OF
 
 if TYPE_CHECKING:
-    from fti.serving.model.served_model import Prediction, ServedModel
+    from fti.scoring.served_model import Prediction, ServedModel
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -70,12 +69,12 @@ def log_entry(
         row=row,
         role=role,
         predicted_at=at,
-        as_of=prediction.request[AS_OF],
+        as_of=prediction.as_of,
         model_name=model.name,
         model_version=model.version,
         contract_sha256=model.contract_sha256,
         feature_service=interface.feature_service,
-        request={name: value for name, value in prediction.request.items() if name != AS_OF},
+        request=prediction.fields,
         features={one.name: prediction.row.values[one.name] for one in interface.inputs},
         ages=prediction.row.ages,
         prediction=prediction.value,

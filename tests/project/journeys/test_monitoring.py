@@ -53,7 +53,7 @@ def log(scored, tmp_path) -> Engine:
 @pytest.fixture(scope="module")
 def answered(trained, commands_see_workspace) -> Callable[[datetime], list[LoggedPrediction]]:
     """What the champion answers online about 40 flights, as of a moment, as the service logs it."""
-    from fti.serving.model.loading import find_version, load
+    from fti.scoring.loading import find_version, load
 
     version = find_version(MODEL, "champion", None)
     assert version is not None

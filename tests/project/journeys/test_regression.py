@@ -197,10 +197,10 @@ def test_it_can_be_built_again(learnt):
 def test_an_answer_is_a_number_in_its_unit(learnt):
     """The compiled trees say what scikit-learn says of the same features, and OpenAPI describes that."""
     from fti.contract.registered import fetch_version
+    from fti.scoring.compiled import Compiled
+    from fti.scoring.loading import load
+    from fti.scoring.served_model import Prediction
     from fti.serving.http.openapi import document
-    from fti.serving.model.compiled import Compiled
-    from fti.serving.model.loading import load
-    from fti.serving.model.served_model import Prediction
     from fti.serving.prediction_log import log_entry
 
     folder, contract = fetch_version(learnt.version)

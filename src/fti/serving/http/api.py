@@ -19,19 +19,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fti.contract.predictions import CHAMPION
+from fti.scoring.explain import ExplainerBusy, NotExplainable
+from fti.scoring.features import RowRefused, StoreUnavailable
+from fti.scoring.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
+from fti.scoring.served_model import Outcome, Prediction, ServedModel
 from fti.serving import metrics
-from fti.serving.features import RowRefused, StoreUnavailable
 from fti.serving.http.assets import docs_page, home_page, page_file
 from fti.serving.http.bodies import BodyTooLarge, BodyTooSlow, NotJson, body_of
 from fti.serving.http.middleware import Json, Middleware
 from fti.serving.http.openapi import document
 from fti.serving.keys import ApiKeys
-from fti.serving.model.explain import ExplainerBusy, NotExplainable
 from fti.serving.model.predictor import NoModel
 from fti.serving.model.scorer import Overloaded
-from fti.serving.model.served_model import Outcome, Prediction, ServedModel
 from fti.serving.prediction_log import log_entry
-from fti.serving.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
 from fti.serving.settings import ServingSettings
 
 logger = logging.getLogger("bentoml.serving")

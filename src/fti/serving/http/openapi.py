@@ -7,8 +7,8 @@ from typing import Any
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import FeatureInterface
 from fti.contract.task import ANSWER, Task
-from fti.serving.model.served_model import ServedModel
-from fti.serving.schemas import AS_OF, MAX_REQUESTS
+from fti.scoring.schemas import AS_OF, MAX_REQUESTS
+from fti.scoring.served_model import ServedModel
 
 ERROR: dict[str, Any] = {
     "type": "object",

@@ -21,10 +21,10 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED, Err
 
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import MODEL_DIGEST_TAG
+from fti.scoring.features import StoreUnavailable
+from fti.scoring.loading import find_version, load, reopen
+from fti.scoring.served_model import ServedModel
 from fti.serving import metrics
-from fti.serving.features import StoreUnavailable
-from fti.serving.model.loading import find_version, load, reopen
-from fti.serving.model.served_model import ServedModel
 from fti.serving.settings import ServingSettings
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.

@@ -9,13 +9,13 @@ import time
 from datetime import datetime
 
 from fti.contract.predictions import SHADOW
+from fti.scoring.features import RowRefused, StoreUnavailable
+from fti.scoring.schemas import RequestInvalid
+from fti.scoring.served_model import ServedModel
 from fti.serving import metrics
-from fti.serving.features import RowRefused, StoreUnavailable
 from fti.serving.model.predictor import NoModel, Predictor
 from fti.serving.model.scorer import Overloaded, Scorer
-from fti.serving.model.served_model import ServedModel
 from fti.serving.prediction_log import PredictionLog, log_entry
-from fti.serving.schemas import RequestInvalid
 
 logger = logging.getLogger("bentoml.serving")
 

@@ -21,12 +21,12 @@ from fti.contract.interface import ContractBroken
 from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
 from fti.contract.request_limits import LATEST
 from fti.contract.task import CLASSIFICATION, Task
-from fti.serving.features import FeatureReader, open_store, request_names
-from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
-from fti.serving.model.explain import explainer
-from fti.serving.model.meanings import meanings
-from fti.serving.model.served_model import Prediction, ServedModel, iso
-from fti.serving.schemas import AS_OF, request_schema
+from fti.scoring.compiled import TOLERANCE, Compiled, Native, apart, compiled
+from fti.scoring.explain import explainer
+from fti.scoring.features import FeatureReader, open_store, request_names
+from fti.scoring.meanings import meanings
+from fti.scoring.schemas import AS_OF, request_schema
+from fti.scoring.served_model import Prediction, ServedModel, iso
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}

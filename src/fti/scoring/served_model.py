@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import FeatureInterface, StoredView
 from fti.contract.task import ANSWER
-from fti.serving.features import FeatureReader, FeatureRow, RowRefused, duration
-from fti.serving.model.compiled import Compiled, Native
-from fti.serving.model.explain import Explainer, NotExplainable
-from fti.serving.schemas import AS_OF, parse, parse_row
+from fti.scoring.compiled import Compiled, Native
+from fti.scoring.explain import Explainer, NotExplainable
+from fti.scoring.features import FeatureReader, FeatureRow, RowRefused, duration
+from fti.scoring.schemas import AS_OF, parse, parse_row
 
 # Who asks for the next hours, as the page does, is told nothing; nor who asks at the moment itself, by another clock.
 EARLY, LATE = timedelta(days=1), timedelta(minutes=1)
@@ -31,6 +31,16 @@ class Prediction:
     request: dict[str, Any]
     row: FeatureRow
     value: float
+
+    @property
+    def as_of(self) -> datetime:
+        moment: datetime = self.request[AS_OF]
+        return moment
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The request without its moment."""
+        return {name: value for name, value in self.request.items() if name != AS_OF}
 
 
 Outcome = Prediction | RowRefused
