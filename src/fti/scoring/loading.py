@@ -25,7 +25,7 @@ from fti.scoring.compiled import TOLERANCE, Compiled, Native, apart, compiled
 from fti.scoring.explain import explainer
 from fti.scoring.features import FeatureReader, open_store, request_names
 from fti.scoring.meanings import meanings
-from fti.scoring.schemas import AS_OF, request_schema
+from fti.scoring.schemas import AS_OF, RequestInvalid, request_schema
 from fti.scoring.served_model import Prediction, ServedModel, iso
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
@@ -98,10 +98,17 @@ def _warm_up(model: ServedModel) -> None:
     """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
 
     Read as of the end of time, because by now the online store may have moved past the example's own moment. A view
-    that may not be missing is stale then: the model is not asked. Raises StoreUnavailable.
+    that may not be missing is stale then: the model is not asked. Raises ContractBroken, StoreUnavailable.
     """
     example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
-    request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    try:
+        request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    except RequestInvalid as invalid:
+        raise ContractBroken(
+            f"the request schema of its contract refuses its own example request ({invalid}). Let the rows of "
+            f"{model.contract.interface.spine_view!r} have the types that the request fields are declared with, and "
+            "train again."
+        ) from invalid
     (outcome,) = model.predict([request])
     if not isinstance(outcome, Prediction):
         return

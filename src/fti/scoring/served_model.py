@@ -149,6 +149,10 @@ class ServedModel:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
 
+    def answer(self, prediction: Prediction, warnings: list[str]) -> dict[str, Any]:
+        """What is answered to a request for one prediction; `warnings` are those of the request."""
+        return self.about | self.describe(prediction, warnings)
+
     def require_explainer(self) -> Explainer:
         """Raises NotExplainable."""
         if isinstance(self.explainer, NotExplainable):

@@ -58,7 +58,7 @@ async def predict(request: Request) -> Response:
     _keep(service, request, served, {0: outcome}, now, began)
     if service.shadow:
         service.shadow.offer(served, body, request.state.request_id, now)
-    return Json(served.about | served.describe(outcome, said))
+    return Json(served.answer(outcome, said))
 
 
 async def predict_batch(request: Request) -> Response:
@@ -95,7 +95,7 @@ async def explain(request: Request) -> Response:
         if isinstance(outcome, RowRefused):
             raise outcome
         explanation = await service.explaining.run(served.explain, outcome)
-    return Json(served.about | served.describe(outcome, said) | {"explanation": explanation})
+    return Json(served.answer(outcome, said) | {"explanation": explanation})
 
 
 def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
