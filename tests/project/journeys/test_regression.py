@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def learnt(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iter
     from fti.training.evaluate import evaluate
     from fti.training.promote import challenger_of, promote
     from fti.training.train import train
+    from fti.training.trial import try_version
 
     root = tmp_path_factory.mktemp("regression")
     repo = root / "feature_repo"
@@ -118,7 +120,7 @@ def learnt(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with mlflow.start_run() as active:
             version = train(store, client, config, active.info.run_id)
         decision = evaluate(store, client, config, challenger_of(client, NAME), None)
-        promote(client, NAME, "enabled")
+        promote(client, NAME, "enabled", partial(try_version, store))
         yield Learnt(repo, store, client, config, version, decision)
 
 
