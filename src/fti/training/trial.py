@@ -1,7 +1,7 @@
 """Try a version before an alias moves to it: load it and answer its example request, by the service's own code.
 
 What a service could not load, or could not answer with, is not promoted. What the online store lacks is no fault of the
-version: it is said and recorded, unless the champion is answered from the same store.
+version: it is said and recorded, unless the service can load the champion from the same store.
 """
 
 from __future__ import annotations
@@ -32,29 +32,28 @@ def try_version(store: FeatureStore, version: ModelVersion, champion: ModelVersi
     """
     with step("try as the service would") as report:
         try:
-            untried = _tried(store, version)
+            store.refresh_registry()  # it may have changed since training opened it
+            untried = _answer_example(load_on(version, store))
         except StoreUnavailable as unavailable:
-            untried = f"reading features online. {unavailable}"
-            if champion is not None and str(champion.version) != str(version.version) and _is_answered(store, champion):
+            why = _with_cause(unavailable)
+            if champion is not None and str(champion.version) != str(version.version) and _loads(store, champion):
                 raise CannotServe(
-                    f"the champion's example is answered from the online store, and its own is not. {unavailable}"
+                    f"the service can load the champion from the online store as it is, and this one not. {why}"
                 ) from unavailable
+            untried = f"reading features online. {why}"
         except Exception as error:
-            raise CannotServe(_reason(error)) from error
+            known = "" if isinstance(error, Refusal) else ". The service would fail alike."
+            raise CannotServe(f"{_reason(error)}{known}") from error
         report.update(version=version.version, not_tried=untried or "nothing")
     return untried
 
 
-def _tried(store: FeatureStore, version: ModelVersion) -> str:
-    store.refresh_registry()  # it may have changed since training opened it
-    return _answer_example(load_on(version, store))
-
-
-def _is_answered(store: FeatureStore, version: ModelVersion) -> bool:
+def _loads(store: FeatureStore, version: ModelVersion) -> bool:
     try:
-        return not _tried(store, version)
-    except Exception:  # noqa: BLE001 - whatever keeps the champion from answering, it is no measure of another version
+        load_on(version, store)
+    except Exception:  # noqa: BLE001 - whatever is wrong with the champion, it is no measure of another version
         return False
+    return True
 
 
 def _answer_example(model: ServedModel) -> str:
@@ -90,7 +89,12 @@ def _ask(model: ServedModel, change: dict[str, Any]) -> tuple[Outcome, list[str]
     return outcome, warnings
 
 
+def _with_cause(unavailable: StoreUnavailable) -> str:
+    cause = unavailable.__cause__
+    return f"{unavailable} ({_reason(cause)})" if isinstance(cause, Exception) else str(unavailable)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
-    return f"{type(error).__name__}: {short(' '.join(str(error).split()), 300)}. The service would fail alike."
+    return f"{type(error).__name__}: {short(' '.join(str(error).split()), 300)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -36,7 +37,8 @@ from fti.contract.registered import (
 )
 from fti.contract.task import forecast
 from fti.training import run, trial
-from tests.conftest import emptied
+from fti.training.promote import CannotServe
+from tests.conftest import ROOT, emptied
 from tests.parcels import BIG, HOUR, NOON, PARCEL, build
 from training.model import TRUSTED_TYPES, build_model
 
@@ -53,6 +55,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 
 class Booster(ClassifierMixin, BaseEstimator):
+    def __init__(self, share=0.5):
+        self.share = share
+
     def fit(self, X, y):
         self.classes_ = [0, 1]
         return self
@@ -60,7 +65,7 @@ class Booster(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         import numpy as np
 
-        return np.full((len(X), 2), 0.5)
+        return np.full((len(X), 2), self.share)
 """
 
 
@@ -223,6 +228,13 @@ def test_it_is_tried_by_what_the_service_answers_with():
     assert middleware.encode is trial.encode
 
 
+def test_training_alone_can_try_a_version():
+    """What is tried by needs nothing that only the service installs."""
+    found = "import sys, fti.training.trial; print(*{'bentoml', 'opentelemetry.exporter'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
 def test_an_example_that_its_own_schema_refuses(registry, champion, register, command, contract):
     """A whole number that became 1060.0 on its way through a column with gaps."""
     version = register(contract.model_copy(update={"example_request": EXAMPLE | {"weight": 1060.0}}))
@@ -231,7 +243,8 @@ def test_an_example_that_its_own_schema_refuses(registry, champion, register, co
 
 def test_code_that_is_not_that_of_the_live_registry(registry, champion, register, command, changed):
     """Somebody applied other on-demand code since the version was trained; put back, the same version is promoted."""
-    store = FeatureStore(repo_path=str(changed))
+    store, opened_before = (FeatureStore(repo_path=str(changed)) for _ in range(2))
+    assert opened_before.get_feature_service("parcels_v1")
 
     @on_demand_feature_view(
         sources=[store.get_feature_view("at_depot")[["pace"]], ASKED],
@@ -244,6 +257,8 @@ def test_code_that_is_not_that_of_the_live_registry(registry, champion, register
     store.apply([effort])
     version = register()
     said = "'parcels_v1' has changed since the model was trained: on_demand_views.effort.code_sha256: recorded"
+    with pytest.raises(CannotServe, match="code_sha256"):
+        trial.try_version(opened_before, registry.get_model_version(NAME, version), None)
     refused(command, registry, version, said, changed)
     assert command("promote")[0] == 0
     assert aliases(registry)["champion"] == version
@@ -266,18 +281,32 @@ def test_a_feature_service_that_was_deleted(registry, champion, register, comman
     refused(command, registry, register(), "is not in the Feast registry", changed)
 
 
-def test_a_library_that_is_not_installed(registry, champion, register, command, inputs, tmp_path):
-    """The line names the package."""
+@pytest.fixture
+def boosters(tmp_path: Path) -> Iterator[Any]:
+    """A library that is installed for as long as a test wants it."""
     library = tmp_path / "library" / "boosters_of_2031.py"
     library.parent.mkdir()
     library.write_text(BOOSTER)
     with pytest.MonkeyPatch.context() as here:
         here.syspath_prepend(str(library.parent))
-        from boosters_of_2031 import Booster  # type: ignore[import-not-found]
+        import boosters_of_2031  # type: ignore[import-not-found]
 
-        version = register(model=Booster().fit(None, None), trusted=["boosters_of_2031.Booster"])
-    del sys.modules["boosters_of_2031"]
+        yield boosters_of_2031
+    sys.modules.pop("boosters_of_2031", None)
+
+
+def test_a_library_that_is_not_installed(registry, champion, register, command, boosters, monkeypatch):
+    """The line names the package."""
+    version = register(model=boosters.Booster().fit(None, None), trusted=["boosters_of_2031.Booster"])
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if not one.endswith("library")])
+    monkeypatch.delitem(sys.modules, "boosters_of_2031")
     refused(command, registry, version, "needs the package 'boosters_of_2031', which is not installed here")
+
+
+def test_a_forecast_that_is_no_probability(registry, champion, register, command, boosters):
+    """Its golden rows come out as in training."""
+    version = register(model=boosters.Booster(share=1.5).fit(None, None), trusted=["boosters_of_2031.Booster"])
+    refused(command, registry, version, "its example request gives 1.5, which is no probability")
 
 
 def test_files_that_were_changed(registry, champion, register, command):
@@ -344,10 +373,10 @@ def test_an_online_store_that_cannot_be_read_keeps_no_version_back(registry, cha
 
 
 def test_a_version_lacks_what_the_champion_has(registry, champion, register, command, contract):
-    """Its example finds nothing in a store from which the champion is answered: the service would refuse it."""
+    """Its example finds nothing in a store from which the service can load the champion: it would refuse this one."""
     nowhere = EXAMPLE | {"depot_id": 4, "zone": None}
     version = register(contract.model_copy(update={"example_request": nowhere}))
-    refused(command, registry, version, "the champion's example is answered from the online store, and its own is not")
+    refused(command, registry, version, "the service can load the champion from the online store as it is, and")
 
 
 def test_a_store_that_has_moved_on_is_asked_later(registry, champion, register, command, contract):
