@@ -315,8 +315,8 @@ def _in_process(flights: Sequence[dict[str, Any]]) -> Result:
     """Retrieval and model of one row, beside bare SELECTs of the same rows and the same model on values at hand."""
     from mlflow import MlflowClient
 
-    from fti.serving.model.loading import load
-    from fti.serving.model.served_model import Prediction
+    from fti.scoring.loading import load
+    from fti.scoring.served_model import Prediction
     from fti.serving.settings import ServingSettings
 
     settings = ServingSettings()

@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("feature_repo", "training", "serving", "validation")
 OVER = ("fti.loop", "fti.deploy")
 PIPELINES = ("fti.features", "fti.training", "fti.serving", "fti.monitoring")
+SCORING = "fti.scoring"
 SHARED = ("fti.contract", "fti.validation", "fti.stores")
 # What each must not import. What two of them import, a chain through both, is told of the first alone.
 FORBIDDEN = (
     {one: [*PROJECT, *(other for other in OVER if other != one)] for one in OVER}
     | {one: [*PROJECT, *OVER, *(other for other in PIPELINES if other != one)] for one in PIPELINES}
-    | {one: [*PROJECT, *OVER, *PIPELINES] for one in SHARED}
+    | {SCORING: [*PROJECT, *OVER, *PIPELINES]}
+    | {one: [*PROJECT, *OVER, *PIPELINES, SCORING] for one in SHARED}
     | {one: [other for other in PROJECT[:3] if other != one] for one in PROJECT}
 )
 
@@ -83,9 +85,10 @@ def test_a_new_package_has_to_say_its_layer(checkout):
 
 
 def test_every_package_may_import_what_is_below(checkout):
-    """Pipelines what they share, the loop all of them, a project's modules the library."""
+    """Pipelines what they share, scoring the stores, the loop all of them, a project's modules the library."""
     for package in PIPELINES:
-        add(checkout, package, ["fti.contract.task", "fti.stores.delta", "fti.validation.gate"])
+        add(checkout, package, ["fti.contract.task", "fti.stores.delta", "fti.validation.gate", "fti.scoring.loading"])
+    add(checkout, SCORING, ["fti.contract.task", "fti.stores.delta"])
     add(checkout, "fti.loop", [*PIPELINES])
     for package in PROJECT:
         add(checkout, package, ["fti.features.windows"])

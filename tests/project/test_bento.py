@@ -56,7 +56,8 @@ def test_the_bento_holds_all_that_serving_imports(project):
         for file in ROOT.glob(pattern)
     }
     library = ROOT / "src" / "fti"
-    files = [*(library / "serving").rglob("*"), *(library / "contract").glob("*.py"), *library.glob("*.py")]
+    files = [*(library / "serving").rglob("*"), *library.glob("*.py")]
+    files += [file for shared in ("contract", "scoring") for file in (library / shared).glob("*.py")]
     needed = {str(file.relative_to(ROOT)) for file in files if file.is_file() and file.suffix != ".pyc"}
     needed |= {"serving/service.py", "pyproject.toml"}
     settings = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
@@ -75,7 +76,7 @@ def test_what_is_packed_is_enough_to_answer(project, tmp_path):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
     code = (
-        "import sys, serving.service, fti.serving.http.api, fti.serving.model.explain, fti.serving.model.predictor;"
+        "import sys, serving.service, fti.serving.http.api, fti.scoring.explain, fti.serving.model.predictor;"
         "import fti.serving.model.shadow, fti.serving.http.status as found;"
         "print(found.__file__, *{'matplotlib', 'duckdb', 'deltalake'} & set(sys.modules))"
     )

@@ -28,6 +28,10 @@ MODEL_DIGEST_TAG = "model.sha256"
 CAUSE_TAG = "training.cause"
 # What the gate said of a version, against which champion, and why.
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
+# What came of loading it and answering its example as the service would, before an alias moved to it.
+TRIAL_TAG = "gate.trial"
+PASSED, FAILED = "passed", "failed"
+EVERY_RULE = "every rule passed"  # the reasons of a decision to pass
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 

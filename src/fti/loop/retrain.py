@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import Engine, delete, select, update
 
 from fti.contract.events import RETRAININGS
-from fti.contract.registered import CAUSE_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
+from fti.contract.registered import CAUSE_TAG, DECISION_TAG, FAILED, PASSED, REASONS_TAG, SERVICE_TAG
 from fti.errors import Refusal
 from fti.monitoring.trigger import decide
 from fti.project import project
@@ -65,9 +65,15 @@ def retrain(engine: Engine, name: str, repo: Path, as_of: datetime) -> str:
         mlflow_run("evaluate", repo)  # it was killed between the two
     champion = version_at(client, name, CHAMPION)
     version = client.get_model_version(name, str(version.version))
-    passed = version.tags.get(DECISION_TAG) == "passed"
+    passed = version.tags.get(DECISION_TAG) == PASSED
     if passed and _number(champion) != str(version.version):
-        mlflow_run("promote", repo)
+        try:
+            mlflow_run("promote", repo)
+        except TrainingFailed:
+            version = client.get_model_version(name, str(version.version))
+            if version.tags.get(DECISION_TAG) != FAILED:
+                raise
+            passed = False  # no service can serve it: it is left like one that failed a rule
         champion = version_at(client, name, CHAMPION)
     outcome = {"run_id": version.run_id, "version": str(version.version), "decision": version.tags.get(DECISION_TAG)}
     with engine.begin() as connection:

@@ -39,7 +39,7 @@ from fti.times import utc
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from fti.serving.model.compiled import Compiled, Native
+    from fti.scoring.compiled import Compiled, Native
 
 DAY = timedelta(days=1)
 # Joined at once: a join costs about a second before its first row, and holds what it joins in memory.
@@ -173,7 +173,7 @@ def scorer_of(settings: ServingSettings, engine: Engine, alias: str, number: str
     """Load and check a version, by its number or else by an alias. Raises NoVersion, ContractBroken."""
     # Not above: they take ten seconds that a wrong command line should not wait for.
 
-    from fti.serving.model.loading import checked_model, find_version
+    from fti.scoring.loading import checked_model, find_version
 
     name = settings.model_name
     version = find_version(name, alias, number)

@@ -19,7 +19,7 @@ import psutil
 from prometheus_client import multiprocess
 
 if TYPE_CHECKING:
-    from fti.serving.features import FeatureRow
+    from fti.scoring.features import FeatureRow
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep their metrics for whichever of them is asked
 

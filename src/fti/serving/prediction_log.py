@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Dialect, Engine
@@ -24,6 +24,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from fti.contract.predictions import COLUMNS, PREDICTIONS, as_moment, create, delete_before, open_log
 from fti.serving import metrics
+
+if TYPE_CHECKING:
+    from fti.scoring.served_model import Prediction, ServedModel
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
@@ -54,6 +57,29 @@ class LoggedPrediction:
     prediction: float
     latency_ms: float | None
     row_key: str | None = None
+
+
+def log_entry(
+    model: ServedModel, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
+) -> LoggedPrediction:
+    """A prediction as the log keeps it: made `at`, in UTC, as that row of that request."""
+    interface = model.contract.interface
+    return LoggedPrediction(
+        request_id=request_id,
+        row=row,
+        role=role,
+        predicted_at=at,
+        as_of=prediction.as_of,
+        model_name=model.name,
+        model_version=model.version,
+        contract_sha256=model.contract_sha256,
+        feature_service=interface.feature_service,
+        request=prediction.fields,
+        features={one.name: prediction.row.values[one.name] for one in interface.inputs},
+        ages=prediction.row.ages,
+        prediction=prediction.value,
+        latency_ms=latency_ms,
+    )
 
 
 def stored(row: LoggedPrediction, dialect: Dialect) -> tuple[Any, ...]:

@@ -81,9 +81,9 @@ class PredictionService:
     """Serves the version that an alias of a registered model points to, and follows it."""
 
     def __init__(self) -> None:
+        from fti.scoring.explain import Explaining
         from fti.serving.http.api import ENTRANCE
         from fti.serving.http.status import Status
-        from fti.serving.model.explain import Explaining
         from fti.serving.model.predictor import Predictor
         from fti.serving.model.scorer import Scorer
         from fti.serving.model.shadow import Shadow

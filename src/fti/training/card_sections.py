@@ -13,7 +13,15 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.registered import AGAINST_TAG, CAUSE_TAG, DECISION_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, REASONS_TAG
+from fti.contract.registered import (
+    AGAINST_TAG,
+    CAUSE_TAG,
+    DECISION_TAG,
+    DIGEST_TAG,
+    MODEL_DIGEST_TAG,
+    REASONS_TAG,
+    TRIAL_TAG,
+)
 from fti.page import table
 
 MONTHS = "holdout_month_"
@@ -42,7 +50,9 @@ def decision(version: ModelVersion, said: str) -> str:
         return "## Decision of the gate\n\nNot judged yet: `make evaluate`."
     against = tags.get(AGAINST_TAG, "none")
     other = "there was no champion to compare with" if against == "none" else f"against champion {against}"
-    text = f"## Decision of the gate\n\n**{tags[DECISION_TAG]}**, {other}: {tags.get(REASONS_TAG)}."
+    text = f"## Decision of the gate\n\n**{tags[DECISION_TAG]}**, {other}: {tags.get(REASONS_TAG, '').rstrip('.')}."
+    if TRIAL_TAG in tags:
+        text += f" Loading it and answering its example as a service does: {tags[TRIAL_TAG].rstrip('.')}."
     return f"{text}\n\n```text\n{said}\n```" if said else text
 
 

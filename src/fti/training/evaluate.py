@@ -20,7 +20,16 @@ from threadpoolctl import threadpool_limits
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.metrics import HEADLINE, differences, gain, scores, slice_scores
-from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, fetch_version, load_model
+from fti.contract.registered import (
+    AGAINST_TAG,
+    DECISION_TAG,
+    FAILED,
+    PASSED,
+    REASONS_TAG,
+    TRIAL_TAG,
+    fetch_version,
+    load_model,
+)
 from fti.contract.spine import PREDICTION_TIME
 from fti.contract.task import Task
 from fti.contract.task import forecast as forecast_of
@@ -135,12 +144,13 @@ def unseen_by(contracts: list[FeatureContract], config: TrainingConfig) -> tuple
 def write(client: MlflowClient, challenger: ModelVersion, decision: Decision) -> None:
     """Log the decision and tag the version with it. Cut off in between, the version has not been judged."""
     name, version, run_id = challenger.name, challenger.version, str(challenger.run_id)
-    client.delete_model_version_tag(name, version, DECISION_TAG)
+    for tag in (DECISION_TAG, TRIAL_TAG):
+        client.delete_model_version_tag(name, version, tag)
     client.log_dict(run_id, asdict(decision) | {"passed": decision.passed}, "gate.json")
     client.log_text(run_id, table(decision), "gate.txt")
     client.set_model_version_tag(name, version, AGAINST_TAG, decision.champion or "none")
     client.set_model_version_tag(name, version, REASONS_TAG, decision.reasons)
-    client.set_model_version_tag(name, version, DECISION_TAG, "passed" if decision.passed else "failed")
+    client.set_model_version_tag(name, version, DECISION_TAG, PASSED if decision.passed else FAILED)
 
 
 def forecast(

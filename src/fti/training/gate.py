@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from fti.contract.metrics import Difference
+from fti.contract.registered import EVERY_RULE
 from fti.training.config import GateRules, MetricRule
 
 
@@ -49,7 +50,7 @@ class Decision:
 
     @property
     def reasons(self) -> str:
-        return "; ".join(str(rule) for rule in self.rules if not rule.passed) or "every rule passed"
+        return "; ".join(str(rule) for rule in self.rules if not rule.passed) or EVERY_RULE
 
 
 def decide(

@@ -1,46 +1,54 @@
 """Move the aliases: a judged challenger becomes the champion, or the champion before comes back.
 
 `champion` is what serving follows, `previous` is what it was before, `challenger` is what waits. Setting `champion` is
-the one step that matters and comes between the other two, so a kill anywhere leaves a champion.
+the one step that matters and comes between the other two, so a kill anywhere leaves a champion. Before it moves, the
+version is tried as a service would load it (trial.py).
 """
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_ALREADY_EXISTS,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
 
-from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERVICE_TAG
+from fti.contract.registered import (
+    AGAINST_TAG,
+    DECISION_TAG,
+    EVERY_RULE,
+    FAILED,
+    PASSED,
+    REASONS_TAG,
+    SERVICE_TAG,
+    TRIAL_TAG,
+)
 from fti.errors import Refusal, few
+from fti.training.turn import ABSENT, TURN_SECONDS, PromotionRefused, one_at_a_time
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
-EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
-# A promotion takes a second; whoever holds the turn for longer was killed.
-TURN_SECONDS = 120
 # What a training waits for its turn: until one that was killed has lost it. Who only moves aliases is told at once.
 PATIENCE = 2 * TURN_SECONDS
-# No write to the registry takes as long as this.
-SETTLING = 2
 
 
 class NothingToDo(Refusal):
     """There is no version to judge, promote or go back to."""
 
 
-class PromotionRefused(Refusal):
-    """The gate's judgement is bad, missing, or about another champion; or another promotion is under way."""
+class TrialFailed(PromotionRefused):
+    """No service can serve `version`, by the trial that has just been made."""
+
+    def __init__(self, version: ModelVersion, why: str, then: str) -> None:
+        super().__init__(f"No service can serve version {version.version}: {why} {then}")
+        self.version = version
+
+
+class CannotServe(Refusal):
+    """No service could load the version and answer with it; the message says why."""
+
+
+# Tries a version beside the champion, if there is one; returns what could not be tried. Raises CannotServe.
+Trial = Callable[[ModelVersion, ModelVersion | None], str]
 
 
 def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -82,127 +90,113 @@ def make_challenger(client: MlflowClient, version: ModelVersion) -> None:
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
 
 
-def promote(client: MlflowClient, name: str, mode: str, version: str | None = None, patience: float = 0) -> str:
+def promote(
+    client: MlflowClient, name: str, mode: str, trial: Trial, version: str | None = None, patience: float = 0
+) -> str:
     """Make the challenger, or the version of that number, the champion; returns what was done.
 
-    It waits `patience` seconds for its turn. Raises NothingToDo, PromotionRefused.
+    It is judged and tried first, but in the mode `disabled`. It waits `patience` seconds for its turn. Raises
+    NothingToDo, PromotionRefused.
     """
+    challenger, champion = _candidate(client, name, version), version_at(client, name, CHAMPION)
+    untried = ""
+    if mode != "disabled":
+        _require_judgement(challenger, champion)
+        # Before its turn, which is for seconds: a version is what it is, whoever the champion is by then.
+        untried = _require_trial(client, challenger, champion, trial)
+    if mode == "dry_run":
+        said = f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
+        return said + untried
     with one_at_a_time(client, name, patience):
-        challenger = challenger_of(client, name) if version is None else client.get_model_version(name, version)
-        champion, waiting = version_at(client, name, CHAMPION), version_at(client, name, CHALLENGER)
+        now, champion = _candidate(client, name, version), version_at(client, name, CHAMPION)
+        waiting = version_at(client, name, CHALLENGER)
+        _require_same(challenger, now, CHALLENGER)
         if mode != "disabled":
-            _require_judgement(challenger, champion)
-        if mode == "dry_run":
-            return f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
+            _require_judgement(now, champion)
         if champion is not None and str(champion.version) != str(challenger.version):
             client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, challenger.version)
         if waiting is not None and str(waiting.version) == str(challenger.version):
             client.delete_registered_model_alias(name, CHALLENGER)
     before = f"version {champion.version}, now {PREVIOUS!r}" if champion is not None else "no champion"
-    return f"{name}: version {challenger.version} is the champion; before it was {before}."
+    return f"{name}: version {challenger.version} is the champion; before it was {before}.{untried}"
 
 
-def rollback(client: MlflowClient, name: str) -> str:
+def rollback(client: MlflowClient, name: str, trial: Trial | None) -> str:
     """Swap `champion` and `previous`; returns what was done. Raises NothingToDo, PromotionRefused.
 
-    Moving `champion` is one step of the registry, and the first: cut off after it, the champion before is back.
+    The version to go back to is tried first, unless `trial` is None. Moving `champion` is one step of the registry, and
+    the first: cut off after it, the champion before is back.
     """
+    champion, previous = _to_swap(client, name)
+    untried = ""
+    if trial is not None:
+        try:
+            untried = _told(trial(previous, champion))
+        except CannotServe as refused:
+            then = "Nothing was moved; with `-P mode=disabled` a rollback tries nothing."
+            raise TrialFailed(previous, str(refused), then) from refused
     with one_at_a_time(client, name):
-        champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
-        if champion is None or previous is None:
-            missing = CHAMPION if champion is None else PREVIOUS
-            raise NothingToDo(
-                f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to."
-            )
-        if champion.version == previous.version:
-            raise NothingToDo(
-                f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a rollback was "
-                f"cut off once it had moved the champion. To go elsewhere, set {PREVIOUS!r} to that version first."
-            )
+        champion, now = _to_swap(client, name)
+        _require_same(previous, now, PREVIOUS)
         client.set_registered_model_alias(name, CHAMPION, previous.version)
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
     return (
         f"{name}: back to version {previous.version} ({_service(previous)}); version {champion.version} "
-        f"({_service(champion)}) is {PREVIOUS!r} now. Again undoes it."
+        f"({_service(champion)}) is {PREVIOUS!r} now. Again undoes it.{untried}"
     )
-
-
-@contextmanager
-def one_at_a_time(client: MlflowClient, name: str, patience: float = 0) -> Iterator[None]:
-    """Hold the model's turn to move aliases; wait `patience` seconds for it. Raises PromotionRefused.
-
-    MLflow has no lock and no compare-and-set, but it makes no second registered model of a name: who makes
-    `NAME.promoting` has the turn, whatever machine it is on. One that was killed leaves it behind, for TURN_SECONDS.
-    """
-    turn, mine = f"{name}.promoting", f"An alias is being moved, by {uuid.uuid4().hex}."
-    until = time.monotonic() + patience
-    while (seconds := _taken_since(client, turn, mine)) is not None:
-        if time.monotonic() >= until:
-            raise PromotionRefused(
-                f"Another promotion or rollback of {name!r} began {seconds:.0f} s ago. Nothing was moved; look what it "
-                "did and run this again if it is still wanted. Should it have been killed, its turn ends "
-                f"{TURN_SECONDS} s after it began."
-            )
-        time.sleep(0.5)
-    try:
-        yield
-    finally:
-        _give_back(client, turn, mine)
-
-
-def _taken_since(client: MlflowClient, turn: str, mine: str) -> float | None:
-    """Take the turn. Returns None, or for how many seconds another has had it.
-
-    Of several who find a turn that was left behind, each writes its name into it and looks again SETTLING seconds
-    later: the last has it (Fischer's mutual exclusion). Who comes after that finds a turn that has just begun.
-    """
-    try:
-        client.create_registered_model(turn, description=mine)
-        return None
-    except MlflowException as error:
-        # MLflow 3.17 looks up the model that is in the way, and cannot find it where it was just deleted.
-        if error.error_code not in {EXISTS, *ABSENT}:
-            raise
-    found = _read(client, turn)
-    if found is not None and found.description != mine:  # it is mine, when the client sent a lost request again
-        seconds = time.time() - found.last_updated_timestamp / 1000
-        if seconds < TURN_SECONDS:
-            return seconds
-        try:
-            client.update_registered_model(turn, description=mine)
-        except MlflowException as error:
-            if error.error_code not in ABSENT:
-                raise
-        time.sleep(SETTLING)
-        found = _read(client, turn)
-    return None if found is not None and found.description == mine else 0.0
-
-
-def _read(client: MlflowClient, turn: str) -> RegisteredModel | None:
-    """The turn, or None when it was given back."""
-    try:
-        return client.get_registered_model(turn)
-    except MlflowException as error:
-        if error.error_code in ABSENT:
-            return None
-        raise
-
-
-def _give_back(client: MlflowClient, turn: str, mine: str) -> None:
-    """Unless another has taken it over."""
-    found = _read(client, turn)
-    if found is None or found.description != mine:
-        return
-    try:
-        client.delete_registered_model(turn)
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise
 
 
 def _service(version: ModelVersion) -> str:
     return version.tags.get(SERVICE_TAG, "no feature service")
+
+
+def _candidate(client: MlflowClient, name: str, version: str | None) -> ModelVersion:
+    return challenger_of(client, name) if version is None else client.get_model_version(name, version)
+
+
+def _to_swap(client: MlflowClient, name: str) -> tuple[ModelVersion, ModelVersion]:
+    """The champion and the version before it. Raises NothingToDo."""
+    champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
+    if champion is None or previous is None:
+        missing = CHAMPION if champion is None else PREVIOUS
+        raise NothingToDo(f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to.")
+    if champion.version == previous.version:
+        raise NothingToDo(
+            f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a rollback was "
+            f"cut off once it had moved the champion. To go elsewhere, set {PREVIOUS!r} to that version first."
+        )
+    return champion, previous
+
+
+def _require_same(tried: ModelVersion, now: ModelVersion, alias: str) -> None:
+    if str(now.version) != str(tried.version):
+        raise PromotionRefused(
+            f"Version {tried.version} was tried, but {alias!r} is version {now.version} by now. Nothing was moved; run "
+            "this again."
+        )
+
+
+def _require_trial(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, trial: Trial) -> str:
+    """Try a version that the rules have let pass, and tag it with what came of it; returns what was not tried."""
+    name, version = challenger.name, challenger.version
+    try:
+        untried = trial(challenger, champion)
+    except CannotServe as refused:
+        client.set_model_version_tag(name, version, TRIAL_TAG, FAILED)
+        client.set_model_version_tag(name, version, REASONS_TAG, str(refused))
+        client.set_model_version_tag(name, version, DECISION_TAG, FAILED)
+        then = "Once that is fixed, `make promote` tries this version again."
+        raise TrialFailed(challenger, str(refused), then) from refused
+    client.set_model_version_tag(name, version, TRIAL_TAG, f"{PASSED}; not tried: {untried}" if untried else PASSED)
+    if challenger.tags.get(DECISION_TAG) == FAILED:  # for an earlier trial alone
+        client.set_model_version_tag(name, version, REASONS_TAG, EVERY_RULE)
+        client.set_model_version_tag(name, version, DECISION_TAG, PASSED)
+    return _told(untried)
+
+
+def _told(untried: str) -> str:
+    return f" Not tried: {untried}" if untried else ""
 
 
 def _require_judgement(challenger: ModelVersion, champion: ModelVersion | None) -> None:
@@ -210,7 +204,8 @@ def _require_judgement(challenger: ModelVersion, champion: ModelVersion | None) 
     now = str(champion.version) if champion is not None else "none"  # MLflow gives a number here and text there
     if decision is None:
         raise PromotionRefused(f"Version {challenger.version} was never judged. Run `make evaluate` first.")
-    if decision != "passed":
+    # A version that failed its trial had passed every rule: it is tried again.
+    if decision != PASSED and challenger.tags.get(TRIAL_TAG) != FAILED:
         raise PromotionRefused(f"The gate refuses version {challenger.version}: {challenger.tags.get(REASONS_TAG)}.")
     if against != now and now != str(challenger.version):
         raise PromotionRefused(

@@ -13,7 +13,9 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
@@ -24,7 +26,21 @@ from fti.errors import Refusal
 from fti.project import project
 from fti.stores.repository import open_repository
 from fti.training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
-from fti.training.promote import CHAMPION, PATIENCE, PromotionRefused, challenger_of, promote, rollback, version_at
+from fti.training.promote import (
+    CHAMPION,
+    PATIENCE,
+    Trial,
+    TrialFailed,
+    challenger_of,
+    promote,
+    rollback,
+    version_at,
+)
+from fti.training.turn import PromotionRefused
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from mlflow.entities.model_registry import ModelVersion
 
 COMMANDS = {
     "main": "train, evaluate and promote",
@@ -45,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--as-of", default="", help="the moment to train as of, UTC (default: config.yaml)")
     parser.add_argument("--trials", default="", help="Optuna trials before the fit; 0 for none (default: config.yaml)")
     parser.add_argument("--cause", default="", help="why this run: a tag of the run and of its version")
-    parser.add_argument("--mode", default="", help="promote: enabled, dry_run or disabled (default: config.yaml)")
+    parser.add_argument(
+        "--mode", default="", help="promote, rollback: enabled, dry_run or disabled (default: config.yaml)"
+    )
     parser.add_argument("--version", default=CHAMPION, help="reproduce: a version's number or alias (champion)")
     parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
     options = parser.parse_args(argv)
@@ -78,19 +96,18 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
     require_one_registry(mlflow.get_tracking_uri())
     client, name = MlflowClient(), config.model_name
     if command == "rollback":
-        print(rollback(client, name))
+        print(rollback(client, name, None if config.gate.mode == "disabled" else _trial()))
         return 0
     if command == "promote":
-        print(promote(client, name, config.gate.mode))
+        print(_promote(client, config, _trial()))
         return 0
-    # Not above: Feast, Great Expectations and scikit-learn take ten seconds that a rollback should not wait for.
-
+    # Not above: Feast, Great Expectations and scikit-learn take ten seconds that a forced rollback does not wait for.
     from fti.training.evaluate import evaluate, table
     from fti.training.reproduce import NotReproduced, reproduce, version_of
     from fti.training.runs import claim
     from fti.training.train import train
 
-    store = open_repository(project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo"))
+    store = _open_store()
     if command == "reproduce":
         version = version_of(client, name, options.version, options.run_id)
         found = reproduce(store, client, version)
@@ -111,10 +128,38 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
     if trained is not None and command == "main":
         try:
             # Another training may be making its version the challenger just now.
-            print(promote(client, name, config.gate.mode, str(trained.version), PATIENCE))
+            print(_promote(client, config, _trial(store), str(trained.version), PATIENCE))
         except PromotionRefused as refusal:
             print(f"{refusal} It stays the challenger, and the champion stays the champion.")
     return 0
+
+
+def _promote(
+    client: MlflowClient, config: TrainingConfig, trial: Trial, version: str | None = None, patience: float = 0
+) -> str:
+    try:
+        return promote(client, config.model_name, config.gate.mode, trial, version, patience)
+    except TrialFailed as failed:
+        from fti.training.card import record
+
+        with suppress(Refusal):  # a version whose files were changed has no card
+            record(client, failed.version)
+        raise
+
+
+def _trial(store: FeatureStore | None = None) -> Trial:
+    """Try versions on this feature store, or on one that is opened once there is something to try."""
+
+    def trial(version: ModelVersion, champion: ModelVersion | None) -> str:
+        from fti.training.trial import try_version
+
+        return try_version(store or _open_store(), version, champion)
+
+    return trial
+
+
+def _open_store() -> FeatureStore:
+    return open_repository(project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo"))
 
 
 def require_one_registry(uri: str) -> None:

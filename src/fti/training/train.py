@@ -33,9 +33,10 @@ from fti.training.card import record
 from fti.training.config import TrainingConfig
 from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, training_sets, upcoming_request
 from fti.training.leaks import told_alone
-from fti.training.promote import EXISTS, make_challenger
+from fti.training.promote import make_challenger
 from fti.training.run_record import log_dataset, log_holdout, log_model, log_run
 from fti.training.search import search
+from fti.training.turn import EXISTS
 from fti.validation.gate import Gate
 from fti.validation.rules import judging_suite, leak_suite, training_suite
 

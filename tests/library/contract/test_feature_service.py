@@ -25,9 +25,9 @@ from fti.contract.spine import PREDICTION_TIME
 from fti.features.declare import delta_source
 from fti.features.feast_steps import materialize
 from fti.monitoring.consistency import replay
+from fti.scoring.features import FeatureReader, FeatureRow, open_store, request_names
+from fti.scoring.meanings import meanings
 from fti.serving.batch import BatchScorer
-from fti.serving.features import FeatureReader, FeatureRow, open_store, request_names
-from fti.serving.model.meanings import meanings
 from fti.training.dataset import labelled_rows, pin_versions
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -18,8 +18,8 @@ from fti.contract.interface import FeatureInterface
 from fti.contract.predictions import create, open_log
 from fti.contract.request_limits import unanswerable
 from fti.contract.spine import PREDICTION_TIME, spine_rows
+from fti.scoring.schemas import RequestInvalid, parse, request_schema
 from fti.serving.batch import BatchScorer
-from fti.serving.schemas import RequestInvalid, parse, request_schema
 from fti.training.dataset import DataMissing, labelled_rows, upcoming_request
 from tests.parcels import HOUR, NOON, PARCELS, build
 

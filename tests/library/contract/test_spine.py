@@ -22,9 +22,9 @@ from fti.monitoring import logged
 from fti.monitoring.consistency import consistency
 from fti.monitoring.online import presence
 from fti.monitoring.quality import labels_of
+from fti.scoring.features import FeatureReader, FeatureRow
+from fti.scoring.schemas import parse, request_schema
 from fti.serving.batch import BatchScorer
-from fti.serving.features import FeatureReader, FeatureRow
-from fti.serving.schemas import parse, request_schema
 from fti.stores.asof import JoinKeyRounded
 from fti.training.dataset import labelled_rows, store_rows, stored_rows, training_sets, upcoming_request
 from fti.training.train import known_of

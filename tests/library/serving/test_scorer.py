@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from fti.scoring.features import AsOfTooEarly, FeatureRow, FeaturesMissing, StoreUnavailable
+from fti.scoring.served_model import Prediction
 from fti.serving import metrics
-from fti.serving.features import AsOfTooEarly, FeatureRow, FeaturesMissing, StoreUnavailable
 from fti.serving.model.scorer import CHUNK, Overloaded, Scorer
-from fti.serving.model.served_model import Prediction
 
 pytestmark = pytest.mark.anyio
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)

@@ -21,12 +21,12 @@ from fti.contract.events import CYCLE_STEPS, RETRAININGS, breaches
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.predictions import PREDICTIONS, create, open_log
 from fti.contract.results import Result, save
+from fti.scoring.schemas import RequestInvalid, parse_limit, request_schema
+from fti.scoring.served_model import ServedModel
 from fti.serving.http import monitored, recorded
 from fti.serving.http.status import Reading, Status
 from fti.serving.model.predictor import Predictor
-from fti.serving.model.served_model import ServedModel
 from fti.serving.prediction_log import LoggedPrediction, stored, write
-from fti.serving.schemas import RequestInvalid, parse_limit, request_schema
 from fti.serving.settings import ServingSettings
 
 MODEL, HOUR, DAY = "pump-failure", timedelta(hours=1), timedelta(days=1)

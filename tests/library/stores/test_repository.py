@@ -8,7 +8,7 @@ import pytest
 
 from fti.features import run
 from fti.project import project
-from fti.serving.features import StoreUnavailable, open_store
+from fti.scoring.features import StoreUnavailable, open_store
 from fti.stores.repository import StoreMoved, open_repository, require_current
 from fti.training.run import main as train
 

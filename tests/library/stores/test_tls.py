@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 from upath import UPath
 
 from fti.contract.predictions import open_log
-from fti.serving.model.loading import find_version
+from fti.scoring.loading import find_version
 from tests.conftest import ROOT
 from tests.library.stores.test_restating_redis import NOON, Online
 from tests.library.stores.test_wal_sqlite import view_of

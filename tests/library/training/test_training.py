@@ -41,12 +41,9 @@ from fti.training.leaks import auc_alone, r2_alone
 from fti.training.promote import (
     PATIENCE,
     NothingToDo,
-    PromotionRefused,
-    _read,
     challenger_of,
     find_version,
     make_challenger,
-    one_at_a_time,
     promote,
     rollback,
     version_at,
@@ -55,6 +52,7 @@ from fti.training.run import require_one_registry
 from fti.training.runs import claim
 from fti.training.search import search
 from fti.training.train import known_of
+from fti.training.turn import PromotionRefused, _read, one_at_a_time
 from tests.conftest import ROOT
 from training.model import build_model
 
@@ -482,6 +480,11 @@ def register(client: MlflowClient, decision: str | None = "passed", against: str
     return version
 
 
+def served(*_: Any) -> str:
+    """A trial that passes: tests/library/training/test_trial.py makes real ones."""
+    return ""
+
+
 def aliases(client: MlflowClient) -> dict[str, str]:
     found = {name: version_at(client, MODEL, name) for name in ("champion", "challenger", "previous")}
     return {name: str(version.version) for name, version in found.items() if version is not None}
@@ -490,14 +493,14 @@ def aliases(client: MlflowClient) -> dict[str, str]:
 def test_promotion_and_rollback_move_the_aliases_and_nothing_else(client):
     """First release, second release, back, and back again."""
     register(client)
-    promote(client, MODEL, "enabled")
+    promote(client, MODEL, "enabled", served)
     assert aliases(client) == {"champion": "1"}
     register(client, against="1")
-    promote(client, MODEL, "enabled")
+    promote(client, MODEL, "enabled", served)
     assert aliases(client) == {"champion": "2", "previous": "1"}
-    rollback(client, MODEL)
+    rollback(client, MODEL, served)
     assert aliases(client) == {"champion": "1", "previous": "2"}
-    rollback(client, MODEL)
+    rollback(client, MODEL, served)
     assert aliases(client) == {"champion": "2", "previous": "1"}
 
 
@@ -508,53 +511,53 @@ def test_promotion_and_rollback_move_the_aliases_and_nothing_else(client):
 def test_a_bad_missing_or_outdated_judgement_promotes_nothing(client, decision, against, said):
     """The gate is on: no judgement, a bad one, or one about another champion leaves every alias where it was."""
     register(client)
-    promote(client, MODEL, "enabled")
+    promote(client, MODEL, "enabled", served)
     register(client, decision, against)
     before = aliases(client)
     with pytest.raises(PromotionRefused, match=said):
-        promote(client, MODEL, "enabled")
+        promote(client, MODEL, "enabled", served)
     assert aliases(client) == before == {"champion": "1", "challenger": "2"}
 
 
 def test_dry_run_reports_and_disabled_asks_nobody(client):
     """dry_run moves nothing; disabled promotes what was never judged."""
     register(client, decision=None)
-    promote(client, MODEL, "disabled")
+    promote(client, MODEL, "disabled", served)
     assert aliases(client) == {"champion": "1"}
     register(client, against="1")
-    assert "would be promoted" in promote(client, MODEL, "dry_run")
+    assert "would be promoted" in promote(client, MODEL, "dry_run", served)
     assert aliases(client) == {"champion": "1", "challenger": "2"}
 
 
 def test_a_mode_that_only_the_configuration_says_counts(client, tmp_path):
-    """`mlflow run -e promote`, as MLflow words that command, with `dry_run` in config.yaml: no alias moves."""
+    """`mlflow run -e promote`, as MLflow words that command, with `disabled` in config.yaml: nobody is asked."""
     for package in ("training", "src"):
         shutil.copytree(ROOT / package, tmp_path / package)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     config = tmp_path / "training" / CONFIG_FILE.name
     written = yaml.safe_load(config.read_text())
-    config.write_text(yaml.safe_dump(written | {"model_name": MODEL, "gate": written["gate"] | {"mode": "dry_run"}}))
-    register(client)
+    config.write_text(yaml.safe_dump(written | {"model_name": MODEL, "gate": written["gate"] | {"mode": "disabled"}}))
+    register(client, decision=None)
     command = load_project(str(tmp_path / "training")).get_entry_point("promote").compute_command({}, None)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path / "training", capture_output=True, text=True,
         env=os.environ | {"MLFLOW_TRACKING_URI": client.tracking_uri, "PATH": path},
     )  # fmt: skip
-    assert "would be promoted; the gate is in dry_run mode" in done.stdout, done.stderr
-    assert aliases(client) == {"challenger": "1"}
+    assert "version 1 is the champion" in done.stdout, done.stderr
+    assert aliases(client) == {"champion": "1"}
 
 
 def test_nothing_to_promote_or_to_go_back_to_says_so(client):
     """An empty registry and a first release are no errors of MLflow's."""
     with pytest.raises(NothingToDo, match="make train"):
-        promote(client, MODEL, "enabled")
+        promote(client, MODEL, "enabled", served)
     with pytest.raises(NothingToDo, match="make train"):
         challenger_of(client, "never registered")
     register(client)
-    promote(client, MODEL, "enabled")
+    promote(client, MODEL, "enabled", served)
     with pytest.raises(NothingToDo, match="previous"):
-        rollback(client, MODEL)
+        rollback(client, MODEL, served)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(client):
@@ -570,7 +573,7 @@ promote._require_judgement = lambda *given: (moved(*given), __import__("time").s
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(promote.promote(client, {MODEL!r}, "enabled"))
+    print(promote.promote(client, {MODEL!r}, "enabled", lambda *_: ""))
 except promote.Refusal as refusal:
     sys.exit(str(refusal))
 """
@@ -592,14 +595,14 @@ def test_a_turn_that_is_given_back_while_another_asks_for_it_is_no_error_of_mlfl
     """The rival finds the turn taken, and gone when MLflow looks at it: nothing is moved, and the message says why."""
     for _ in range(2):
         register(client)
-        promote(client, MODEL, "disabled")
+        promote(client, MODEL, "disabled", served)
 
     def gone(*_: object, **__: object) -> None:
         raise MlflowException(f"Registered Model with name={MODEL}.promoting not found", RESOURCE_DOES_NOT_EXIST)
 
     monkeypatch.setattr(client, "create_registered_model", gone)
     with pytest.raises(PromotionRefused, match="Nothing was moved"):
-        rollback(client, MODEL)
+        rollback(client, MODEL, served)
     assert aliases(client) == {"champion": "2", "previous": "1"}
 
 
@@ -608,20 +611,20 @@ def test_the_turn_of_a_killed_promotion_ends(client, monkeypatch):
     register(client)
     client.create_registered_model(f"{MODEL}.promoting")
     with pytest.raises(PromotionRefused, match="its turn ends"):
-        promote(client, MODEL, "enabled")
+        promote(client, MODEL, "enabled", served)
     assert aliases(client) == {"challenger": "1"}
-    monkeypatch.setattr("fti.training.promote.TURN_SECONDS", 0)
-    promote(client, MODEL, "enabled")
+    monkeypatch.setattr("fti.training.turn.TURN_SECONDS", 0)
+    promote(client, MODEL, "enabled", served)
     assert aliases(client) == {"champion": "1"}
 
 
 def test_of_two_who_find_a_turn_left_behind_one_takes_it(client, monkeypatch):
     """Both see it before either takes it; who has it is not disturbed when the other, or its first owner, ends."""
     client.create_registered_model(f"{MODEL}.promoting", description="killed")
-    monkeypatch.setattr("fti.training.promote.TURN_SECONDS", 0.5)
+    monkeypatch.setattr("fti.training.turn.TURN_SECONDS", 0.5)
     time.sleep(1)
     both, had = threading.Barrier(2), []
-    monkeypatch.setattr("fti.training.promote._read", lambda *given, read=_read: (both_saw(), read(*given))[1])
+    monkeypatch.setattr("fti.training.turn._read", lambda *given, read=_read: (both_saw(), read(*given))[1])
 
     def both_saw() -> None:
         if len(seen := threading.current_thread().__dict__.setdefault("seen", [])) < 1:
@@ -645,11 +648,11 @@ def test_of_two_who_find_a_turn_left_behind_one_takes_it(client, monkeypatch):
 
 def test_who_was_too_slow_leaves_the_turn_to_its_new_owner(client, monkeypatch):
     """The end of the first does not open the door to a third."""
-    monkeypatch.setattr("fti.training.promote.TURN_SECONDS", 0)
+    monkeypatch.setattr("fti.training.turn.TURN_SECONDS", 0)
     with one_at_a_time(client, MODEL):
         with one_at_a_time(client, MODEL):
             taken_over = client.get_registered_model(f"{MODEL}.promoting").description
-            monkeypatch.setattr("fti.training.promote.TURN_SECONDS", 60)
+            monkeypatch.setattr("fti.training.turn.TURN_SECONDS", 60)
         client.create_registered_model(f"{MODEL}.promoting", description=taken_over)
     assert client.get_registered_model(f"{MODEL}.promoting").description == taken_over
 
@@ -657,7 +660,7 @@ def test_who_was_too_slow_leaves_the_turn_to_its_new_owner(client, monkeypatch):
 def test_a_promotion_is_of_the_version_that_was_judged(client):
     """A training that ends in between has made another version the challenger: that one goes on waiting."""
     judged, newer = register(client), register(client, decision=None)
-    assert f"version {judged} is the champion" in promote(client, MODEL, "enabled", judged)
+    assert f"version {judged} is the champion" in promote(client, MODEL, "enabled", served, judged)
     assert aliases(client) == {"champion": judged, "challenger": newer}
 
 
@@ -689,8 +692,8 @@ def test_a_promotion_awaits_the_end_of_another_registration(client):
     holds.start()
     assert taken.wait(60)
     with pytest.raises(PromotionRefused, match="began"):
-        promote(client, MODEL, "enabled")
-    assert "is the champion" in promote(client, MODEL, "enabled", "1", patience=PATIENCE)
+        promote(client, MODEL, "enabled", served)
+    assert "is the champion" in promote(client, MODEL, "enabled", served, "1", patience=PATIENCE)
     holds.join()
     assert done == [{"challenger": "1"}]
     assert aliases(client) == {"champion": "1"}
@@ -721,7 +724,7 @@ def test_a_judgement_that_was_cut_off_is_none(client, tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 write_decision(client, version, replace(passed, champion="8"))
         with pytest.raises(PromotionRefused, match="never judged"):
-            promote(client, MODEL, "enabled")
+            promote(client, MODEL, "enabled", served)
 
 
 def test_a_version_that_is_not_there_is_told_from_a_server_that_is_not(client, monkeypatch):
@@ -740,7 +743,7 @@ def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch
     """The first step is the one that counts; what is left to do is said, and nothing is guessed."""
     for against in ("none", "1"):
         register(client, against=against)
-        promote(client, MODEL, "enabled")
+        promote(client, MODEL, "enabled", served)
     calls = []
 
     def once(name, alias, version):
@@ -752,22 +755,22 @@ def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch
     with monkeypatch.context() as here:
         here.setattr(client, "set_registered_model_alias", once)
         with pytest.raises(KeyboardInterrupt):
-            rollback(client, MODEL)
+            rollback(client, MODEL, served)
     assert calls == ["champion", "previous"]
     assert aliases(client) == {"champion": "1", "previous": "1"}
     with pytest.raises(NothingToDo, match="cut off"):
-        rollback(client, MODEL)
+        rollback(client, MODEL, served)
 
 
 def test_an_alias_of_a_deleted_version_is_none(client):
     """Promotion goes on as if there were no such champion, and a rollback to it is refused."""
     for against in ("none", "1"):
         register(client, against=against)
-        promote(client, MODEL, "enabled")
+        promote(client, MODEL, "enabled", served)
     client.delete_model_version(MODEL, "1")
     with pytest.raises(NothingToDo, match="previous"):
-        rollback(client, MODEL)
+        rollback(client, MODEL, served)
     client.delete_model_version(MODEL, "2")
     register(client, against="none")
-    promote(client, MODEL, "enabled")
+    promote(client, MODEL, "enabled", served)
     assert aliases(client) == {"champion": "3"}

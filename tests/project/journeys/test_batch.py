@@ -135,8 +135,8 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
     from mlflow import MlflowClient
 
     from fti.features.feast_steps import materialize
-    from fti.serving.model.loading import load
-    from fti.serving.model.served_model import Prediction
+    from fti.scoring.loading import load
+    from fti.scoring.served_model import Prediction
 
     day = schedule[schedule.due.between(START, START + DAY, inclusive="left")]
     moment = day[day.due != day.due.dt.floor("h")].due.mode()[0].to_pydatetime()

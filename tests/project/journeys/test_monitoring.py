@@ -18,7 +18,7 @@ from fti.contract.predictions import PREDICTIONS, create, open_log, read
 from fti.contract.results import Result, saved
 from fti.monitoring import run
 from fti.serving import batch
-from fti.serving.prediction_log import LoggedPrediction, stored, write
+from fti.serving.prediction_log import LoggedPrediction, log_entry, stored, write
 from tests.conftest import emptied
 
 MODEL = "arrival-delay"
@@ -53,7 +53,7 @@ def log(scored, tmp_path) -> Engine:
 @pytest.fixture(scope="module")
 def answered(trained, commands_see_workspace) -> Callable[[datetime], list[LoggedPrediction]]:
     """What the champion answers online about 40 flights, as of a moment, as the service logs it."""
-    from fti.serving.model.loading import find_version, load
+    from fti.scoring.loading import find_version, load
 
     version = find_version(MODEL, "champion", None)
     assert version is not None
@@ -67,7 +67,7 @@ def answered(trained, commands_see_workspace) -> Callable[[datetime], list[Logge
         bodies = [json.dumps(request | {"as_of": as_of.isoformat()}).encode() for request in asked]
         requests = [model.parse(body, NOW)[0] for body in bodies]
         found = enumerate(model.predict(requests))
-        return [model.entry(said, "test", row, "champion", NOW, 1.0) for row, said in found]
+        return [log_entry(model, said, "test", row, "champion", NOW, 1.0) for row, said in found]
 
     return answer
 

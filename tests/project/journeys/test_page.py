@@ -797,8 +797,8 @@ def another_contract() -> Any:
 
 def test_another_model_has_another_form_by_itself(chrome, service):
     """The service's own description of another contract: an input for each type, and a request it takes as typed."""
+    from fti.scoring.schemas import parse, request_schema
     from fti.serving.http.openapi import document
-    from fti.serving.schemas import parse, request_schema
 
     contract = another_contract()
     schema = request_schema(contract, unused=["departure_hour"])

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def learnt(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iter
     from fti.training.evaluate import evaluate
     from fti.training.promote import challenger_of, promote
     from fti.training.train import train
+    from fti.training.trial import try_version
 
     root = tmp_path_factory.mktemp("regression")
     repo = root / "feature_repo"
@@ -118,7 +120,7 @@ def learnt(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with mlflow.start_run() as active:
             version = train(store, client, config, active.info.run_id)
         decision = evaluate(store, client, config, challenger_of(client, NAME), None)
-        promote(client, NAME, "enabled")
+        promote(client, NAME, "enabled", partial(try_version, store))
         yield Learnt(repo, store, client, config, version, decision)
 
 
@@ -197,10 +199,11 @@ def test_it_can_be_built_again(learnt):
 def test_an_answer_is_a_number_in_its_unit(learnt):
     """The compiled trees say what scikit-learn says of the same features, and OpenAPI describes that."""
     from fti.contract.registered import fetch_version
+    from fti.scoring.compiled import Compiled
+    from fti.scoring.loading import load
+    from fti.scoring.served_model import Prediction
     from fti.serving.http.openapi import document
-    from fti.serving.model.compiled import Compiled
-    from fti.serving.model.loading import load
-    from fti.serving.model.served_model import Prediction
+    from fti.serving.prediction_log import log_entry
 
     folder, contract = fetch_version(learnt.version)
     served = load(learnt.client.get_model_version(NAME, learnt.version.version), learnt.repo)
@@ -217,7 +220,7 @@ def test_an_answer_is_a_number_in_its_unit(learnt):
     described = document(served)["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
     Draft202012Validator(described["schema"]).validate(answer)
     assert not Draft202012Validator(described["schema"]).is_valid(answer | {"unit": "hours"})
-    entry = served.entry(outcome, "test", 0, "champion", AS_OF, 1.0)
+    entry = log_entry(served, outcome, "test", 0, "champion", AS_OF, 1.0)
     assert entry.prediction == answer["prediction"]
 
 

@@ -849,7 +849,7 @@ def test_what_is_refused_leaves_no_files(trained, monkeypatch, tmp_path):
     """It is fetched again at every poll, for as long as it is refused: that would fill a disk."""
     from fti.contract.interface import ContractBroken
     from fti.contract.registered import MODEL_DIGEST_TAG
-    from fti.serving.model.loading import find_version, load
+    from fti.scoring.loading import find_version, load
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.tracking_uri)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

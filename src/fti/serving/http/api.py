@@ -19,18 +19,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fti.contract.predictions import CHAMPION
+from fti.scoring.explain import ExplainerBusy, NotExplainable
+from fti.scoring.features import RowRefused, StoreUnavailable
+from fti.scoring.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
+from fti.scoring.served_model import Outcome, Prediction, ServedModel
 from fti.serving import metrics
-from fti.serving.features import RowRefused, StoreUnavailable
 from fti.serving.http.assets import docs_page, home_page, page_file
 from fti.serving.http.bodies import BodyTooLarge, BodyTooSlow, NotJson, body_of
 from fti.serving.http.middleware import Json, Middleware
 from fti.serving.http.openapi import document
 from fti.serving.keys import ApiKeys
-from fti.serving.model.explain import ExplainerBusy, NotExplainable
 from fti.serving.model.predictor import NoModel
 from fti.serving.model.scorer import Overloaded
-from fti.serving.model.served_model import Outcome, Prediction, ServedModel
-from fti.serving.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
+from fti.serving.prediction_log import log_entry
 from fti.serving.settings import ServingSettings
 
 logger = logging.getLogger("bentoml.serving")
@@ -57,7 +58,7 @@ async def predict(request: Request) -> Response:
     _keep(service, request, served, {0: outcome}, now, began)
     if service.shadow:
         service.shadow.offer(served, body, request.state.request_id, now)
-    return Json(served.about | served.describe(outcome, said))
+    return Json(served.answer(outcome, said))
 
 
 async def predict_batch(request: Request) -> Response:
@@ -94,7 +95,7 @@ async def explain(request: Request) -> Response:
         if isinstance(outcome, RowRefused):
             raise outcome
         explanation = await service.explaining.run(served.explain, outcome)
-    return Json(served.about | served.describe(outcome, said) | {"explanation": explanation})
+    return Json(served.answer(outcome, said) | {"explanation": explanation})
 
 
 def _parsed(served: ServedModel, row: Any, now: datetime) -> tuple[dict[str, Any], list[str]] | RequestInvalid:
@@ -120,7 +121,7 @@ def _keep(
     latency_ms = (time.perf_counter() - began) * 1000
     service.log.put(
         [
-            served.entry(one, request.state.request_id, row, CHAMPION, now, latency_ms)
+            log_entry(served, one, request.state.request_id, row, CHAMPION, now, latency_ms)
             for row, one in outcomes.items()
             if isinstance(one, Prediction)
         ]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.interface import FeatureInterface
-from fti.contract.task import ANSWER, Task
-from fti.serving.model.served_model import ServedModel
-from fti.serving.schemas import AS_OF, MAX_REQUESTS
+from fti.scoring.answers import TEXTS, answer_of
+from fti.scoring.schemas import AS_OF, MAX_REQUESTS
+from fti.scoring.served_model import ServedModel
 
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -17,41 +16,6 @@ ERROR: dict[str, Any] = {
         "error": {"type": "string"},
         "fields": {"type": "object", "additionalProperties": {"type": "string"}},
         "earliest": {"type": "string", "format": "date-time", "description": "The first as_of that could be answered."},
-    },
-}
-_TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-# What holds the forecast, by task: the name is `fti.contract.task.ANSWER`'s.
-_FORECAST: dict[Task, dict[str, Any]] = {
-    "classification": {"type": "number", "minimum": 0, "maximum": 1},
-    "regression": {"type": "number"},
-}
-_ANSWER: dict[str, Any] = {
-    "type": "object",
-    "required": [
-        "predicts",
-        "model",
-        "feature_service",
-        "as_of",
-        "features",
-        "missing",
-        "stale",
-        "warnings",
-    ],
-    "properties": {
-        "predicts": {"type": "string"},
-        "model": {"type": "object", "properties": {"name": {"type": "string"}, "version": {"type": "string"}}},
-        "feature_service": {"type": "string"},
-        "as_of": {"type": "string", "format": "date-time"},
-        "features": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "properties": {"value": {}, "source": {"type": "string"}, "age_seconds": {"type": "number"}},
-            },
-        },
-        "missing": {**_TEXTS, "description": "Views that had no row for the request."},
-        "stale": {**_TEXTS, "description": "Views whose row was older than its ttl, and was not used."},
-        "warnings": _TEXTS,
     },
 }
 _ABOUT = ("predicts", "unit", "model", "feature_service")
@@ -100,7 +64,7 @@ REQUESTS = {
                 },
             },
         },
-        "problems": _TEXTS,
+        "problems": TEXTS,
     },
 }
 STATUS = {
@@ -111,20 +75,9 @@ STATUS = {
         **{name: {"type": ["object", "null"]} for name in ("model", "versions", "traffic")},
         **{name: {"type": ["array", "null"], "items": OBJECT} for name in ("views", "monitors")},
         **{name: {"type": "array", "items": OBJECT} for name in ("events", "links")},
-        "problems": {**_TEXTS, "description": "Why something is null."},
+        "problems": {**TEXTS, "description": "Why something is null."},
     },
 }
-
-
-def answer_of(interface: FeatureInterface) -> dict[str, Any]:
-    """The schema of an answer: the forecast under its task's name, with its unit when that is known."""
-    named = ANSWER[interface.task]
-    unit = {"unit": {"type": "string", "const": interface.unit}} if interface.unit else {}
-    return {
-        "type": "object",
-        "required": [named, *_ANSWER["required"], *unit],
-        "properties": {named: _FORECAST[interface.task]} | _ANSWER["properties"] | unit,
-    }
 
 
 def _explained(answer: dict[str, Any]) -> dict[str, Any]:

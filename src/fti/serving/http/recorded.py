@@ -17,8 +17,8 @@ from sqlalchemy import Engine, event, func, inspect, make_url, select
 
 from fti.contract.predictions import CHAMPION, PREDICTIONS, open_log
 from fti.contract.results import RESULTS
-from fti.serving.model.served_model import ServedModel, iso
-from fti.serving.schemas import AS_OF, RequestInvalid
+from fti.scoring.schemas import AS_OF, RequestInvalid
+from fti.scoring.served_model import ServedModel, iso
 
 HOUR = timedelta(hours=1)
 HOURS = 24

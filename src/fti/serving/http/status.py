@@ -23,11 +23,11 @@ from fti.contract.registered import DECISION_TAG, REASONS_TAG, SERVICE_TAG
 from fti.contract.settings import OFF
 from fti.contract.task import CLASSIFICATION
 from fti.errors import one_line
+from fti.scoring.compiled import Compiled
+from fti.scoring.loading import find_version
+from fti.scoring.schemas import AS_OF
 from fti.serving.http import monitored, recorded
-from fti.serving.model.compiled import Compiled
-from fti.serving.model.loading import find_version
 from fti.serving.model.predictor import NoModel, Predictor
-from fti.serving.schemas import AS_OF
 from fti.serving.settings import ServingSettings
 
 logger = logging.getLogger("bentoml.serving")

@@ -1,1 +1,1 @@
-"""The model version that is served: loaded, compiled, followed, asked."""
+"""The model version that serves: followed, asked, shadowed."""

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mlflow.entities.model_registry import ModelVersion
@@ -20,10 +21,10 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED, Err
 
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import MODEL_DIGEST_TAG
+from fti.scoring.features import StoreUnavailable
+from fti.scoring.loading import find_version, load, reopen
+from fti.scoring.served_model import ServedModel
 from fti.serving import metrics
-from fti.serving.features import StoreUnavailable
-from fti.serving.model.loading import find_version, load, reopen
-from fti.serving.model.served_model import ServedModel
 from fti.serving.settings import ServingSettings
 
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
@@ -157,7 +158,7 @@ class Predictor:
             self._take_over(reopen(served, self._settings.feast_repo))
 
     def _take_over(self, model: ServedModel) -> None:
-        self._served, self._opened = model, time.monotonic()
+        self._served, self._opened = replace(model, stage=metrics.stage), time.monotonic()
 
     def _note(self, step: str, error: Exception) -> None:
         """Keep a problem, in words fit for clients, and log it with its cause once, not at every poll."""

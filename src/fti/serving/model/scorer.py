@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from fti.scoring.features import FeaturesMissing, StoreUnavailable
+from fti.scoring.served_model import Outcome, Prediction, ServedModel
 from fti.serving import metrics
-from fti.serving.features import FeaturesMissing, StoreUnavailable
-from fti.serving.model.served_model import Outcome, Prediction, ServedModel
 
 Result = TypeVar("Result")
 # Rows that are scored at once: a large batch lets others in after each so many, some 20 ms.

@@ -9,13 +9,13 @@ import time
 from datetime import datetime
 
 from fti.contract.predictions import SHADOW
+from fti.scoring.features import RowRefused, StoreUnavailable
+from fti.scoring.schemas import RequestInvalid
+from fti.scoring.served_model import ServedModel
 from fti.serving import metrics
-from fti.serving.features import RowRefused, StoreUnavailable
 from fti.serving.model.predictor import NoModel, Predictor
 from fti.serving.model.scorer import Overloaded, Scorer
-from fti.serving.model.served_model import ServedModel
-from fti.serving.prediction_log import PredictionLog
-from fti.serving.schemas import RequestInvalid
+from fti.serving.prediction_log import PredictionLog, log_entry
 
 logger = logging.getLogger("bentoml.serving")
 
@@ -57,4 +57,4 @@ class Shadow:
             metrics.SHADOWED.labels("scored").inc()
             if self._log:
                 latency_ms = (time.perf_counter() - began) * 1000
-                self._log.put([served.entry(outcome, request_id, 0, SHADOW, now, latency_ms)])
+                self._log.put([log_entry(served, outcome, request_id, 0, SHADOW, now, latency_ms)])

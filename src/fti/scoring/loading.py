@@ -21,12 +21,12 @@ from fti.contract.interface import ContractBroken
 from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
 from fti.contract.request_limits import LATEST
 from fti.contract.task import CLASSIFICATION, Task
-from fti.serving.features import FeatureReader, open_store, request_names
-from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
-from fti.serving.model.explain import explainer
-from fti.serving.model.meanings import meanings
-from fti.serving.model.served_model import Prediction, ServedModel, iso
-from fti.serving.schemas import AS_OF, request_schema
+from fti.scoring.compiled import TOLERANCE, Compiled, Native, apart, compiled
+from fti.scoring.explain import explainer
+from fti.scoring.features import FeatureReader, open_store, request_names
+from fti.scoring.meanings import meanings
+from fti.scoring.schemas import AS_OF, RequestInvalid, request_schema
+from fti.scoring.served_model import Prediction, ServedModel, iso
 
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
@@ -47,9 +47,12 @@ def find_version(name: str, alias: str, number: str | None = None) -> ModelVersi
 
 
 def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+    """As `load_on`, on a store of its own: its registry is as new as the version, and no other thread reads it."""
+    return load_on(version, open_store(feast_repo))
+
+
+def load_on(version: ModelVersion, store: FeatureStore) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
-    # A store of its own: its registry is as new as the version, and no other thread reads it.
-    store = open_store(feast_repo)
     with TemporaryDirectory(prefix="model-") as here:  # a version that is refused is fetched again at every poll
         folder, contract = fetch_version(version, Path(here))
         checked = checked_model(version, folder, contract, store)
@@ -95,10 +98,17 @@ def _warm_up(model: ServedModel) -> None:
     """Answer the contract's example: the first request pays no import, and a model that cannot answer never serves.
 
     Read as of the end of time, because by now the online store may have moved past the example's own moment. A view
-    that may not be missing is stale then: the model is not asked. Raises StoreUnavailable.
+    that may not be missing is stale then: the model is not asked. Raises ContractBroken, StoreUnavailable.
     """
     example = model.contract.example_request | {AS_OF: iso(LATEST - timedelta(days=1))}
-    request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    try:
+        request, _ = model.parse(json.dumps(example).encode(), LATEST)
+    except RequestInvalid as invalid:
+        raise ContractBroken(
+            f"the request schema of its contract refuses its own example request ({invalid}). Let the rows of "
+            f"{model.contract.interface.spine_view!r} have the types that the request fields are declared with, and "
+            "train again."
+        ) from invalid
     (outcome,) = model.predict([request])
     if not isinstance(outcome, Prediction):
         return

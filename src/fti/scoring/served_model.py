@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -13,12 +14,10 @@ from pydantic import BaseModel
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import FeatureInterface, StoredView
 from fti.contract.task import ANSWER
-from fti.serving import metrics
-from fti.serving.features import FeatureReader, FeatureRow, RowRefused, duration
-from fti.serving.model.compiled import Compiled, Native
-from fti.serving.model.explain import Explainer, NotExplainable
-from fti.serving.prediction_log import LoggedPrediction
-from fti.serving.schemas import AS_OF, parse, parse_row
+from fti.scoring.compiled import Compiled, Native
+from fti.scoring.explain import Explainer, NotExplainable
+from fti.scoring.features import FeatureReader, FeatureRow, RowRefused, duration
+from fti.scoring.schemas import AS_OF, parse, parse_row
 
 # Who asks for the next hours, as the page does, is told nothing; nor who asks at the moment itself, by another clock.
 EARLY, LATE = timedelta(days=1), timedelta(minutes=1)
@@ -33,13 +32,23 @@ class Prediction:
     row: FeatureRow
     value: float
 
+    @property
+    def as_of(self) -> datetime:
+        moment: datetime = self.request[AS_OF]
+        return moment
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The request without its moment."""
+        return {name: value for name, value in self.request.items() if name != AS_OF}
+
 
 Outcome = Prediction | RowRefused
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One loaded model version with all it needs to answer; `loaded_at` is UTC."""
+    """One loaded model version with all it needs to answer; `loaded_at` is UTC, and `stage` times a stage by name."""
 
     name: str
     version: str
@@ -50,6 +59,7 @@ class ServedModel:
     meanings: dict[str, dict[str, str]]
     loaded_at: datetime
     explainer: Explainer | NotExplainable
+    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
     def parse(self, body: bytes, now: datetime) -> tuple[dict[str, Any], list[str]]:
         """The fields of one JSON request, `as_of` being `now` (UTC) when unset, and warnings. Raises RequestInvalid."""
@@ -61,10 +71,10 @@ class ServedModel:
 
     def predict(self, requests: Sequence[dict[str, Any]]) -> list[Outcome]:
         """What the model says of each request, or why it says nothing. Raises StoreUnavailable."""
-        with metrics.stage("features"):
+        with self.stage("features"):
             read = self.reader.read(requests, [request[AS_OF] for request in requests])
         rows = [row for row in read if isinstance(row, FeatureRow)]
-        with metrics.stage("model"):
+        with self.stage("model"):
             said = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
         return [
             Prediction(request, row, next(said)) if isinstance(row, FeatureRow) else row
@@ -139,6 +149,10 @@ class ServedModel:
             answer["features"] = self._features(row)
         return answer | {"missing": row.missing, "stale": row.stale, "warnings": warnings + row.warnings}
 
+    def answer(self, prediction: Prediction, warnings: list[str]) -> dict[str, Any]:
+        """What is answered to a request for one prediction; `warnings` are those of the request."""
+        return self.about | self.describe(prediction, warnings)
+
     def require_explainer(self) -> Explainer:
         """Raises NotExplainable."""
         if isinstance(self.explainer, NotExplainable):
@@ -155,27 +169,6 @@ class ServedModel:
             for name, source in self._sources
         ]
         return found | {"contributions": sorted(rows, key=lambda one: -abs(one["contribution"]))}
-
-    def entry(
-        self, prediction: Prediction, request_id: str, row: int, role: str, at: datetime, latency_ms: float
-    ) -> LoggedPrediction:
-        """A prediction as the log keeps it: made `at`, in UTC, as that row of that request."""
-        return LoggedPrediction(
-            request_id=request_id,
-            row=row,
-            role=role,
-            predicted_at=at,
-            as_of=prediction.request[AS_OF],
-            model_name=self.name,
-            model_version=self.version,
-            contract_sha256=self.contract_sha256,
-            feature_service=self.contract.interface.feature_service,
-            request={name: value for name, value in prediction.request.items() if name != AS_OF},
-            features={name: prediction.row.values[name] for name, _ in self._sources},
-            ages=prediction.row.ages,
-            prediction=prediction.value,
-            latency_ms=latency_ms,
-        )
 
     def _timed(self, parsed: tuple[dict[str, Any], list[str]], now: datetime) -> tuple[dict[str, Any], list[str]]:
         """With `as_of`, and a warning where it is none that the model was fitted to."""

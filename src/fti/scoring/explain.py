@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import expit
 
-from fti.serving.model.compiled import TOLERANCE, Compiled, Native
+from fti.scoring.compiled import TOLERANCE, Compiled, Native
 
 METHOD = "exact Shapley values of the served trees (path-dependent TreeSHAP: unknown inputs by training rows)"
 MOST_WAITING = 4

@@ -19,8 +19,8 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import ThreadpoolController
 
 from fti.contract.interface import FeatureInterface, ModelInput
-from fti.serving.model.compiled import Compiled, Native, compiled
-from fti.serving.model.explain import Explainer, ExplainerBusy, Explaining, NotExplainable, explainer
+from fti.scoring.compiled import Compiled, Native, compiled
+from fti.scoring.explain import Explainer, ExplainerBusy, Explaining, NotExplainable, explainer
 from fti.training.config import load_config
 from training.model import build_model
 

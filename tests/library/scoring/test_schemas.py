@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from fti.contract.feature_contract import FeatureContract
+from fti.scoring.schemas import RequestInvalid, parse, parse_row, request_schema
+from fti.scoring.served_model import ServedModel
 from fti.serving.batch import answerable
-from fti.serving.model.served_model import ServedModel
-from fti.serving.schemas import RequestInvalid, parse, parse_row, request_schema
 
 REQUEST = {"pump": "P1", "opened_at": "2024-05-01T12:00:00+02:00", "load": 3}
 CONTRACT = FeatureContract.model_validate(

@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 from fti.contract.interface import FeatureInterface, ModelInput
 from fti.contract.task import CLASSIFICATION, REGRESSION
-from fti.serving.model import compiled as module
-from fti.serving.model.compiled import Compiled, Native, compiled
-from fti.serving.model.explain import explainer
+from fti.scoring import compiled as module
+from fti.scoring.compiled import Compiled, Native, compiled
+from fti.scoring.explain import explainer
 from fti.training.config import load_config
 from training.model import build_model
 

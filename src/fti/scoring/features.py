@@ -25,7 +25,7 @@ from typeguard import suppress_type_checks
 
 from fti.contract.interface import FeatureInterface, OnDemandView, StoredView
 from fti.contract.on_demand import computed
-from fti.serving.schemas import AS_OF
+from fti.scoring.schemas import AS_OF
 from fti.stores.repository import StoreMoved, require_current
 
 Request = Mapping[str, Any]

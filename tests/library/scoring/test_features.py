@@ -15,7 +15,7 @@ from feast.types import Float64, Int64, UnixTimestamp
 from fti.contract.feature_contract import differences
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface
-from fti.serving.features import (
+from fti.scoring.features import (
     AsOfTooEarly,
     FeatureReader,
     FeatureRow,
