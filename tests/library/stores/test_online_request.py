@@ -206,11 +206,7 @@ def test_a_key_that_on_demand_code_reads_as_a_request_field_is_a_key_all_the_sam
     store = FeatureStore(repo_path=str(tmp_path / "repo"))
     store.materialize(ships.NOON - timedelta(days=9), ships.NOON)
     found = read(store, ROW, ROW | {"ship": "cat"})
-    assert (found["ship_trips"], found["ship"], found["knots"][0]) == (
-        [2**53 + 1, 7],
-        ["ant", "cat"],
-        read(store, ROW)["knots"][0],
-    )
+    assert (found["ship_trips"], found["ship"]) == ([2**53 + 1, 7], ["ant", "cat"])
     assert found["sails_hour"] == [12.0, 12.0]
 
 
@@ -233,7 +229,7 @@ def test_frames_keep_what_each_cell_says(store):
 def test_times_offline_may_be_datetimes_of_any_zone(store):
     """The same moment is the same feature."""
     service = store.get_feature_service("late_v1")
-    for moment in (ships.NOON, ships.NOON.astimezone(timezone(timedelta(hours=5))), datetime(2024, 5, 1, 12)):  # noqa: DTZ001
+    for moment in (ships.NOON, ships.NOON.astimezone(timezone(timedelta(hours=5))), datetime(2024, 5, 1, 12)):
         entities = pd.DataFrame([ROW | {"sails_at": moment}]).assign(
             event_timestamp=datetime(2024, 5, 1, 12, tzinfo=UTC)
         )
