@@ -186,7 +186,12 @@ class FeatureInterface(Part):
         return [model_input.name for model_input in self.inputs if model_input.source in alone]
 
     def settled(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request.
+        """Rows of joined features as their views' `when_missing` wants them: serving does the same to each request."""
+        rows = self.filled(rows)
+        return rows[self.answered(rows)].reset_index(drop=True)
+
+    def filled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows with the defaults of their views for what is null.
 
         An infinite input is unknown, as a null is: no model can be fitted to it.
         """
@@ -194,9 +199,15 @@ class FeatureInterface(Part):
         for view in self.stored_views:
             if view.when_missing == "default":
                 rows = rows.assign(**{name: _filled(rows[name], default) for name, default in view.defaults.items()})
-            elif view.when_missing == "reject":
-                rows = rows[rows[self.taken_from(view)].notna().any(axis=1)]
-        return rows.reset_index(drop=True)
+        return rows
+
+    def answered(self, rows: pd.DataFrame) -> pd.Series:
+        """Whether the model answers each row: not without a view that is declared `when_missing: reject`."""
+        known = pd.Series(True, rows.index)
+        for view in self.stored_views:
+            if view.when_missing == "reject":
+                known &= rows[self.taken_from(view)].notna().any(axis=1)
+        return known
 
     def _finite(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with a null for each input that is infinite; the log says how many."""

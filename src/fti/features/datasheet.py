@@ -14,14 +14,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 from deltalake.exceptions import DeltaError
 
+from fti.contract.applying import contracts, tracking_uri
 from fti.errors import Refusal
-from fti.features.guard import contracts, tracking_uri
+from fti.features.guard import was_applied
 from fti.features.publish import MONTH
 from fti.features.quarantine import held_name
 from fti.page import table, write
@@ -150,7 +152,7 @@ def _users(store: FeatureStore, repo: Path) -> Mapping[str, list[str]]:
             names |= {projection.name for projection in on_demand[name].source_feature_view_projections.values()}
         for name in names | {service.tags[role] for role in ("spine", "label") if role in service.tags}:
             used[name].append(f"feature service `{service.name}`")
-    uri = tracking_uri(repo)
+    uri = tracking_uri(repo, partial(was_applied, repo))
     for version, contract in (contracts(uri) if uri else {}).items():
         interface = contract.interface
         read = {view.source for view in interface.stored_views} | {view.name for view in interface.on_demand_views}

@@ -37,14 +37,17 @@ class CannotRewind(Refusal):
 
 
 def apply(repo: Path) -> None:
-    """`feast -c REPO apply`, in this process. Raises FeastFailed.
+    """`feast -c REPO apply`, in this process, of definitions that the guard has let pass. Raises FeastFailed.
 
     Feast's look at the sources is skipped: it would only warn, and ask the network where an s3:// address is.
     """
     from feast.cli.cli import cli
 
+    from fti.stores.guarded import approved
+
     require_current(repo)
     with (
+        approved(),
         one_writer(data_of(repo) / "feast", "apply"),
         step("feast apply"),
         feast_errors("feast apply", repo),

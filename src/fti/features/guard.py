@@ -1,49 +1,28 @@
-"""What applying the definitions would change, and which models forbid it: a Feast repository in, text or refusal out.
+"""What applying the definitions would change, and whether that is allowed: a Feast repository in, text or refusal out.
 
-A model version under an alias is served, or may be served again at once, and reads a feature service by its contract.
-Whoever changes what that service means learns it here, before the registry is touched, and not from the server's log.
+What is allowed is in fti/contract/applying.py, which Feast's own commands ask, too.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from pydantic import ValidationError
-
-from fti.contract.definitions import require_sound
-from fti.contract.feature_contract import FeatureContract
-from fti.contract.interface import ContractBroken
-from fti.contract.registered import SERVICE_TAG, fetch_version
-from fti.errors import Refusal
+from fti.contract.applying import require_allowed
 from fti.features.draft import drafted, live
 from fti.features.feast_steps import feast_errors
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
     from feast.diff.registry_diff import RegistryDiff
-    from mlflow import MlflowClient
 
 COLOURS = {"added": "\033[32m", "changed": "\033[33m", "removed": "\033[31m"}
 # When it was applied, and by whom it is kept, are not what it means; pickled code differs where its text does not.
 NOISE = {"meta", "project", "body"}
-logger = logging.getLogger("features")
-
-
-class DefinitionNeeded(Refusal):
-    """A model version under an alias needs a definition that would be changed or removed."""
-
-
-class RegistryUnreadable(Refusal):
-    """The model registry that is configured does not answer, so nobody knows which definitions are needed."""
 
 
 def plan(repo: Path) -> str:
@@ -60,135 +39,18 @@ def plan(repo: Path) -> str:
 
 
 def check(repo: Path, tables: bool = True) -> None:
-    """Check the definitions as if they were applied: what models under an alias need of them, and that training and
-    serving can do what every feature service says. Without `tables`, which are about to be written, leave those out.
+    """Check the definitions as if they were applied. Without `tables`, which are about to be written, leave those out.
 
-    Raises DefinitionNeeded, DefinitionUnsound, FieldMistyped, RegistryUnreadable, FeastFailed, and ContractBroken for a
-    contract that cannot be read.
+    Raises what `require_allowed` raises, and FeastFailed.
     """
-    uri = tracking_uri(repo)
-    found = contracts(uri) if uri else {}
     with drafted(repo) as (draft, _):
-        broken = [line for version, contract in found.items() if (line := _broken(draft, version, contract))]
-        if broken:
-            raise DefinitionNeeded("\n".join(broken))
-        require_sound(draft, sorted(service.name for service in draft.list_feature_services()))
-        if tables:
-            from fti.contract.declared_types import require_fitting
-
-            require_fitting(draft, sorted(draft.list_feature_views(), key=lambda view: str(view.name)))
+        require_allowed(draft, repo, partial(was_applied, repo), tables)
 
 
-def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str:
-    """Why the version could not be served from these definitions, or an empty string."""
-    try:
-        contract.verify(draft)
-    except ContractBroken as error:
-        reason = str(error)
-    except (LookupError, ValidationError) as error:
-        service = contract.interface.feature_service
-        reason = f"Feature service {service!r} can no longer be described ({error!r}): put the old definition back."
-    else:
-        return ""
-    return (
-        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its alias."
-    )
-
-
-# ---- the contracts to keep ------------------------------------------------------------------------------------------
-
-
-def tracking_uri(repo: Path) -> str | None:
-    """Where MLflow's registry is: MLFLOW_TRACKING_URI, or mlflow.db beside the repository; None if it is not there.
-
-    Raises RegistryUnreadable when the variable names a file that is not there, though definitions were applied before:
-    mistyped, it would let every change pass.
-    """
-    told = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = told or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
-    file = _file_of(uri)
-    if file is None or file.exists():
-        return uri
-    if told and _was_applied(repo):
-        raise RegistryUnreadable(
-            f"MLFLOW_TRACKING_URI is {uri}, but there is no {file.resolve()}, so nobody knows which definitions its "
-            "models need. Nothing was applied. Correct it; before the first training, unset it for this command."
-        )
-    logger.info("No model registry at %s: no model needs a definition yet.", file.resolve())
-    return None
-
-
-def _file_of(uri: str) -> Path | None:
-    """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if uri.startswith(("file:", "/", ".")):
-        return Path(unquote(urlsplit(uri).path))
-    try:
-        database = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:
-        return None
-    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
-
-
-def _was_applied(repo: Path) -> bool:
+def was_applied(repo: Path) -> bool:
+    """Whether the registry of a repository has any feature service."""
     with feast_errors("feast apply", repo), tempfile.TemporaryDirectory() as folder:
         return bool(live(repo, Path(folder)).list_feature_services())
-
-
-def contracts(uri: str) -> dict[str, FeatureContract]:
-    """The contract of each model version that has an alias and reads a feature service, by what the version is called.
-
-    Raises RegistryUnreadable, or ContractBroken.
-    """
-    # By default MLflow tries for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    try:
-        from mlflow import MlflowClient
-
-        found = {}
-        with _tracking(uri):
-            client = MlflowClient()
-            for name, number in _aliased(client):
-                version = client.get_model_version(name, number)
-                if SERVICE_TAG in version.tags:
-                    aliases = ", ".join(sorted(version.aliases))
-                    found[f"{name} version {number} ({aliases})"] = fetch_version(version)[1]
-    except Refusal:
-        raise
-    except Exception as error:
-        raise RegistryUnreadable(
-            f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
-            "definitions its models need. Nothing was applied. Mend it, or let MLFLOW_TRACKING_URI name the right one."
-        ) from error
-    return found
-
-
-@contextmanager
-def _tracking(uri: str) -> Iterator[None]:
-    """Let MLflow, which finds artifacts by a global setting, use this registry."""
-    import mlflow
-
-    if os.environ.get("MLFLOW_TRACKING_URI") == uri:
-        yield
-        return
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which takes the variable back that it has set
-
-
-def _aliased(client: MlflowClient) -> list[tuple[str, str]]:
-    """Name and number of each model version under any alias, once."""
-    page = client.search_registered_models()
-    models = [*page]
-    while page.token:
-        page = client.search_registered_models(page_token=page.token)
-        models += page
-    return [(model.name, number) for model in models for number in sorted({*model.aliases.values()})]
 
 
 # ---- the difference, for people -------------------------------------------------------------------------------------

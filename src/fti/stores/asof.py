@@ -25,7 +25,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
-from feast.saved_dataset import SavedDatasetStorage
+from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Int32, Int64
 
@@ -68,6 +68,12 @@ class AsofRetrievalJob(RetrievalJob):
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return as_frame(self._query())
+
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """As Feast's, with whole numbers and booleans that stay so beside a null."""
+        return as_frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     @property
     def full_feature_names(self) -> bool:

@@ -31,11 +31,12 @@ from pydantic import Field
 from fti.stores.asof import AsofRetrievalJob, ViewPlan, absolute, in_microseconds, pinned, with_whole_keys
 from fti.stores.delta import connect, create_parquet_view, create_view, literal, quote
 from fti.stores.frames import for_numpy
+from fti.stores.guarded import GuardingConfig
 
 ROW_ID = "__entity_row"
 
 
-class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):
+class AsofDuckDBOfflineStoreConfig(GuardingConfig, DuckDBOfflineStoreConfig):
     """`delta_versions` pins a data source, by name, to one version of its table; the rest are read at their newest."""
 
     type: Literal["fti.stores.asof_duckdb.AsofDuckDBOfflineStore"] = "fti.stores.asof_duckdb.AsofDuckDBOfflineStore"

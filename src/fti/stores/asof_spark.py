@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
+from fti.stores.guarded import GuardingConfig
 from fti.stores.spark_session import open_session  # first, to say how to mend it when there is no Spark
 
 # isort: split
@@ -26,7 +27,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
-from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.repo_config import RepoConfig
 from feast.type_map import spark_schema_to_np_dtypes
 from pydantic import Field
 from pyspark.sql import DataFrame, Window
@@ -39,7 +40,7 @@ from fti.stores.spark_tables import between, named, read_source
 ROW_ID = "__entity_row"
 
 
-class AsofSparkOfflineStoreConfig(FeastConfigBaseModel):
+class AsofSparkOfflineStoreConfig(GuardingConfig):
     """`spark_conf` are Spark's settings, `spark.master` among them; `delta_versions` is as in `asof_duckdb`."""
 
     type: Literal["fti.stores.asof_spark.AsofSparkOfflineStore"] = "fti.stores.asof_spark.AsofSparkOfflineStore"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,8 @@ class AtomicFileRegistryStore(FileRegistryStore):
         super().__init__(registry_config, repo_path)
         self._handed_out: Registry | None = None  # Feast changes it in place until it writes it
         self._read = Registry()  # the same as it was in the file
+        # Asked before the file is replaced; whoever opens the registry may set it, and it may refuse (guarded.py).
+        self.before_change: Callable[[Registry, Registry], None] | None = None
 
     def get_registry_proto(self) -> Registry:
         """What the file says. Raises RegistryChanged when that would drop changes that were not written yet.
@@ -67,6 +69,8 @@ class AtomicFileRegistryStore(FileRegistryStore):
             if before and _said(before) == _said(registry_proto):
                 self._remember(registry_proto)
                 return  # readers look at the file's time, and would read it again
+            if self.before_change:
+                self._ask(before or Registry(), registry_proto)
             registry_proto.version_id = str(uuid.uuid4())
             registry_proto.last_updated.FromDatetime(datetime.now(UTC))
             written = self._filepath.with_name(f"{self._filepath.name}.{os.getpid()}.new")
@@ -79,6 +83,15 @@ class AtomicFileRegistryStore(FileRegistryStore):
             finally:
                 written.unlink(missing_ok=True)
             self._remember(registry_proto)
+
+    def _ask(self, before: Registry, after: Registry) -> None:
+        """Raises Refusal; the changes are void then."""
+        assert self.before_change
+        try:
+            self.before_change(before, after)
+        except Refusal:
+            self._handed_out = None
+            raise
 
     def _remember(self, registry_proto: Registry) -> None:
         self._handed_out = registry_proto

@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
+from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
 from fti.stores.stamps import stamp_of
 
@@ -49,7 +50,7 @@ for field = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[field]) end
 return 1"""
 
 
-class RestatingRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+class RestatingRedisOnlineStoreConfig(GuardingConfig, RedisOnlineStoreConfig):
     """As of the stock store; its `skip_dedup` and `key_ttl_seconds` are not used."""
 
     type: Literal["fti.stores.restating_redis.RestatingRedisOnlineStore"] = (

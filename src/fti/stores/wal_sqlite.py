@@ -24,9 +24,10 @@ from feast import Entity, FeatureView
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Map, Value
-from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.repo_config import RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
+from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, serialized
 from fti.stores.stamps import Stamp, microseconds, stamp_of
 
@@ -49,7 +50,7 @@ SELECT_ROW = "SELECT event_us, created_us, features, older FROM {table} WHERE en
 SELECT_KEYS = "SELECT {number}, entity_key, event_us, features, older FROM {table} WHERE entity_key IN ({keys})"
 
 
-class WalSqliteOnlineStoreConfig(FeastConfigBaseModel):
+class WalSqliteOnlineStoreConfig(GuardingConfig):
     """`path` is relative to the folder of feature_store.yaml. A writer waits `busy_timeout_seconds` for another one."""
 
     type: Literal["fti.stores.wal_sqlite.WalSqliteOnlineStore"] = "fti.stores.wal_sqlite.WalSqliteOnlineStore"

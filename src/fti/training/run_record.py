@@ -16,16 +16,17 @@ from feast import FeatureStore
 from mlflow.artifacts import download_artifacts
 from mlflow.data import pandas_dataset
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
-from mlflow.models import infer_signature
+from mlflow.models import Model
 from threadpoolctl import threadpool_limits
 from upath import UPath
 
+from fti.contract import pyfunc
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import FeatureInterface
 from fti.contract.metrics import scores, slice_scores
 from fti.contract.registered import DIGEST_TAG, FILE_NAME, GOLDEN_NAME, GOLDEN_SAID, SERVICE_TAG, folder_sha256
 from fti.contract.spine import PREDICTION_TIME
-from fti.contract.task import Task, forecast, predicts_by
+from fti.contract.task import Task, forecast
 from fti.contract.training_profile import PREDICTION, PROFILE_ARTIFACT, profile
 from fti.project import project
 from fti.training.baseline import Forecaster
@@ -130,13 +131,16 @@ def log_model(model: Any, contract: FeatureContract, inputs: pd.DataFrame) -> tu
         }
         for name, content in files.items():
             (Path(folder) / name).write_text(content)
-        logged = mlflow.sklearn.log_model(
-            model,
+        logged = Model.log(
+            artifact_path=None,
             name="model",
-            signature=infer_signature(example, getattr(model, predicts_by(task))(example)),
+            flavor=pyfunc,
+            sk_model=model,
+            signature=pyfunc.signature(contract.interface),
             input_example=example,
-            pyfunc_predict_fn=predicts_by(task),
-            # Finding requirements by itself takes MLflow 20 s and leaves them loose.
+            pyfunc_predict_fn="predict",
+            # Finding requirements by itself takes MLflow 20 s and leaves them loose. `fti` is none of them: an index of
+            # the same name elsewhere would be asked for it.
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in PINNED],
             skops_trusted_types=project().model.TRUSTED_TYPES,
             extra_files=[str(Path(folder) / name) for name in files],

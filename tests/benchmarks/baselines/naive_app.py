@@ -14,15 +14,12 @@ from pathlib import Path
 import mlflow
 from fastapi import FastAPI
 from feast import FeatureStore
-from mlflow.types import DataType
 from pydantic import BaseModel
 
 app = FastAPI()
 store = FeatureStore(repo_path=str(Path(__file__).resolve().parents[3] / "feature_repo"))
 features = store.get_feature_service(os.environ["FEATURE_SERVICE"])
 model = mlflow.pyfunc.load_model(os.environ["MODEL_URI"])
-# pyfunc takes no whole number, and no missing value that Feast has made an object, for a double.
-doubles = {column.name: "float64" for column in model.metadata.get_input_schema() if column.type == DataType.double}
 
 
 class Flight(BaseModel):
@@ -42,8 +39,8 @@ class Flight(BaseModel):
 def predict(flight: Flight) -> dict[str, float]:
     hour = int(flight.scheduled_departure.timestamp()) // 3600
     row = flight.model_dump(exclude={"as_of"}) | {"departure_hour": hour}
-    frame = store.get_online_features(features=features, entity_rows=[row]).to_df().astype(doubles)
-    return {"probability": float(model.predict(frame)[0, 1])}
+    frame = store.get_online_features(features=features, entity_rows=[row]).to_df()
+    return {"probability": float(model.predict(frame)["probability"].iloc[0])}
 
 
 @app.get("/readyz")

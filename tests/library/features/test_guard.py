@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from feast import FeatureStore
 
+from fti.contract.applying import DefinitionNeeded, RegistryUnreadable
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import DIGEST_TAG, FILE_NAME, MODEL_DIGEST_TAG, SERVICE_TAG, folder_sha256
 from fti.features.feast_steps import FeastFailed, apply
-from fti.features.guard import DefinitionNeeded, RegistryUnreadable, check, plan
+from fti.features.guard import check, plan
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
