@@ -79,7 +79,7 @@ def sound_columns(
         raise RequestUnusable(f"The entity rows have no {few(missing)}; they have {few(list(columns))}. {told}")
     for name, kind in asked.fields.items():
         if isinstance(columns.get(name), Sequence):  # Feast says what is missing
-            columns[name] = [_typed(name, kind, row, value) for row, value in enumerate(columns[name])]
+            columns[name] = [typed(name, kind, row, value) for row, value in enumerate(columns[name])]
     for key, stored in asked.keys.items():
         values = columns[given[key]]
         if isinstance(values, Sequence) and not isinstance(values, str):
@@ -126,7 +126,7 @@ def _keys(
         if not optional:
             raise RequestUnusable(f"Row {values.index(None)} has no {key!r}. {how}")
     if kind in (ValueType.INT64, ValueType.INT32):
-        return [value if value is None else _typed(key, kind, row, value) for row, value in enumerate(values)]
+        return [value if value is None else typed(key, kind, row, value) for row, value in enumerate(values)]
     return values
 
 
@@ -147,7 +147,7 @@ def _entity(registry: BaseRegistry, project: str, key: str, stored: str) -> tupl
 # ---- values of the declared types -----------------------------------------------------------------------------------
 
 
-def _typed(name: str, kind: ValueType, row: int, value: Any) -> Any:
+def typed(name: str, kind: ValueType, row: int, value: Any) -> Any:
     """A request value as its declared type has it, as JSON may have it too. Raises RequestUnusable."""
     convert, expected = KINDS.get(kind, (None, ""))
     if convert is None:
