@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import chdir, suppress
+from contextlib import chdir
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ import numpy as np
 import pandas as pd
 from feast import FeatureStore
 
-from fti.contract.feature_contract import FeatureContract, TrainingSet
-from fti.contract.feature_service import read_interface
-from fti.contract.registered import DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
+from tests import champions
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 CONFIG = """
@@ -150,48 +148,6 @@ def build(folder: Path, config: str = CONFIG) -> Path:
 
 
 def register(repo: Path, calibration: str = "sigmoid") -> str:
-    """Fit a model to the repository's rows, register it with all that training leaves in it, and make it the champion.
-
-    MLflow's registry is mlflow.db beside the repository; returns its URI. Serving compiles a model without calibration.
-    """
-    import mlflow
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    from fti.project import project
-    from fti.training.config import ModelParameters
-    from fti.training.dataset import labelled_rows
-    from fti.training.run_record import log_model
-    from training.model import build_model
-
-    project()  # found here, before the folder changes
-    store = FeatureStore(repo_path=str(repo))
-    interface = read_interface(store, "late_v1")
-    rows = labelled_rows(store, interface, NOON - timedelta(days=6), NOON)
-    parameters = ModelParameters(
-        max_iter=20, learning_rate=0.1, max_leaf_nodes=7, min_samples_leaf=5, l2_regularization=0.0, max_features=1.0,
-        random_state=0, calibration=calibration,
-    )  # fmt: skip
-    model = build_model(interface.categories, parameters).fit(rows.inputs, rows.labels)
-    contract = FeatureContract(
-        interface=interface,
-        known_values={},
-        training_set=TrainingSet(
-            as_of=NOON, start=NOON, end=NOON, rows=len(rows), sha256=rows.sha256, delta_versions={}
-        ),
-        example_request={"ship": "ant", "port": "Oslo", "sails_at": NOON.isoformat()},
-    )
-    uri = f"sqlite:///{repo.parent / 'mlflow.db'}"
-    with chdir(repo.parent):
-        mlflow.set_tracking_uri(uri)
-        with mlflow.start_run() as run:
-            source, digest = log_model(model, contract, rows.inputs)
-        client = MlflowClient()
-        with suppress(MlflowException):
-            client.create_registered_model("lateness")
-        tags = {SERVICE_TAG: "late_v1", DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
-        version = client.create_model_version(
-            "lateness", source=source, run_id=run.info.run_id, model_id=source.rsplit("/", 1)[-1], tags=tags
-        )
-        client.set_registered_model_alias("lateness", "champion", version.version)
-    return uri
+    """Register a champion of `late_v1`, as `champions.register` does. Serving compiles a model without calibration."""
+    start, example = NOON - timedelta(days=6), {"ship": "ant", "port": "Oslo", "sails_at": NOON.isoformat()}
+    return champions.register(repo, "lateness", "late_v1", start, NOON, example, calibration=calibration)

@@ -27,11 +27,13 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Int32, Int64
+from feast.types import Int32, Int64, UnixTimestamp
+from feast.value_type import ValueType
 
 from fti.errors import few
 from fti.stores.delta import exists
 from fti.stores.frames import as_frame, beyond_float
+from fti.stores.online_request import typed
 from fti.stores.tables import address
 
 UTC = pa.timestamp("us", tz="UTC")
@@ -111,19 +113,37 @@ def _narrow(view: OnDemandFeatureView) -> OnDemandFeatureView:
     Feast 0.67 turns every column of the whole result into Python objects, once a view: most of the time of a retrieval.
     """
     narrow = copy.copy(view)
-    declared = [field.name for source in view.source_request_sources.values() for field in source.schema]
+    asked = [field for source in view.source_request_sources.values() for field in source.schema]
+    declared, times = [field.name for field in asked], [field.name for field in asked if field.dtype == UnixTimestamp]
     for projection in view.source_feature_view_projections.values():
         for feature in projection.features:
             declared += [feature.name, f"{projection.name_to_use()}__{feature.name}"]
 
     def transform_arrow(table: pa.Table, full_feature_names: bool = False) -> pa.Table:
         inputs = table.select([name for name in dict.fromkeys(declared) if name in table.column_names])
+        for name in times:
+            inputs = _with_times(inputs, name)
         return OnDemandFeatureView.transform_arrow(narrow, inputs, full_feature_names)
 
     narrow.transform_arrow = transform_arrow  # type: ignore[method-assign,assignment]
     if isinstance(view.feature_transformation, PythonTransformation):
         narrow.feature_transformation = _by_column(view.feature_transformation)
     return narrow
+
+
+def _with_times(table: pa.Table, name: str) -> pa.Table:
+    """The table with times in a request field that is declared as such: as online, it may be text or seconds.
+
+    Raises RequestUnusable.
+    """
+    position = table.schema.get_field_index(name)
+    if position < 0 or pa.types.is_timestamp(table.schema.field(position).type):
+        return table
+    values = [
+        None if value is None else typed(name, ValueType.UNIX_TIMESTAMP, row, value)
+        for row, value in enumerate(table.column(position).to_pylist())
+    ]
+    return table.set_column(position, name, pa.array(values, UTC))
 
 
 def _by_column(code: PythonTransformation) -> PythonTransformation:

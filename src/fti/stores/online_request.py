@@ -7,20 +7,52 @@ of a key has null features without a word, and on-demand code gets text where it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
-from feast import Entity, FeatureService, ValueType, utils
+from feast import Entity, FeatureService, FeatureView, ValueType, utils
 from feast.errors import FeastError
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.on_demand_feature_view import OnDemandFeatureView
 
 from fti.errors import few
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 Columns = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an online read asks for: the store's join key of each of the request, with their types;
+    join keys by name of their entity; and types of request fields."""
+
+    keys: dict[str, str]
+    types: dict[str, ValueType]
+    key_of: dict[str, str]
+    fields: dict[str, ValueType]
+
+    @classmethod
+    def of(
+        cls, on_demand: list[OnDemandFeatureView], key_of: dict[str, str], types: dict[str, ValueType],
+        views: list[FeatureView],
+    ) -> Asked:  # fmt: skip
+        keys = {
+            view.projection.join_key_map.get(column.name, column.name): column.name
+            for view in views
+            for column in view.entity_columns
+            if column.name != DUMMY_ENTITY_ID
+        }
+        fields = {name: kind for view in on_demand for name, kind in view.get_request_data_schema().items()}
+        return cls(keys, {key: types[key] for key in keys}, key_of, fields)
+
+
+REMEMBERED = 256
+_KNOWN: WeakKeyDictionary[BaseRegistry, tuple[Any, dict[Any, Asked]]] = WeakKeyDictionary()
 
 
 class RequestUnusable(FeastError, ValueError):
@@ -39,28 +71,34 @@ def sound_columns(
 
     A key may be None where its entity is optional: the row finds nothing of it. Raises RequestUnusable.
     """
-    context = utils._get_cached_request_context(registry, project, features, full_names)
-    on_demand, key_of, types, views = context[1], context[2], context[3], [view for view, _ in context[5]]
-    needed = {
-        view.projection.join_key_map.get(column.name, column.name): column.name
-        for view in views
-        for column in view.entity_columns
-        if column.name != DUMMY_ENTITY_ID
-    }
+    asked = _asked(registry, project, features, full_names)
     columns = _columns(rows)
-    given = {key_of.get(name, name): name for name in columns}  # by join key; Feast takes an entity's name for it
-    if missing := [key for key in needed if key not in given]:
-        told = " ".join(_entity(registry, project, key, needed[key])[1] for key in missing)
+    given = {asked.key_of.get(name, name): name for name in columns}  # by join key; Feast takes an entity's name for it
+    if missing := [key for key in asked.keys if key not in given]:
+        told = " ".join(_entity(registry, project, key, asked.keys[key])[1] for key in missing)
         raise RequestUnusable(f"The entity rows have no {few(missing)}; they have {few(list(columns))}. {told}")
-    for view in on_demand:
-        for name, kind in view.get_request_data_schema().items():
-            if isinstance(columns.get(name), Sequence):  # Feast says what is missing
-                columns[name] = [_typed(name, kind, row, value) for row, value in enumerate(columns[name])]
-    for key, stored in needed.items():
+    for name, kind in asked.fields.items():
+        if isinstance(columns.get(name), Sequence):  # Feast says what is missing
+            columns[name] = [typed(name, kind, row, value) for row, value in enumerate(columns[name])]
+    for key, stored in asked.keys.items():
         values = columns[given[key]]
         if isinstance(values, Sequence) and not isinstance(values, str):
-            columns[given[key]] = _keys(values, types.get(key), partial(_entity, registry, project, key, stored), key)
-    return columns, {key: types[key] for key in needed}
+            columns[given[key]] = _keys(values, asked.types[key], partial(_entity, registry, project, key, stored), key)
+    return columns, asked.types
+
+
+def _asked(registry: BaseRegistry, project: str, features: list[str] | FeatureService, full_names: bool) -> Asked:
+    """What a read of these features asks for, remembered for as long as the registry says the same."""
+    named = features.name if isinstance(features, FeatureService) else tuple(features)
+    read_at = getattr(registry, "cached_registry_proto_created", None)
+    known = _KNOWN.setdefault(registry, (read_at, {}))
+    if known[0] != read_at or len(known[1]) >= REMEMBERED:
+        known = _KNOWN[registry] = (read_at, {})
+    key = (named, project, full_names)
+    if key not in known[1]:
+        context = utils._get_cached_request_context(registry, project, features, full_names)
+        known[1][key] = Asked.of(context[1], context[2], context[3], [view for view, _ in context[5]])
+    return known[1][key]
 
 
 def _columns(rows: Rows) -> Columns:
@@ -88,7 +126,7 @@ def _keys(
         if not optional:
             raise RequestUnusable(f"Row {values.index(None)} has no {key!r}. {how}")
     if kind in (ValueType.INT64, ValueType.INT32):
-        return [value if value is None else _typed(key, kind, row, value) for row, value in enumerate(values)]
+        return [value if value is None else typed(key, kind, row, value) for row, value in enumerate(values)]
     return values
 
 
@@ -109,7 +147,7 @@ def _entity(registry: BaseRegistry, project: str, key: str, stored: str) -> tupl
 # ---- values of the declared types -----------------------------------------------------------------------------------
 
 
-def _typed(name: str, kind: ValueType, row: int, value: Any) -> Any:
+def typed(name: str, kind: ValueType, row: int, value: Any) -> Any:
     """A request value as its declared type has it, as JSON may have it too. Raises RequestUnusable."""
     convert, expected = KINDS.get(kind, (None, ""))
     if convert is None:
