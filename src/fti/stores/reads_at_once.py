@@ -21,6 +21,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
+from fti.stores.exact_writes import convert_exactly
 from fti.stores.stamps import EPOCH, MICROSECOND
 
 Found = tuple[int, dict[str, Value]]  # event timestamp, microseconds since 1970 in UTC, and values of a key
@@ -29,7 +30,12 @@ KeyValues = tuple[tuple[str, Any], ...]  # of each join key the kind of its valu
 
 
 class ReadsAtOnce(OnlineStore):
-    """A store that answers a request by one `_read`, whatever number of views it asks for."""
+    """A store that answers a request by one `_read`, whatever number of views it asks for, and that rows are written to
+    as they are."""
+
+    def __init__(self) -> None:
+        convert_exactly()
+        super().__init__()
 
     @abstractmethod
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:

@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
+from fti.stores.exact_writes import has_key
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
 from fti.stores.stamps import stamp_of
 
@@ -64,13 +65,16 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write rows (key, values, event and created timestamp), but for those that are older than what is there.
+        """Write rows (key, values, event and created timestamp), but for those that are older than what is there, and
+        those with a null key.
 
         Of two writes with equal timestamps the later one counts, so a rerun changes nothing. Naive timestamps are UTC.
         """
         view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for key, values, event, created in data:
+                if not has_key(key):
+                    continue
                 moment = Timestamp()
                 moment.FromDatetime(utils.make_tzaware(event))
                 fields: dict[str | bytes, bytes] = {f"_ts:{view}": moment.SerializeToString()}

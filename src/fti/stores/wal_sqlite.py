@@ -27,6 +27,7 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
+from fti.stores.exact_writes import has_key
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, serialized
 from fti.stores.stamps import Stamp, microseconds, stamp_of
 
@@ -91,16 +92,20 @@ class WalSqliteOnlineStore(ReadsAtOnce):
     _versioned_read_supported = True
 
     def __init__(self) -> None:
+        super().__init__()
         self._of_thread = _PerThread()
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Write], progress: Callable[[int], Any] | None
     ) -> None:
-        """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
+        """Write a batch as one transaction, but for rows with a null key. Naive timestamps are UTC.
+
+        Raises ViewNotApplied.
+        """
         writes = [
             (serialized(config, entity_key), values, stamp_of(event, created))
             for entity_key, values, event, created in data
-            if values
+            if values and has_key(entity_key)
         ]
         select, replace = (statement.format(table=_table(config, table)) for statement in (SELECT_ROW, REPLACE))
         before: dict[bytes, _Row | None] = {}
