@@ -187,10 +187,6 @@ REFUSALS = {
         "On-demand view 'hotness' reads 'make', a unix_timestamp",
     ),
     # ---- types
-    "a text": (
-        [('"turns", "heat"]], shift', '"turns", "make"]], shift')],
-        "takes 'make' of view 'wear', which is of type string",
-    ),
     "a time": ([(TYPE, '("turns", UnixTimestamp)')], "which is of type unix_timestamp; a model takes double"),
     "an array": ([(TYPE, '("turns", Array(Float64))')], "which is of type double_list"),
     "bytes": ([(TYPE, '("turns", Bytes)')], "which is of type bytes"),
@@ -273,7 +269,8 @@ SOUND = {
     ],
     "a text for code": [("rows = zip(inputs", 'inputs["make"]; rows = zip(inputs')],
     "numbers of all kinds": [(TYPE, '("turns", Int32), ("flow", Float32), ("open", Bool)')],
-    "a text as a category": [("tags=TAGS", 'tags=TAGS | {"key_features": "pump"}')],
+    "a key as a category": [("tags=TAGS", 'tags=TAGS | {"key_features": "pump"}')],
+    "a text as a category": [('"turns", "heat"]], shift', '"turns", "make"]], shift')],
 }  # fmt: skip
 
 
