@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from fti.features.draft import drafted, live
 from fti.features.feast_steps import feast_errors
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from feast import FeatureStore
     from feast.diff.registry_diff import RegistryDiff
     from mlflow import MlflowClient
@@ -77,6 +78,18 @@ def check(repo: Path, tables: bool = True) -> None:
             from fti.contract.declared_types import require_fitting
 
             require_fitting(draft, sorted(draft.list_feature_views(), key=lambda view: str(view.name)))
+
+
+def check_rows(repo: Path, rows: Mapping[str, pa.Table]) -> None:
+    """Check rows of feature tables, by the table's path, against the definitions as if those were applied.
+
+    Raises FieldMistyped, FeastFailed, DefinitionUnsound. Without a repository nothing is declared.
+    """
+    from fti.contract.declared_types import require_fitting_rows
+
+    if repo.is_dir():
+        with drafted(repo) as (draft, _):
+            require_fitting_rows(draft, rows)
 
 
 def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str:
