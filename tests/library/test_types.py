@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from pydantic_core import from_json
 
 from fti.contract.definitions import DefinitionUnsound
 from fti.contract.feature_contract import FeatureContract, TrainingSet
@@ -37,10 +38,12 @@ from fti.monitoring.logged import Logged, logged
 from fti.serving.batch import BatchScorer
 from fti.serving.features import FeatureReader, open_store
 from fti.serving.http import api
+from fti.serving.model.compiled import Compiled
 from fti.serving.model.loading import checked_model, load
 from fti.serving.model.scorer import Scorer
-from fti.serving.model.served_model import ServedModel
+from fti.serving.model.served_model import Prediction, ServedModel
 from fti.serving.prediction_log import PredictionLog
+from fti.serving.schemas import RequestInvalid
 from fti.stores.repository import open_repository
 from fti.training.config import load_config
 from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, upcoming_request
@@ -318,6 +321,44 @@ def test_labels_are_those_of_the_table(world):
         rows = labelled_rows(world.store, interface, START, END)
         assert len(rows) == type_repo.ROWS
         assert rows.labels.tolist() == [known[run][f"l_{kind}"] for run in rows.frame.run]
+
+
+OTHERWISE = [
+    *(("key_int32", sent) for sent in ("7", 7.0, 7.5, True, 2**31, -(2**31) - 1, [7])),
+    *(("key_int64", sent) for sent in ("7", 7.0, False, 2**63, -(2**63) - 1, 1e19)),
+    *(("key_text", sent) for sent in ("", "x" * 65, 7, True)),
+    *(("case", sent) for sent in ("", None, 7)),
+    *(("a_int64", sent) for sent in ("7", 7.0, True, None)),
+    *(("a_float32", sent) for sent in ("0.1", 1e39, -1e39, math.inf, math.nan, True, None)),
+    *(("a_float64", sent) for sent in ("0.1", math.inf, math.nan, False, None)),
+    *(("a_bool", sent) for sent in (0, 1, "true", None)),
+    *(("a_text", sent) for sent in ("", "x" * 65, 7, None)),
+    *(
+        ("a_moment", sent)
+        for sent in (0, "1969-12-31T23:59:59.999999Z", "2262-01-01T00:00Z", "2024-05-01T00:00", "now")
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "sent"), OTHERWISE)
+def test_a_request_of_another_type_is_refused(world, field, sent):
+    """Alone and as a row of a batch, by the name of the field; no number is read out of text."""
+    request = json.dumps(json.loads(body(world.requests[1])) | {field: sent}).encode()
+    with pytest.raises(RequestInvalid) as refused:
+        world.served.parse(request, NOON)
+    assert [*refused.value.problems] == [field]
+    with pytest.raises(RequestInvalid) as refused:
+        world.served.parse_row(from_json(request), NOON)
+    assert [*refused.value.problems] == [field]
+
+
+def test_what_moved_an_answer_is_told_of_text_too(world):
+    """The model is served as tables and trees, and each of its inputs has a contribution."""
+    assert isinstance(world.served.model, Compiled)
+    (found,) = world.served.predict([world.served.parse(body(world.requests[1]), NOON)[0]])
+    assert isinstance(found, Prediction)
+    moved = {one["feature"] for one in world.served.explain(found)["contributions"]}
+    assert {"s_text", "p_word", "key_text", "s_int64"} <= moved
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
