@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface
 from fti.contract.on_demand import ARROW, trial
-from fti.contract.sound_views import INPUTS, of_code, of_entities, of_label, of_spine, of_stored
+from fti.contract.sound_views import INPUTS, of_code, of_entities, of_label, of_online, of_spine, of_stored
 from fti.contract.spine import PREDICTION_TIME
 from fti.errors import Refusal
 
@@ -30,6 +30,16 @@ class DefinitionUnsound(Refusal):
 def require_sound(store: FeatureStore, services: Collection[str]) -> None:
     """Raise DefinitionUnsound, a line a problem, if a feature service has any."""
     if lines := list(dict.fromkeys(line for name in services for line in problems(store, name))):
+        raise DefinitionUnsound("\n".join(lines))
+
+
+def require_storable(store: FeatureStore) -> None:
+    """Raise DefinitionUnsound, a line a field, if a view has fields that Feast cannot put online as they are.
+
+    Of views that no service reads, as spines and labels are, the seconds of a time will do.
+    """
+    views = sorted(store.list_feature_views(), key=lambda view: str(view.name))
+    if lines := [line for view in views for line in of_online(view, (*INPUTS, "unix_timestamp"))]:
         raise DefinitionUnsound("\n".join(lines))
 
 

@@ -64,7 +64,20 @@ def of_stored(view: FeatureView) -> Iterator[str]:
         yield f"{who} has enabled=False, so Feast serves none of it. Enable it."
     if not view.entities or not view.join_keys:
         yield f"{who} has no entity, so no request finds a row of it. Give it the entity that its rows describe."
+    yield from of_online(view, INPUTS)
     yield from _of_source(view)
+
+
+def of_online(view: FeatureView, kinds: Collection[str]) -> Iterator[str]:
+    """Fields of an online view that are of other types, read or not: of some Feast writes less online than the table
+    has, as seconds of a time; of others, as a map, it writes nothing and fails."""
+    for field in view.features if view.online else ():
+        if (kind := _kind(field)) not in kinds:
+            yield (
+                f"Feature view {view.name!r} stores {field.name!r}, a {kind}, which is not the same online as offline; "
+                f"expected one of {', '.join(kinds)}. Take it out of the view, store what it says as one of those, or "
+                "keep it in a view with online=False."
+            )
 
 
 def _of_source(view: FeatureView, created: bool = False) -> Iterator[str]:
