@@ -24,7 +24,7 @@ from fti.stores.tables import tables_in
 ROOT = Path(__file__).resolve().parents[1]
 # A server that has imported the pipeline once and forks: a real process to kill, without seconds of imports for each.
 WARM = multiprocessing.get_context("forkserver")
-WARM.set_forkserver_preload([__name__])
+WARM.set_forkserver_preload([__name__, "feast.repo_operations"])
 KINDS = ("raw", "features", "quarantine")
 JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
 

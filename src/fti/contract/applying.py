@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from fti.contract.definitions import require_sound
+from fti.contract.definitions import require_sound, require_storable
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
 from fti.contract.registered import SERVICE_TAG, fetch_version
@@ -52,6 +52,7 @@ def require_allowed(draft: FeatureStore, repo: Path, was_applied: Callable[[], b
     if broken:
         raise DefinitionNeeded("\n".join(broken))
     require_sound(draft, sorted(service.name for service in draft.list_feature_services()))
+    require_storable(draft)
     if tables:
         from fti.contract.declared_types import require_fitting
 

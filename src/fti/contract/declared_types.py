@@ -7,7 +7,8 @@ numbers, the values in the table decide.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -44,6 +45,27 @@ def require_fitting(store: FeatureStore, views: Collection[FeatureView]) -> None
         raise FieldMistyped("\n".join(lines))
 
 
+def require_fitting_rows(store: FeatureStore, rows: Mapping[str, pa.Table]) -> None:
+    """Raise FieldMistyped, a line a field, if declared types do not hold what is to be written to views' tables.
+
+    `rows` are by the path or address of the table.
+    """
+    lines, coming = [], {_place(path): table for path, table in rows.items()}
+    for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
+        source = view.batch_source
+        path = absolute(source, str(store.repo_path)) if isinstance(source, FileSource) else ""
+        if (table := coming.get(_place(path))) is not None:
+            con = connect()
+            con.register(TABLE, table)
+            lines += _misfits(con, view, path)
+    if lines:
+        raise FieldMistyped("\n".join(lines))
+
+
+def _place(path: str) -> str:
+    return path if "://" in path else os.path.realpath(path)
+
+
 def misfits(store: FeatureStore, view: FeatureView) -> list[str]:
     """Say of each field and join key that does not fit its column what was found; nothing if there is no table yet."""
     source = view.batch_source
@@ -59,6 +81,13 @@ def misfits(store: FeatureStore, view: FeatureView) -> list[str]:
             return []
     except TableMissing:
         return []
+    return _misfits(con, view, path)
+
+
+def _misfits(con: duckdb.DuckDBPyConnection, view: FeatureView, path: str) -> list[str]:
+    """As `misfits`, of the rows in TABLE, which are those of `path`."""
+    source = view.batch_source
+    assert isinstance(source, FileSource)
     columns = con.sql(f"SELECT * FROM {TABLE} LIMIT 0").to_arrow_table().schema
     column_of = {feature: column for column, feature in source.field_mapping.items()}
     lines = []

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface
 from fti.contract.on_demand import ARROW, trial
-from fti.contract.sound_views import NUMBERS, of_code, of_entities, of_label, of_spine, of_stored
+from fti.contract.sound_views import INPUTS, of_code, of_entities, of_label, of_online, of_spine, of_stored
 from fti.contract.spine import PREDICTION_TIME
 from fti.errors import Refusal
 
@@ -33,6 +33,16 @@ def require_sound(store: FeatureStore, services: Collection[str]) -> None:
         raise DefinitionUnsound("\n".join(lines))
 
 
+def require_storable(store: FeatureStore) -> None:
+    """Raise DefinitionUnsound, a line a field, if a view has fields that Feast cannot put online as they are.
+
+    Of views that no service reads, as spines and labels are, the seconds of a time will do.
+    """
+    views = sorted(store.list_feature_views(), key=lambda view: str(view.name))
+    if lines := [line for view in views for line in of_online(view, (*INPUTS, "unix_timestamp"))]:
+        raise DefinitionUnsound("\n".join(lines))
+
+
 def problems(store: FeatureStore, name: str) -> list[str]:
     """What is wrong with a feature service's definition, a line each: object, what was found, expected, and the fix."""
     service = store.get_feature_service(name)
@@ -45,7 +55,7 @@ def problems(store: FeatureStore, name: str) -> list[str]:
     read = {one.name for one in service.feature_view_projections} | {
         source for view in mine for source in view.source_feature_view_projections
     }
-    lines += [*_of_inputs(service), *(line for view in mine for line in of_code(view))]
+    lines += [*of_inputs(service), *(line for view in mine for line in of_code(view))]
     lines += [line for each in sorted(read & stored.keys()) for line in of_stored(stored[each])]
     spine, label = stored[service.tags["spine"]], stored[service.tags["label"]]
     lines += [*of_spine(spine), *of_label(label, spine)]
@@ -114,15 +124,16 @@ def _of_key_map(who: str, projection: Any, view: FeatureView) -> Iterator[str]:
 # ---- what a model takes ---------------------------------------------------------------------------------------------
 
 
-def _of_inputs(service: FeatureService) -> Iterator[str]:
+def of_inputs(service: FeatureService) -> Iterator[str]:
+    """Features of types that no model takes."""
     for view in service.feature_view_projections:
         for feature in view.features:
             kind = feature.dtype.to_value_type().name.lower()
-            if kind not in NUMBERS:
+            if kind not in INPUTS:
                 yield (
                     f"Feature service {service.name!r} takes {feature.name!r} of view {view.name!r}, which is of type "
-                    f"{kind}; a model takes {', '.join(NUMBERS)}. Encode it as a number, name it in the tag "
-                    "key_features if it is a join key, or let an on-demand view read it."
+                    f"{kind}; a model takes {', '.join(INPUTS)}. Store what it says as one of those, in several "
+                    "features if need be."
                 )
 
 

@@ -174,7 +174,7 @@ def _stored(
     for feature, default in declared.items() if when_missing == "default" else ():
         dtype = read.features[feature]
         try:
-            defaults[names[name, feature]] = str(default or "") if dtype == "string" else _finite(default or "")
+            defaults[names[name, feature]] = _text(default) if dtype == "string" else _finite(default or "")
         except ValueError as error:
             raise ContractBroken(
                 f"Feature view {view.name!r} has the tag when_missing='default', so its field {feature!r} needs a tag "
@@ -195,6 +195,13 @@ def _stored(
         stored_keys=stored_keys if stored_keys != join_keys else [],
         stored_names={of_model: feature for of_model, feature in called.items() if of_model != feature},
     )
+
+
+def _text(default: str | None) -> str:
+    """The text, which may be empty. Raises ValueError where there is none."""
+    if default is None:
+        raise ValueError("no tag")
+    return default
 
 
 def _finite(text: str) -> float:

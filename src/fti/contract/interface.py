@@ -176,11 +176,17 @@ class FeatureInterface(Part):
 
     @property
     def categories(self) -> list[str]:
+        """The inputs that are no numbers to count with: keys of the request, and features that are text."""
+        return [one.name for one in self.inputs if one.source == "request" or one.dtype == "string"]
+
+    @property
+    def key_categories(self) -> list[str]:
+        """The join keys among the categories."""
         return [model_input.name for model_input in self.inputs if model_input.source == "request"]
 
     @property
     def request_inputs(self) -> list[str]:
-        """The inputs that need no stored feature: categories, and on-demand features of the request alone."""
+        """The inputs that need no stored feature: keys of the request, and on-demand features of the request alone."""
         fields = {field.name for field in self.request_fields}
         alone = {view.name for view in self.on_demand_views if set(view.inputs) <= fields} | {"request"}
         return [model_input.name for model_input in self.inputs if model_input.source in alone]

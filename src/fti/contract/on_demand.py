@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+
+from fti.stores.on_demand_code import exact
 
 if TYPE_CHECKING:
     from feast.on_demand_feature_view import OnDemandFeatureView
@@ -62,7 +65,7 @@ def computed(view: OnDemandFeatureView, inputs: Columns, features: Sequence[str]
 def _from_pandas_code(view: OnDemandFeatureView, inputs: Columns) -> Columns:
     types = input_types(view)
     table = pa.table({name: pa.array(values, ARROW[types[name]]) for name, values in inputs.items()})
-    outputs: Columns = view.transform_arrow(table).to_pydict()
+    outputs: Columns = exact(view).transform_arrow(table).to_pydict()
     return outputs
 
 
@@ -70,9 +73,14 @@ def _listed(values: Any) -> list[Any]:
     """A column as a plain list; what is neither a list nor an array is no column."""
     if hasattr(values, "tolist"):
         values = values.tolist()
-    return (
-        [None if value is pd.NA or value is pd.NaT else value for value in values] if isinstance(values, list) else []
-    )
+    return [_plain(value) for value in values] if isinstance(values, list) else []
+
+
+def _plain(value: Any) -> Any:
+    """A value as Python has it, which JSON can say: code may hand out numpy's, one by one."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return None if value is pd.NA or value is pd.NaT else value
 
 
 def stored_types(view: OnDemandFeatureView) -> dict[str, str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from feast.on_demand_feature_view import OnDemandFeatureView
 
 NUMBERS = ("double", "float", "int64", "int32", "bool")
+INPUTS = (*NUMBERS, "string")  # text as a category
 KEYS = ("string", "int64", "int32")
 SPINE_TAGS = ("prediction_anchor", "prediction_lead_minutes")
 LABEL_TAGS = ("label", "definition")
@@ -40,10 +41,19 @@ def of_code(view: OnDemandFeatureView) -> Iterator[str]:
     for name, count in Counter([field.name for field in [*fields, *view.features]]).items():
         if count > 1:
             yield f"{who} has {count} inputs or features called {name!r}, of which its code sees one. Rename them."
+    yield from of_code_inputs(view)
+
+
+def of_code_inputs(view: OnDemandFeatureView) -> Iterator[str]:
+    """Types that code cannot be handed alike in training and serving. Feast fails on some of them, in other words."""
+    stored = stored_types(view)
     for name, kind in input_types(view).items():
-        usable = [one for one in ARROW if one != "unix_timestamp" or name not in stored_types(view)]
+        usable = [one for one in ARROW if one != "unix_timestamp" or name not in stored]
         if kind not in usable:
-            yield f"{who} reads {name!r}, a {kind}; expected one of {', '.join(usable)}. Store it as one of those."
+            yield (
+                f"On-demand view {view.name!r} reads {name!r}, a {kind}; expected one of {', '.join(usable)}. "
+                f"{'Store it' if name in stored else 'Let requests carry it'} as one of those."
+            )
 
 
 def of_stored(view: FeatureView) -> Iterator[str]:
@@ -54,7 +64,20 @@ def of_stored(view: FeatureView) -> Iterator[str]:
         yield f"{who} has enabled=False, so Feast serves none of it. Enable it."
     if not view.entities or not view.join_keys:
         yield f"{who} has no entity, so no request finds a row of it. Give it the entity that its rows describe."
+    yield from of_online(view, INPUTS)
     yield from _of_source(view)
+
+
+def of_online(view: FeatureView, kinds: Collection[str]) -> Iterator[str]:
+    """Fields of an online view that are of other types, read or not: of some Feast writes less online than the table
+    has, as seconds of a time; of others, as a map, it writes nothing and fails."""
+    for field in view.features if view.online else ():
+        if (kind := _kind(field)) not in kinds:
+            yield (
+                f"Feature view {view.name!r} stores {field.name!r}, a {kind}, which is not the same online as offline; "
+                f"expected one of {', '.join(kinds)}. Take it out of the view, store what it says as one of those, or "
+                "keep it in a view with online=False."
+            )
 
 
 def _of_source(view: FeatureView, created: bool = False) -> Iterator[str]:
@@ -95,7 +118,11 @@ def of_label(view: FeatureView, spine: FeatureView) -> Iterator[str]:
     yield from _of_source(view, created=True)
     numbers = [field.name for field in view.features if _kind(field) in NUMBERS]
     if (label := view.tags.get("label")) and label not in numbers:
-        yield f"Feature view {view.name!r} has the tag label={label!r}; expected one of its number fields {numbers}."
+        kinds = [f", a {_kind(field)}" for field in view.features if field.name == label]
+        yield (
+            f"Feature view {view.name!r} has the tag label={label!r}{''.join(kinds)}; expected one of its number "
+            f"fields {numbers}. Store the outcome as {', '.join(NUMBERS)}."
+        )
     if view.join_keys != spine.join_keys:
         yield (
             f"Feature view {view.name!r} has the join keys {view.join_keys}, its spine {spine.name!r} has "

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fti.contract.interface import FeatureInterface
-from fti.stores.frames import as_frame
+from fti.stores.frames import as_frame, as_whole
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -108,7 +108,7 @@ def _pulled(
         start_date=since,
         end_date=until,
     )
-    table = job.to_arrow()
+    table = as_whole(job.to_arrow())
     learnt = table[source.created_timestamp_column]
     return table.filter(pc.less_equal(learnt, pa.scalar(learnt_by or until, learnt.type)))
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fti.contract.definitions import DefinitionUnsound
+from fti.contract.definitions import DefinitionUnsound, of_inputs
 from fti.contract.on_demand import failing
-from fti.contract.sound_views import untyped
+from fti.contract.sound_views import of_code_inputs, untyped
 from fti.features.feast_steps import feast_errors, imports_of
 from fti.stores.repository import open_repository
 
@@ -33,12 +33,23 @@ def drafted(repo: Path) -> Iterator[tuple[FeatureStore, RepoContents]]:
         contents = parse_repo(repo)
         if not contents.projects:
             contents.projects.append(Project(name=config.project, description=config.project_description or ""))
-        if lines := untyped([entity for entity in contents.entities if entity.value_type.name == "UNKNOWN"]):
+        if lines := [*_of_types(contents)]:
             raise DefinitionUnsound("\n".join(lines))
         draft = _empty(config, Path(folder))
         # The plan infers what definitions leave out, as an apply does.
         apply_diff_to_registry(draft.registry, _inferred(draft, contents), draft.project)
         yield draft, contents
+
+
+def _of_types(contents: RepoContents) -> Iterator[str]:
+    """Types that nobody can honour, in words that say so: Feast, which is asked next, fails on some of them."""
+    yield from untyped([entity for entity in contents.entities if entity.value_type.name == "UNKNOWN"])
+    taken = {read.name for service in contents.feature_services for read in service.feature_view_projections}
+    for view in contents.on_demand_feature_views:
+        if view.name in taken:
+            yield from of_code_inputs(view)
+    for service in contents.feature_services:
+        yield from of_inputs(service)
 
 
 def _inferred(draft: FeatureStore, contents: RepoContents) -> RegistryDiff:

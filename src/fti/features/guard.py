@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from fti.features.draft import drafted, live
 from fti.features.feast_steps import feast_errors
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from feast.diff.registry_diff import RegistryDiff
 
 COLOURS = {"added": "\033[32m", "changed": "\033[33m", "removed": "\033[31m"}
@@ -45,6 +46,18 @@ def check(repo: Path, tables: bool = True) -> None:
     """
     with drafted(repo) as (draft, _):
         require_allowed(draft, repo, partial(was_applied, repo), tables)
+
+
+def check_rows(repo: Path, rows: Mapping[str, pa.Table]) -> None:
+    """Check rows of feature tables, by the table's path, against the definitions as if those were applied.
+
+    Raises FieldMistyped, FeastFailed, DefinitionUnsound. Without a repository nothing is declared.
+    """
+    from fti.contract.declared_types import require_fitting_rows
+
+    if repo.is_dir():
+        with drafted(repo) as (draft, _):
+            require_fitting_rows(draft, rows)
 
 
 def was_applied(repo: Path) -> bool:

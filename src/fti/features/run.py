@@ -175,6 +175,8 @@ class FeaturePipeline:
                 "`python -m fti.features.run ingest` with the same --start and --end."
             )
         self._require_landed(interval)
+        with step("compare declared types"):
+            guard.check_rows(self.repo, {str(self._table(name)): found.rows for name, found in computed.items()})
         for name in project().transforms.FEATURE_TABLES:
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
@@ -190,13 +192,16 @@ class FeaturePipeline:
                 )
                 written = replace_interval(
                     self.con,
-                    self.tables / "features" / name,
+                    self._table(name),
                     found.rows,
                     found.holds,
                     found.reflects,
                     found.restatements,
                 )
                 report.update(_counts(written))
+
+    def _table(self, name: str) -> UPath:
+        return self.tables / "features" / name
 
     def _require_landed(self, interval: Interval) -> None:
         """Refuse to say of time that never landed that nothing happened in it: its rows would look fresh."""

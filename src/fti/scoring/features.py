@@ -145,7 +145,7 @@ class FeatureReader:
                 outcomes[place] = refused
                 del there[place]
         for place, row in there.items():
-            row.values |= {name: keys[place][name] for name in self._interface.categories}
+            row.values |= {name: keys[place][name] for name in self._interface.key_categories}
         return [self._settled(row) if isinstance(row, FeatureRow) else row for row in outcomes]
 
     def look_up(self, view: StoredView, keys: Keys) -> tuple[datetime, dict[str, Any]] | None:
@@ -229,7 +229,7 @@ class FeatureReader:
             known: dict[tuple[Any, ...], tuple[datetime, dict[str, Any]]] = {}  # by key: rows that share one share it
             for place, row in enumerate(rows):
                 key = tuple(keys[row][name] for name in view.join_keys)
-                if key not in known and place < len(stamps) and stamps[place].seconds:
+                if key not in known and place < len(stamps) and _found(stamps[place], columns, place):
                     values = (_plain(column[place]) for column in columns)
                     moment = _moment(stamps[place].seconds, stamps[place].nanos)
                     known[key] = moment, dict(zip(stored, values, strict=True))
@@ -289,6 +289,11 @@ def _compute(
         for row, value in zip(rows.values(), values, strict=True):
             row.values[name] = value
     return {}
+
+
+def _found(stamp: Any, columns: Sequence[Any], place: int) -> bool:
+    """Whether Feast has found a row. One of 1970 has the stamp of none, but values."""
+    return bool(stamp.seconds or stamp.nanos or any(column[place].WhichOneof("val") for column in columns))
 
 
 def _read_together(views: Sequence[StoredView]) -> list[list[StoredView]]:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from fti.contract.feature_contract import FeatureContract
@@ -40,13 +50,21 @@ def _iso(value: Any) -> datetime:
     return moment
 
 
+def _single(value: float) -> float:
+    """The number of 32 bits that a column of the type has for it: training read that one."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        raise PydanticCustomError("single", "Input should be a number of 32 bits") from None
+
+
 Moment = Annotated[AwareDatetime, BeforeValidator(_iso)]
 TYPES: dict[str, Any] = {
     "string": Annotated[str, Field(min_length=1, max_length=MAX_TEXT)],
     "int64": Annotated[int, Field(ge=-WHOLE["int64"], lt=WHOLE["int64"])],
     "int32": Annotated[int, Field(ge=-WHOLE["int32"], lt=WHOLE["int32"])],
     "double": Annotated[float, Field(allow_inf_nan=False)],
-    "float": Annotated[float, Field(allow_inf_nan=False)],
+    "float": Annotated[float, Field(allow_inf_nan=False), AfterValidator(_single)],
     "bool": bool,
     "unix_timestamp": Moment,
 }

@@ -16,7 +16,7 @@ from fti.contract.interface import FeatureInterface, StoredView
 from fti.contract.task import ANSWER
 from fti.scoring.compiled import Compiled, Native
 from fti.scoring.explain import Explainer, NotExplainable
-from fti.scoring.features import FeatureReader, FeatureRow, RowRefused, duration
+from fti.scoring.features import INFINITE, FeatureReader, FeatureRow, RowRefused, duration
 from fti.scoring.schemas import AS_OF, parse, parse_row
 
 # Who asks for the next hours, as the page does, is told nothing; nor who asks at the moment itself, by another clock.
@@ -138,7 +138,9 @@ class ServedModel:
         stamp, values = found
         age = (as_of - stamp).total_seconds()
         state = "later" if age < 0 else "stale" if view.ttl_seconds and age > view.ttl_seconds else "fresh"
-        return about | {"state": state, "event_timestamp": stamp, "age_seconds": age, "features": values}
+        found_row = {"event_timestamp": stamp, "age_seconds": age, "features": _shown(values)}
+        infinite = [f"{name}: infinite; not used" for name, value in values.items() if value in INFINITE]
+        return about | {"state": state} | found_row | ({"warnings": infinite} if infinite else {})
 
     def describe(self, prediction: Prediction, warnings: list[str], with_features: bool = True) -> dict[str, Any]:
         """A prediction as an answer shows it; `warnings` are those of its request."""
@@ -190,6 +192,12 @@ class ServedModel:
     @cached_property
     def _sources(self) -> list[tuple[str, str]]:
         return [(one.name, one.source) for one in self.contract.interface.inputs]
+
+
+def _shown(values: dict[str, Any]) -> dict[str, Any]:
+    """Stored values as JSON can say them: an infinite one as text."""
+    names = dict(zip(INFINITE, ("Infinity", "-Infinity"), strict=True))
+    return {name: names[value] if value in INFINITE else value for name, value in values.items()}
 
 
 def _untimely(interface: FeatureInterface, request: dict[str, Any]) -> list[str]:

@@ -5,10 +5,8 @@ Feature views and feature references come in, a plan a view; a query that has no
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
 
 import ibis
 import pandas as pd
@@ -26,14 +24,12 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
-from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Int32, Int64, UnixTimestamp
-from feast.value_type import ValueType
+from feast.types import Int32, Int64
 
 from fti.errors import few
 from fti.stores.delta import exists
 from fti.stores.frames import as_frame, beyond_float
-from fti.stores.online_request import typed
+from fti.stores.on_demand_code import offline
 from fti.stores.tables import address
 
 UTC = pa.timestamp("us", tz="UTC")
@@ -57,11 +53,13 @@ class AsofRetrievalJob(RetrievalJob):
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
         full_feature_names: bool = False,
         metadata: RetrievalMetadata | None = None,
+        named_by: Sequence[str] = (),
     ) -> None:
+        """`named_by` are the columns that tell the rows of the answer apart."""
         super().__init__()
         self._query = query
         self._repo_path = repo_path
-        self._on_demand_feature_views = [_narrow(view) for view in on_demand_feature_views or []]
+        self._on_demand_feature_views = [offline(view, named_by) for view in on_demand_feature_views or []]
         self._full_feature_names = full_feature_names
         self._metadata = metadata
 
@@ -105,71 +103,6 @@ class AsofRetrievalJob(RetrievalJob):
             write_deltalake(address(path), result, mode="overwrite", schema_mode="overwrite")
             return
         _write_data_source(ibis.memtable(result), source, self._repo_path, "overwrite", allow_overwrite)
-
-
-def _narrow(view: OnDemandFeatureView) -> OnDemandFeatureView:
-    """A copy of the view whose code is handed the columns it declares and no others.
-
-    Feast 0.67 turns every column of the whole result into Python objects, once a view: most of the time of a retrieval.
-    """
-    narrow = copy.copy(view)
-    asked = [field for source in view.source_request_sources.values() for field in source.schema]
-    declared, times = [field.name for field in asked], [field.name for field in asked if field.dtype == UnixTimestamp]
-    for projection in view.source_feature_view_projections.values():
-        for feature in projection.features:
-            declared += [feature.name, f"{projection.name_to_use()}__{feature.name}"]
-
-    def transform_arrow(table: pa.Table, full_feature_names: bool = False) -> pa.Table:
-        inputs = table.select([name for name in dict.fromkeys(declared) if name in table.column_names])
-        for name in times:
-            inputs = _with_times(inputs, name)
-        return OnDemandFeatureView.transform_arrow(narrow, inputs, full_feature_names)
-
-    narrow.transform_arrow = transform_arrow  # type: ignore[method-assign,assignment]
-    if isinstance(view.feature_transformation, PythonTransformation):
-        narrow.feature_transformation = _by_column(view.feature_transformation)
-    return narrow
-
-
-def _with_times(table: pa.Table, name: str) -> pa.Table:
-    """The table with times in a request field that is declared as such: as online, it may be text or seconds.
-
-    Raises RequestUnusable.
-    """
-    position = table.schema.get_field_index(name)
-    if position < 0 or pa.types.is_timestamp(table.schema.field(position).type):
-        return table
-    values = [
-        None if value is None else typed(name, ValueType.UNIX_TIMESTAMP, row, value)
-        for row, value in enumerate(table.column(position).to_pylist())
-    ]
-    return table.set_column(position, name, pa.array(values, UTC))
-
-
-def _by_column(code: PythonTransformation) -> PythonTransformation:
-    """A copy that hands its code the same lists, made faster: pyarrow's `to_pydict` converts timestamps one by one.
-
-    And None for NaN, as online: an online store holds no NaN.
-    """
-    fast = copy.copy(code)
-
-    def transform_arrow(pa_table: pa.Table, features: list[Any]) -> pa.Table:
-        inputs = {
-            name: column.to_pandas(timestamp_as_object=True).tolist()
-            if column.type == UTC
-            else _without_nan(column).to_pylist()
-            for name, column in zip(pa_table.column_names, pa_table.columns, strict=True)
-        }
-        return pa.Table.from_pydict(code.udf(inputs))
-
-    fast.transform_arrow = transform_arrow  # type: ignore[method-assign]
-    return fast
-
-
-def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not pa.types.is_floating(column.type) or not pc.any(pc.is_nan(column)).as_py():
-        return column
-    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 class ViewPlan:
@@ -217,6 +150,11 @@ class ViewPlan:
     def column(self, name: str) -> str:
         """The source's column of a feature, a key or a timestamp."""
         return self._column_of.get(name, name)
+
+
+def naming(plans: Sequence[ViewPlan], timestamp: str) -> list[str]:
+    """The columns of the entity dataframe that tell its rows apart, as far as views know them."""
+    return [*dict.fromkeys(key for plan in plans for key in plan.keys.values()), timestamp]
 
 
 def _whole(column: Field) -> bool:

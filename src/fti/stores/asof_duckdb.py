@@ -28,7 +28,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from pydantic import Field
 
-from fti.stores.asof import AsofRetrievalJob, ViewPlan, absolute, in_microseconds, pinned, with_whole_keys
+from fti.stores.asof import AsofRetrievalJob, ViewPlan, absolute, in_microseconds, naming, pinned, with_whole_keys
 from fti.stores.delta import connect, create_parquet_view, create_view, literal, quote
 from fti.stores.frames import for_numpy
 from fti.stores.guarded import GuardingConfig
@@ -101,6 +101,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
                 min_event_timestamp=first,
                 max_event_timestamp=last,
             ),
+            naming(views, timestamp_column),
         )
 
     @staticmethod
@@ -137,10 +138,14 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Every row with `start_date` <= event timestamp <= `end_date`; None leaves a side open."""
+        """Every row with `start_date` <= event timestamp <= `end_date`; None leaves a side open.
+
+        Feast hands these to online stores, too: see `pull_latest_from_table_or_query`.
+        """
         columns = [*feature_name_columns, timestamp_field]
         columns += [created_timestamp_column] if created_timestamp_column else []
-        return _pull(config, data_source, join_key_columns, columns, timestamp_field, start_date, end_date, "")
+        job = _pull(config, data_source, join_key_columns, columns, timestamp_field, start_date, end_date, "")
+        return AsofRetrievalJob(lambda: for_numpy(job.to_arrow()), str(config.repo_path))
 
 
 class _ViewPlan(ViewPlan):

@@ -33,7 +33,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812
 
-from fti.stores.asof import AsofRetrievalJob, ViewPlan, in_microseconds, with_whole_keys
+from fti.stores.asof import AsofRetrievalJob, ViewPlan, in_microseconds, naming, with_whole_keys
 from fti.stores.spark_join import Extent, entity_keys, join_views, known_rows
 from fti.stores.spark_tables import between, named, read_source
 
@@ -138,6 +138,7 @@ class AsofSparkOfflineStore(OfflineStore):
                 min_event_timestamp=extent.first,
                 max_event_timestamp=extent.last,
             ),
+            naming(plans, timestamp),
         )
 
     @staticmethod

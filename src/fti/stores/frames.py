@@ -30,6 +30,8 @@ COLUMN_TYPES: dict[str, Any] = {
     "float": "float32",
     "double": "float64",
 }
+# Of what `for_numpy` makes whole numbers that numpy would round.
+DECIMAL = pa.decimal128(20, 0)
 # From here on float64 does not hold each whole number.
 ROUNDED = 2**53
 
@@ -50,8 +52,28 @@ def for_numpy(table: pa.Table) -> pa.Table:
     for position, column in enumerate(table.schema):
         values = table.column(position)
         if pa.types.is_integer(column.type) and values.null_count and beyond_float(values):
-            table = table.set_column(position, column.name, values.cast(pa.decimal128(20, 0)))
+            table = table.set_column(position, column.name, values.cast(DECIMAL))
     return table
+
+
+def as_whole(table: pa.Table) -> pa.Table:
+    """Return the table with whole numbers for the decimals of `for_numpy`."""
+    for position, column in enumerate(table.schema):
+        if column.type == DECIMAL:
+            table = table.set_column(position, column.name, table.column(position).cast(pa.int64()))
+    return table
+
+
+def numpy_frame(table: pa.Table) -> pd.DataFrame:
+    """Return the table as pandas makes it by itself, but for whole numbers that it would round beside a null.
+
+    Code that was written for numpy's types gets them: only where those say another number a column is nullable.
+    """
+    frame = table.to_pandas()
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(values.type) and values.null_count and beyond_float(values):
+            frame[name] = values.to_pandas(types_mapper=NULLABLE.get)
+    return frame
 
 
 def beyond_float(values: pa.ChunkedArray) -> bool:

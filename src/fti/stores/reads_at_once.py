@@ -25,6 +25,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from feast.type_map import python_values_to_proto_values
 
+from fti.stores.exact_writes import convert_exactly
 from fti.stores.online_request import Rows, sound_columns
 from fti.stores.online_response import ExactResponse
 from fti.stores.stamps import EPOCH, MICROSECOND
@@ -36,7 +37,12 @@ KeyValues = tuple[tuple[str, Any], ...]  # of each join key the kind of its valu
 
 
 class ReadsAtOnce(OnlineStore):
-    """A store that answers a request by one `_read`, whatever number of views it asks for."""
+    """A store that answers a request by one `_read`, whatever number of views it asks for, and that rows are written to
+    as they are."""
+
+    def __init__(self) -> None:
+        convert_exactly()
+        super().__init__()
 
     @abstractmethod
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:

@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
+from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
 from fti.stores.stamps import stamp_of
@@ -75,14 +76,16 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         data: list[Write],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write rows (key, values, event and created timestamp), but for those that are older than what is there.
+        """Write rows (key, values, event and created timestamp), but for those that are older than what is there, and
+        those with a null key.
 
         Of two writes with equal timestamps the later one counts, so a rerun changes nothing. Naive timestamps are UTC.
         """
         view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for row in data:
-                pipe.eval(WRITE_UNLESS_OLDER, 1, *_write(config, view, row))
+                if has_key(row[0]):
+                    pipe.eval(WRITE_UNLESS_OLDER, 1, *_write(config, view, row))
             pipe.execute()
         if progress:
             progress(len(data))
@@ -100,7 +103,7 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         for key, event in removed:
             entity = _redis_key(config.project, key, config.entity_key_serialization_version)
             moments.setdefault(entity, []).append(_sortable(event, None)[:20])
-        writes = {entity: parts for entity, *parts in (_write(config, view, row) for row in data)}
+        writes = {entity: parts for entity, *parts in (_write(config, view, row) for row in data if has_key(row[0]))}
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for entity, of_entity in moments.items():
                 pipe.eval(FORGET_REMOVED, 1, entity, f"_stamp:{view}", ",".join(of_entity), *fields)

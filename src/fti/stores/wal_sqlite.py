@@ -27,6 +27,7 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.repo_config import RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
+from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, serialized
 from fti.stores.stamps import Stamp, microseconds, stamp_of
@@ -93,12 +94,16 @@ class WalSqliteOnlineStore(ReadsAtOnce):
     _versioned_read_supported = True
 
     def __init__(self) -> None:
+        super().__init__()
         self._of_thread = _PerThread()
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Write], progress: Callable[[int], Any] | None
     ) -> None:
-        """Write a batch as one transaction. Naive timestamps are UTC. Raises ViewNotApplied."""
+        """Write a batch as one transaction, but for rows with a null key. Naive timestamps are UTC.
+
+        Raises ViewNotApplied.
+        """
         self._write(config, table, {}, data)
         if progress:
             progress(len(data))
@@ -112,7 +117,8 @@ class WalSqliteOnlineStore(ReadsAtOnce):
         """
         moments: dict[bytes, set[int]] = {}
         for entity_key, moment in removed:
-            moments.setdefault(serialized(config, entity_key), set()).add(microseconds(moment))
+            if has_key(entity_key):
+                moments.setdefault(serialized(config, entity_key), set()).add(microseconds(moment))
         return self._write(config, table, moments, data)
 
     def _write(
@@ -121,7 +127,7 @@ class WalSqliteOnlineStore(ReadsAtOnce):
         writes = [
             (serialized(config, entity_key), values, stamp_of(event, created))
             for entity_key, values, event, created in data
-            if values
+            if values and has_key(entity_key)
         ]
         select, replace, delete = (
             statement.format(table=_table(config, table)) for statement in (SELECT_ROW, REPLACE, DELETE)

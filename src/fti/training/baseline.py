@@ -25,9 +25,6 @@ def without_stored_features(rows: LabelledRows, parameters: ModelParameters) -> 
     if not asked:
         mean = float(rows.labels.mean())
         return {REQUEST_FEATURES: lambda others: np.full(len(others), mean)}
-    alone = (
-        project()
-        .model.build_model(interface.categories, parameters, interface.task)
-        .fit(rows.inputs[asked], rows.labels)
-    )
+    categories = [name for name in interface.categories if name in asked]
+    alone = project().model.build_model(categories, parameters, interface.task).fit(rows.inputs[asked], rows.labels)
     return {REQUEST_FEATURES: lambda others: forecast(alone, others.inputs[asked], interface.task)}

@@ -138,7 +138,7 @@ def features(contract: FeatureContract) -> str:
         ["asked of a request", "type", "required", "what it is"],
         [[f.name, f.dtype, "yes" if f.required else "no", f.description] for f in interface.request_fields],
     )
-    taken = f"Taken from the request as they are: {', '.join(interface.categories) or 'nothing'}."
+    taken = f"Taken from the request as they are: {', '.join(interface.key_categories) or 'nothing'}."
     return f"## Factors: what it reads\n\n{stored}\n\n{computed}\n\n{request}\n\n{taken}"
 
 

@@ -187,15 +187,20 @@ REFUSALS = {
         "On-demand view 'hotness' reads 'make', a unix_timestamp",
     ),
     # ---- types
-    "a text": (
-        [('"turns", "heat"]], shift', '"turns", "make"]], shift')],
-        "takes 'make' of view 'wear', which is of type string",
-    ),
     "a time": ([(TYPE, '("turns", UnixTimestamp)')], "which is of type unix_timestamp; a model takes double"),
     "an array": ([(TYPE, '("turns", Array(Float64))')], "which is of type double_list"),
     "bytes": ([(TYPE, '("turns", Bytes)')], "which is of type bytes"),
     "a map": ([(TYPE, '("turns", Map)')], "which is of type map"),
     "json": ([(TYPE, '("turns", Json)')], "which is of type json"),
+    "a map that nothing reads": ([('("make", String)', '("make", String), ("parts", Map)')], "stores 'parts', a map"),
+    "a time that nothing reads": (
+        [('("make", String)', '("make", String), ("built", UnixTimestamp)')],
+        "stores 'built', a unix_timestamp, which is not the same online as offline",
+    ),
+    "a map in a view that nothing reads": (
+        [("shift = view", 'parts = view("parts", pump, ("list", Map))\nshift = view')],
+        "Feature view 'parts' stores 'list', a map",
+    ),
     "an entity without a type": ([(STRING, "tags")], "Entity 'pump' has no value_type"),
     "an entity of another type": ([(STRING, "value_type=ValueType.DOUBLE, tags")], "Entity 'pump' has no"),
     "an entity's tag": (
@@ -273,7 +278,12 @@ SOUND = {
     ],
     "a text for code": [("rows = zip(inputs", 'inputs["make"]; rows = zip(inputs')],
     "numbers of all kinds": [(TYPE, '("turns", Int32), ("flow", Float32), ("open", Bool)')],
-    "a text as a category": [("tags=TAGS", 'tags=TAGS | {"key_features": "pump"}')],
+    "a map that is not online": [
+        ("shift = view", 'parts = view("parts", pump, ("list", Map), online=False)\nshift = view'),
+    ],
+    "a spine that is online": [('("litres", Float64),\n    online=False, ', '("litres", Float64),\n    ')],
+    "a key as a category": [("tags=TAGS", 'tags=TAGS | {"key_features": "pump"}')],
+    "a text as a category": [('"turns", "heat"]], shift', '"turns", "make"]], shift')],
 }  # fmt: skip
 
 

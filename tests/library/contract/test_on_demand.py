@@ -13,7 +13,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_
 from feast.types import Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from fti.contract.on_demand import ARROW, CodeFailed, computed, input_types, trial
-from fti.stores.asof import _narrow
+from fti.stores.on_demand_code import offline
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 TYPES = {"whole": Int64, "small": Int32, "exact": Float64, "rough": Float32, "said": String, "open": Bool}
@@ -81,7 +81,7 @@ def test_code_gives_a_request_what_it_gives_a_training_set(make):
     view, names = make(), [field.name for field in OUTPUTS]
     types = input_types(view)
     table = pa.table({name: pa.array(values, ARROW[types[name]]) for name, values in ROWS.items()})
-    trained = _narrow(view).transform_arrow(table).select(names).to_pandas().astype("float64")
+    trained = offline(view, []).transform_arrow(table).select(names).to_pandas().astype("float64")
     together = computed(view, ROWS, names)
     alone = [computed(view, {name: [values[row]] for name, values in ROWS.items()}, names) for row in range(4)]
     pd.testing.assert_frame_equal(pd.DataFrame(together).astype("float64"), trained, check_exact=True)

@@ -56,6 +56,19 @@ def test_time_that_never_landed_is_not_published(folder, capsys):
     assert DeltaTable(str(congestion)).to_pandas().event_timestamp.max() == pd.Timestamp("2013-07-08", tz="UTC")
 
 
+def test_rows_that_a_definition_declares_otherwise_are_not_published(folder, capsys):
+    """As a plan refuses them; here before they are in the table."""
+    views = folder / "feature_repo" / "feature_views.py"
+    views.write_text(views.read_text().replace('"origin_temperature_f", Float64', '"origin_temperature_f", String'))
+    (folder / "raw" / "weather.csv").write_text(
+        (folder / "raw" / "weather.csv").read_text().replace("JFK,10,", "JFK,11,")
+    )
+    line = complaint(folder, capsys, "publish", *JULY)
+    assert "Feature view 'origin_weather' declares 'origin_temperature_f' as String, but the column" in line
+    assert "is double, which is no such value" in line
+    assert "Declare the type of the column, or cast it in feature_repo/transforms.py" in line
+
+
 @pytest.mark.parametrize("command", ["ingest", "validate", "publish", "apply", "materialize", "all"])
 def test_a_folder_without_feature_store_yaml_is_no_repository(folder, capsys, command):
     """No command writes tables beside a folder that was named by mistake."""

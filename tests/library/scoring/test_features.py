@@ -11,6 +11,7 @@ import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, UnixTimestamp
+from fti.serving.model.served_model import ServedModel
 
 from fti.contract.feature_contract import differences
 from fti.contract.feature_service import read_interface
@@ -364,6 +365,30 @@ def test_a_row_is_looked_up_however_old(repo, reader):
     view = next(view for view in reader._interface.stored_views if view.name == "wear")
     assert reader.look_up(view, {"pump": "P1"}) == (NOON, {"turns": 7, "heat": 40.5})
     assert reader.look_up(view, {"pump": "P9"}) is None
+
+
+def test_an_infinite_value_is_shown_as_it_is_stored(repo, reader):
+    """As text, for JSON has no such number, and with the warning that a prediction would have."""
+    open_store(repo).write_to_online_store(
+        "wear", pd.DataFrame([{"pump": "P8", "turns": 7, "heat": float("-inf")}]).assign(event_timestamp=NOON)
+    )
+    unused = dict.fromkeys(("name", "version", "contract", "model", "schema", "meanings", "loaded_at", "explainer"))
+    served = ServedModel(reader=reader, **unused)
+    view = next(view for view in reader._interface.stored_views if view.name == "wear")
+    found = served.look_up(view, {"pump": "P8"}, NOON)
+    assert found["features"] == {"turns": 7, "heat": "-Infinity"}
+    assert found["warnings"] == ["heat: infinite; not used"]
+    assert "warnings" not in served.look_up(view, {"pump": "P1"}, NOON)
+
+
+def test_a_row_of_1970_is_a_row(repo, reader):
+    """A store says of a key without a row that its row is of then; this one has values."""
+    then = datetime(1970, 1, 1, tzinfo=UTC)
+    row = pd.DataFrame([{"site": "S0", "depth": 2.5}]).assign(event_timestamp=then)
+    open_store(repo).write_to_online_store("place", row)
+    found = read(reader, request(site="S0"), NOON)
+    assert (found.values["depth"], found.missing) == (2.5, [])
+    assert found.ages["place"] == NOON - then
 
 
 @pytest.mark.parametrize("broken", ["no folder", "no settings", "not yaml", "no registry", "junk in it"])

@@ -7,6 +7,7 @@ import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -73,6 +74,24 @@ def test_a_request_becomes_python_values_in_utc():
         },
         [],
     )
+
+
+def single(**changed: Any) -> float:
+    """What a request's field of 32 bits is read as."""
+    interface = CONTRACT.interface
+    fields = [
+        one.model_copy(update={"dtype": "float"}) if one.name == "speed" else one for one in interface.request_fields
+    ]
+    contract = CONTRACT.model_copy(update={"interface": interface.model_copy(update={"request_fields": fields})})
+    return parse(request_schema(contract), contract, json.dumps(REQUEST | changed).encode())[0]["speed"]
+
+
+def test_a_number_of_32_bits_is_the_one_that_training_reads():
+    """As a column of that type holds it; one that is too large for it is refused."""
+    for sent in (0.1, -0.0, 1e-45, 3.4028235e38, 1e-300):
+        assert str(single(speed=sent)) == str(float(np.float32(sent)))
+    with pytest.raises(RequestInvalid, match=r"speed: Input should be a number of 32 bits, found 1e\+39"):
+        single(speed=1e39)
 
 
 def test_a_field_for_other_models_is_left_alone_with_a_warning():
