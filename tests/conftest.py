@@ -85,6 +85,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkspace
     return OneWorkspace(config, log)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_registry_of_before() -> Iterator[None]:
+    """MLflow keeps the registry that a module named last, also in the environment: the next one would ask it."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Features of the whole year, applied, and materialized as of 2013-10-01."""

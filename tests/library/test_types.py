@@ -23,11 +23,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from fti.serving.features import FeatureReader, open_store
-from fti.serving.model.compiled import Compiled
-from fti.serving.model.loading import checked_model, load
-from fti.serving.model.served_model import Prediction, ServedModel
-from fti.serving.schemas import RequestInvalid
 from mlflow import MlflowClient
 from pydantic_core import from_json
 
@@ -40,6 +35,11 @@ from fti.features import guard, run
 from fti.features.feast_steps import materialize
 from fti.monitoring.consistency import consistency
 from fti.monitoring.logged import Logged, logged
+from fti.scoring.compiled import Compiled
+from fti.scoring.features import FeatureReader, open_store
+from fti.scoring.loading import checked_model, load
+from fti.scoring.schemas import RequestInvalid
+from fti.scoring.served_model import Prediction, ServedModel
 from fti.serving.batch import BatchScorer
 from fti.serving.http import api
 from fti.serving.model.scorer import Scorer

@@ -50,7 +50,7 @@ def served(repo: Path) -> list[float]:
 
 
 def said_online(repo: Path, number: str) -> list[float]:
-    from fti.serving.model.loading import find_version, load
+    from fti.scoring.loading import find_version, load
 
     model = load(find_version("lateness", "champion", number), repo)
     return [outcome.value for outcome in model.predict([row | {"as_of": ships.NOON} for row in ASKED])]
@@ -91,10 +91,9 @@ def test_a_version_is_found_by_its_number_too(store, served):
 
 def test_a_compiled_model_differs_in_the_last_digit_from_a_service_and_in_none_from_a_batch(repo, store):
     """The service asks treelite, which adds the trees up in another order; batch scoring asks scikit-learn, as here."""
-    from fti.serving.model.loading import find_version
-
     from fti.contract.registered import fetch_version, load_model
     from fti.contract.task import forecast
+    from fti.scoring.loading import find_version
 
     ships.register(repo, calibration="none")
     frame = online(store)

@@ -11,7 +11,6 @@ import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, UnixTimestamp
-from fti.serving.model.served_model import ServedModel
 
 from fti.contract.feature_contract import differences
 from fti.contract.feature_service import read_interface
@@ -26,6 +25,7 @@ from fti.scoring.features import (
     open_store,
     request_names,
 )
+from fti.scoring.served_model import ServedModel
 from tests.conftest import emptied
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

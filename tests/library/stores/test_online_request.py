@@ -99,9 +99,8 @@ def test_the_sdk_takes_any_kind_of_time(store, given):
 
 def test_the_service_computes_the_same_of_a_time(store):
     """The reader of the service runs the code itself."""
-    from fti.serving.features import FeatureReader
-
     from fti.contract.feature_service import read_interface
+    from fti.scoring.features import FeatureReader
 
     (row,) = FeatureReader(store, read_interface(store, "late_v1")).read([ROW], [ships.NOON])
     found = read(store, ROW)
