@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import chdir, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
+import pytest
 from feast import FeatureStore
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -54,16 +55,17 @@ def register(
         example_request=example,
     )
     uri = f"sqlite:///{repo.parent / 'mlflow.db'}"
-    with chdir(repo.parent):  # where MLflow makes the folder of artifacts
-        mlflow.set_tracking_uri(uri)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("MLFLOW_TRACKING_URI", uri)  # and not MLflow's own setting, which outlives a test
+        here.chdir(repo.parent)  # where MLflow makes the folder of artifacts
         with mlflow.start_run() as run:
             source, digest = log_model(model, contract, rows.inputs)
-    client = MlflowClient()
-    with suppress(MlflowException):  # it is there already
-        client.create_registered_model(name)
-    tags = {SERVICE_TAG: service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
-    version = client.create_model_version(
-        name, source=source, run_id=run.info.run_id, model_id=source.rsplit("/", 1)[-1], tags=tags
-    )
-    client.set_registered_model_alias(name, "champion", version.version)
+        client = MlflowClient()
+        with suppress(MlflowException):  # it is there already
+            client.create_registered_model(name)
+        tags = {SERVICE_TAG: service, DIGEST_TAG: contract.sha256, MODEL_DIGEST_TAG: digest}
+        version = client.create_model_version(
+            name, source=source, run_id=run.info.run_id, model_id=source.rsplit("/", 1)[-1], tags=tags
+        )
+        client.set_registered_model_alias(name, "champion", version.version)
     return uri

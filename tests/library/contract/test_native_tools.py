@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-import mlflow
 import numpy as np
 
 from tests import champions, small_repo
@@ -26,7 +25,6 @@ def test_the_page_reads_features_and_scores_frames_in_twenty_lines(folder):
         datetime(2013, 7, 1, tzinfo=UTC), datetime(2013, 7, 3, tzinfo=UTC), {},
         labels=lambda found: found.where(np.arange(len(found)) % 3 > 0, 1),
     )  # fmt: skip
-    mlflow.set_tracking_uri(None)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", block.text], cwd=folder, capture_output=True, text=True, check=False,
         timeout=120,

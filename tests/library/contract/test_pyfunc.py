@@ -30,7 +30,6 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as here:
         here.setenv("MLFLOW_TRACKING_URI", ships.register(built))
         yield built
-        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")

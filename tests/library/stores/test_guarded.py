@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from feast import FeatureService, FeatureStore, FeatureView
 
@@ -34,8 +33,6 @@ def repo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as here:
         here.delenv("MLFLOW_TRACKING_URI", raising=False)
         ships.register(built)
-        mlflow.set_tracking_uri(None)
-        here.delenv("MLFLOW_TRACKING_URI", raising=False)  # which MLflow has set
         yield built
 
 
