@@ -224,7 +224,7 @@ def in_pandas(inputs):
 
 types_v1 = FeatureService(
     name="types_v1", features=[values, by_int32, by_int64, by_text, in_python, in_pandas],
-    tags={"spine": "spine", "label": "labels", "key_features": "key_text"},
+    tags={"spine": "spine", "label": "labels", "key_features": "key_text, key_int32, key_int64"},
 )
 """
 

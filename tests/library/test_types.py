@@ -50,7 +50,7 @@ from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, upco
 from fti.training.run_record import log_model
 from fti.training.train import fit, read_interface
 from tests import type_repo
-from tests.type_repo import ASKED, KEYS, NOON, STORED
+from tests.type_repo import ASKED, INF, KEYS, NOON, STORED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "types.md"
 DAY = timedelta(days=1)
@@ -114,16 +114,22 @@ class World:
         return [{name: row[name] for name in fields} | {"as_of": row["starts_at"] - timedelta(hours=1)} for row in rows]
 
     @cached_property
-    def answers(self) -> list[dict[str, Any]]:
-        """What the service says of each request over HTTP."""
+    def said(self) -> dict[str, list[dict[str, Any]]]:
+        """What the service says over HTTP: of each request alone, of all of them together, and of the rows of `values`.
+
+        Only what is asked alone is logged."""
         return asyncio.run(self._ask())
 
-    async def _ask(self) -> list[dict[str, Any]]:
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        return self.said["alone"]
+
+    async def _ask(self) -> dict[str, list[dict[str, Any]]]:
         log = PredictionLog(self.uri)
         service = SimpleNamespace(
             predictor=SimpleNamespace(served=self.served), scorer=Scorer(50), log=log, shadow=None,
         )  # fmt: skip
-        found = []
+        found: dict[str, list[dict[str, Any]]] = {"alone": [], "looked up": []}
         with pytest.MonkeyPatch.context() as here:
             here.setattr(api, "_service", lambda: service)
             transport = httpx.ASGITransport(api.ENTRANCE)
@@ -131,8 +137,15 @@ class World:
                 for request in self.requests:
                     answer = await client.post("/predict", content=body(request))
                     assert answer.status_code == 200, answer.text
-                    found.append(answer.json())
-        log.close()
+                    found["alone"].append(answer.json())
+                log.close()
+                service.log = None
+                rows = ",".join(body(request).decode() for request in self.requests)
+                answer = await client.post("/predict_batch", content=f'{{"rows": [{rows}], "features": true}}')
+                found["together"] = answer.json()["rows"]
+                for number in range(len(STORED["text"])):
+                    answer = await client.get("/features/values", params={"case": f"case {number}"})
+                    found["looked up"].append(answer.json())
         service.scorer.close()
         assert log.dropped == 0
         return found
@@ -212,7 +225,7 @@ def truth() -> list[dict[str, Any]]:
             of_key = {one[f"key_{kind}"]: one[f"found_{kind}"] for one in tables[f"by_{kind}"]}
             key = row[f"key_{kind}"]
             values[f"found_{kind}"] = None if key is None else of_key.get(key)
-        values["key_text"] = row["key_text"]
+        values |= {f"key_{kind}": row[f"key_{kind}"] for kind in KEYS}
         found.append({"run": row["run"]} | values | computed(values, row))
     return found
 
@@ -270,9 +283,21 @@ def test_online_rows_are_those_of_the_tables(world, truth, online):
     assert differences([one.name for one in interface.inputs], [row.values for row in rows], truth, finite) == {}
 
 
-def test_answers_show_the_values_of_the_tables(world, truth):
-    found = [{name: one["value"] for name, one in answer["features"].items()} for answer in world.answers]
+@pytest.mark.parametrize("asked", ["alone", "together"])
+def test_answers_show_the_values_of_the_tables(world, truth, asked):
+    answers = world.said[asked]
+    found = [{name: one["value"] for name, one in answer["features"].items()} for answer in answers]
     assert differences([*found[0]], found, truth, finite) == {}
+    assert [one["probability"] for one in answers] == pytest.approx([one["probability"] for one in world.answers])
+
+
+def test_a_look_up_shows_what_is_stored(world):
+    """Infinity, which JSON does not have, as text."""
+    names = {INF: "Infinity", -INF: "-Infinity"}
+    stored = type_repo.tables()["values"].to_pylist()
+    found = [answer["features"] for answer in world.said["looked up"]]
+    known = [{name: names.get(value, value) for name, value in row.items()} for row in stored]
+    assert differences([f"s_{kind}" for kind in STORED], found, known) == {}
 
 
 @pytest.mark.parametrize("role", [CHAMPION, BATCH])

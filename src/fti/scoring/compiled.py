@@ -8,7 +8,7 @@ by scikit-learn itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ class Compiled:
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """What the trees see of each row: the codes of its categories, then its numbers, NaN for what is missing."""
-        encoders = [(name, values.get) for name, values in self.encodings.items()]
+        encoders = [(name, _code_of(values)) for name, values in self.encodings.items()]
         return np.array(
             [
                 [*(get(row[name], self.unknown) for name, get in encoders), *(row[name] for name in self.numbers)]
@@ -141,6 +141,13 @@ def _compile(native: Native) -> Compiled:
     )
 
 
+def _code_of(values: Mapping[Any, float]) -> Callable[[Any, float | None], float | None]:
+    """The code of a category. One that is a number is looked up as the float that the encoder was fitted to."""
+    if any(isinstance(value, str) for value in values):
+        return values.get
+    return lambda value, unknown: values.get(None if value is None else float(value), unknown)
+
+
 def _passes_on(transformer: Any) -> bool:
     """Whether it is what `passthrough` becomes in a fitted ColumnTransformer."""
     return transformer == "passthrough" or (type(transformer) is FunctionTransformer and transformer.func is None)
@@ -157,7 +164,7 @@ def _probes(estimator: Any, fast: Compiled) -> list[dict[str, Any]]:
     thresholds = estimator[-1]._bin_mapper.bin_thresholds_[len(fast.encodings) :]
     columns: dict[str, list[Any]] = {}
     for name, values in fast.encodings.items():
-        known = [*values, "no such value"]
+        known = [*values, "no such value" if any(isinstance(value, str) for value in values) else 0.5]
         columns[name] = [known[one] for one in chance.integers(len(known), size=PROBES)]
     for name, cuts in zip(fast.numbers, thresholds, strict=True):
         at = chance.choice(cuts, PROBES) if len(cuts) else np.zeros(PROBES)

@@ -9,10 +9,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from deltalake import write_deltalake
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.data_format import DeltaFormat
 from feast.types import Bool, Float64, Int32, Int64, String
+
+from tests.spark_conf import SPARK_CONF
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 ROUNDED = 2**53 + 1
@@ -44,9 +47,14 @@ def rows() -> pa.Table:
     return pa.table(columns | {"event_timestamp": moments, "created_timestamp": moments})
 
 
-def made(folder: Path, pull: str) -> FeatureStore:
+def made(folder: Path, pull: str, on_spark: bool = False) -> FeatureStore:
     """A store with the table, which nothing is online of yet."""
-    (folder / "feature_store.yaml").write_text(SETTINGS.replace("PULL", pull))
+    settings = SETTINGS.replace("PULL", pull)
+    if on_spark:
+        offline = {"type": "fti.stores.asof_spark.AsofSparkOfflineStore", "spark_conf": SPARK_CONF}
+        engine = {"type": "fti.stores.spark_engine.SparkEngine"}
+        settings = yaml.safe_dump(yaml.safe_load(settings) | {"offline_store": offline, "batch_engine": engine})
+    (folder / "feature_store.yaml").write_text(settings)
     source = FileSource(
         name="numbers_source", path=str(folder / "numbers"), file_format=DeltaFormat(),
         timestamp_field="event_timestamp", created_timestamp_column="created_timestamp",
@@ -85,6 +93,20 @@ def test_numbers_beside_a_null_are_those_of_the_table(tmp_path, pull, way):
     """2**53 + 1 is no float, as a feature and as a key; a wider type holds numbers of 32 bits; a null key is no row."""
     store = made(tmp_path, pull)
     way(store)
+    require_exact(store)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("pull", ["true", "false"])
+def test_spark_writes_the_numbers_of_the_table(tmp_path, pull):
+    """Its workers convert the rows, each in a process of its own."""
+    store = made(tmp_path, pull, on_spark=True)
+    materialize(store)
+    require_exact(store)
+
+
+def require_exact(store: FeatureStore) -> None:
+    """What is online is what the table has."""
     keys = [ROUNDED, ROUNDED - 1, 7]
     found = store.get_online_features(
         features=[f"numbers:{name}" for name in TYPES], entity_rows=[{"key": key} for key in keys]
