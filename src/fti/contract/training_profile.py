@@ -55,6 +55,10 @@ class ColumnProfile(BaseModel):
         far = [psi(self, self._with(week)) for week in counts if week.sum() >= MIN_ROWS]
         return self.model_copy(update={"usual": max(far, default=None)})
 
+    def and_also(self, other: ColumnProfile) -> ColumnProfile:
+        """The rows of both, which have the same bins."""
+        return self._with(np.array([*self.counts.values()]) + np.array([*other.counts.values()]))
+
     def _with(self, counts: np.ndarray) -> ColumnProfile:
         return ColumnProfile(edges=self.edges, counts=dict(zip(self.counts, counts.tolist(), strict=True)))
 

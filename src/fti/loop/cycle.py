@@ -45,10 +45,10 @@ from fti.features.windows import Interval
 from fti.loop.retrain import retrain
 from fti.monitoring.alert import alert_settings
 from fti.monitoring.conclusion import conclude
-from fti.monitoring.consistency import SAMPLE_ROWS
 from fti.monitoring.freshness import lost_views
 from fti.monitoring.report import HISTORY
 from fti.monitoring.run import label_delay, monitor
+from fti.monitoring.sample import SAMPLE_ROWS
 from fti.project import project
 from fti.serving.batch import NothingDue, scorer_of
 from fti.serving.settings import ServingSettings

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MONITOR = "consistency"
 LATE, LATE_SHARE = "late", "late_share"
-SAMPLE_ROWS = 20_000
 EXPLAINED_ROWS = 500
 # Shares of a feature's values that differ. In steady state none does.
 INVESTIGATE, BREACH = 0.001, 0.01
@@ -33,14 +32,12 @@ ROW = "__row"
 
 
 def consistency(
-    store: FeatureStore, served: Logged, start: datetime, end: datetime, rows: int = SAMPLE_ROWS,
-    allowance: timedelta = timedelta(0),
-) -> list[Result]:  # fmt: skip
-    """Replay about `rows` of the predictions: one result for all values, and one for each feature.
+    store: FeatureStore, sample: Logged, start: datetime, end: datetime, allowance: timedelta = timedelta(0)
+) -> list[Result]:
+    """Replay a sample of the predictions: one result for all values, and one for each feature.
 
     Values say what differs; verdicts leave out what is `late` within the allowance, whose share is a result too.
     """
-    sample = sampled(served, rows)
     count = len(sample.requests)
     interface = sample.contract.interface
     replayed = replay(store, interface, sample.requests)
@@ -53,7 +50,7 @@ def consistency(
 
     def result(metric: str, value: float | None, share: float | None, *told: str) -> Result:
         verdict = by_limits(share, INVESTIGATE, BREACH)
-        return Result(MONITOR, start, end, served.subject, metric, value, count, verdict, details="; ".join(told))
+        return Result(MONITOR, start, end, sample.subject, metric, value, count, verdict, details="; ".join(told))
 
     whole = [f"{total:,} of {cells:,} served values differ", *([f"{on_time:,} of them are late"] if on_time else [])]
     agreeing, unexplained = (1 - total / cells, (total - on_time) / cells) if cells else (None, None)
@@ -75,20 +72,6 @@ def _kinds(differs: pd.Series) -> list[str]:
     """How many values differ in each way."""
     kinds = differs.value_counts()
     return [f"{int(kinds[kind]):,} {kind}" for kind in ("mismatch", "missing", "extra", LATE) if kind in kinds]
-
-
-def sampled(served: Logged, rows: int) -> Logged:
-    """Return about `rows` of the predictions: requests are chosen by their hash, at whatever moments they were asked.
-
-    A request that was repeated counts once for each answer: its values may have been wrong at one time and right at
-    another.
-    """
-    asked = served.requests
-    once = ~pd.concat([asked.add_prefix("asked:"), served.features.add_prefix("served:")], axis=1).duplicated()
-    fields = asked.drop(columns=PREDICTION_TIME).astype(str)
-    share = min(1.0, rows / max(1, int(once.sum())))
-    chosen = pd.util.hash_pandas_object(fields, index=False) < share * 2.0**64
-    return served.only(once & chosen)
 
 
 def replay(store: FeatureStore, interface: FeatureInterface, requests: pd.DataFrame) -> pd.DataFrame:

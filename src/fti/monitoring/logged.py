@@ -1,29 +1,42 @@
-"""What a model version predicted in an interval: the table of predictions in; frames of the right types out."""
+"""What a model version predicted in an interval: the table of predictions in; frames of the right types out.
+
+The log is read in batches: a window may hold millions of predictions, of 2 kB each. DuckDB parses their JSON.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import duckdb
 import pandas as pd
-from sqlalchemy import Engine, select
+import pyarrow as pa
+from sqlalchemy import Engine, Select, select
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.interface import FeatureInterface
 from fti.contract.predictions import PREDICTIONS
 from fti.contract.registered import fetch_version
 from fti.contract.spine import PREDICTION_TIME
-from fti.stores.frames import COLUMN_TYPES
+from fti.stores.delta import connect, literal
+from fti.stores.frames import as_frame
 
 AHEAD = timedelta(hours=1)
+BATCH_ROWS = 10_000
+TEXT = "VARCHAR"
+# What DuckDB calls the types that contracts have.
+SQL_TYPES: dict[str, str] = {
+    "string": TEXT, "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
+    "unix_timestamp": "TIMESTAMPTZ",
+}  # fmt: skip
+FRAMES = ("requests", "features", "ages", "predictions", "row_keys")
 
 
 @dataclass(frozen=True)
 class Logged:
-    """The predictions of one version in one role. All frames have one row a prediction, in order of `as_of`.
+    """Some predictions of one version in one role. All frames have one row a prediction, in order of `as_of`.
 
     `requests` has the request's fields and `event_timestamp`, the moment that was asked about; `features` the inputs
     as they were served; `ages`, in seconds by view, how old their rows were (NaN: there was none; no columns: unknown,
@@ -54,15 +67,53 @@ class Logged:
 
     def only(self, rows: pd.Series) -> Logged:
         """Those of the predictions for which `rows` is true."""
-        chosen = {
-            name: getattr(self, name)[rows].reset_index(drop=True)
-            for name in ("requests", "features", "ages", "predictions", "row_keys")
-        }
-        about = {name: getattr(self, name) for name in ("name", "version", "role", "run_id", "contract")}
-        return Logged(**about, **chosen)
+        return replace(self, **{name: getattr(self, name)[rows].reset_index(drop=True) for name in FRAMES})
 
 
-def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Logged]:
+def together(batches: Sequence[Logged]) -> Logged:
+    """Batches of one version in one role, in their order, as one."""
+    first = batches[0]
+    frames = {name: pd.concat([getattr(one, name) for one in batches], ignore_index=True) for name in FRAMES}
+    return replace(first, **frames)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one version predicted in one role, yet to be read."""
+
+    name: str
+    version: str
+    role: str
+    run_id: str
+    contract: FeatureContract
+    engine: Engine
+    asked: Select[Any]
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name} version {self.version}, {self.role}"
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[Logged]:
+        """All of them, so many at a time, in order of `as_of`, request and row."""
+        interface, con = self.contract.interface, connect()
+        inputs = {one.name: TEXT if one.dtype == "string" else "DOUBLE" for one in interface.inputs}
+        fields = {field.name: SQL_TYPES[field.dtype] for field in interface.request_fields}
+        views = {view.name: "DOUBLE" for view in interface.stored_views}
+        with self.engine.connect().execution_options(yield_per=rows) as connection:
+            for batch in connection.execute(self.asked).partitions():
+                moments, requests, features, ages, predictions, row_keys = zip(*batch, strict=True)
+                asked = pd.to_datetime(pd.Series(moments), utc=True).astype("datetime64[us, UTC]")
+                yield Logged(
+                    self.name, self.version, self.role, self.run_id, self.contract,
+                    _parsed(con, requests, fields).assign(**{PREDICTION_TIME: asked}),
+                    _parsed(con, features, inputs),
+                    _parsed(con, ages, views if any(text != "{}" for text in ages) else {}),
+                    pd.Series(predictions, dtype="float64"),
+                    pd.Series(row_keys, dtype=object),
+                )  # fmt: skip
+
+
+def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Predictions]:
     """What each version of a model predicted as of `[start, end)`, in each role. Raises ContractBroken."""
     from mlflow import MlflowClient
 
@@ -74,47 +125,33 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
     versions = {version: client.get_model_version(name, version) for version, _ in pairs}
     contracts = {version: fetch_version(registered)[1] for version, registered in versions.items()}
     for version, role in pairs:
-        contract = contracts[version]
         one = select(
             columns.as_of, columns.request, columns.features, columns.ages, columns.prediction, columns.row_key
         ).where(asked, columns.model_version == version, columns.role == role)
-        with engine.connect() as connection:
-            ordered = one.order_by(columns.as_of, columns.request_id, columns.row)
-            rows = pd.DataFrame(connection.execute(ordered).all(), columns=list(one.selected_columns.keys()))
-        yield Logged(
-            name, version, role, str(versions[version].run_id), contract,
-            _requests(contract.interface, rows),
-            contract.interface.model_inputs(_parsed(rows.features, [one.name for one in contract.interface.inputs])),
-            _ages(contract.interface, rows.ages),
-            rows.prediction,
-            rows.row_key,
+        yield Predictions(
+            name, version, role, str(versions[version].run_id), contracts[version], engine,
+            one.order_by(columns.as_of, columns.request_id, columns.row),
         )  # fmt: skip
 
 
-def _requests(interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:
-    requests = _parsed(rows.request, [field.name for field in interface.request_fields])
-    for field in interface.request_fields:
-        if field.dtype == "unix_timestamp":
-            requests[field.name] = _moments(requests[field.name])
-        elif field.dtype != "string":
-            requests[field.name] = requests[field.name].astype(COLUMN_TYPES[field.dtype])
-    return requests.assign(**{PREDICTION_TIME: _moments(rows.as_of)})
+def _parsed(con: duckdb.DuckDBPyConnection, texts: Sequence[str], types: Mapping[str, str]) -> pd.DataFrame:
+    """The values of JSON objects, one object a row: a column for each name of `types`, in its type of DuckDB's."""
+    table = pa.table({"text": pa.array(texts, pa.string())})
+    con.register("__texts", table)
+    found = pd.DataFrame(index=range(len(texts)))
+    for names in _apart(types):
+        struct = literal(json.dumps({name: types[name] for name in names}))
+        rows = con.sql(f"SELECT unnest(json_transform(text, {struct})) FROM __texts").to_arrow_table()
+        found = pd.concat([found, as_frame(rows)], axis=1)
+    return found[[*types]]
 
 
-def _moments(values: pd.Series) -> pd.Series:
-    # Feast's DuckDB store takes no nanoseconds.
-    return pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-
-
-def _ages(interface: FeatureInterface, texts: pd.Series) -> pd.DataFrame:
-    parsed = [json.loads(text) for text in texts]
-    if not any(parsed):
-        return pd.DataFrame(index=texts.index)
-    names = [view.name for view in interface.stored_views]
-    return pd.DataFrame(parsed, index=texts.index).reindex(columns=names).astype("float64")
-
-
-def _parsed(texts: pd.Series, columns: list[str]) -> pd.DataFrame:
-    values: list[dict[str, Any]] = [json.loads(text) for text in texts]
-    # As objects: pandas would make floats of whole numbers beside a null.
-    return pd.DataFrame(values, index=texts.index, columns=columns, dtype=object)
+def _apart(names: Iterable[str]) -> list[list[str]]:
+    """The names in groups, nearly always one, in none of which two differ by upper case only: to DuckDB they do not."""
+    groups: list[dict[str, str]] = []
+    for name in names:
+        group = next((one for one in groups if name.lower() not in one), None)
+        if group is None:
+            groups.append(group := {})
+        group[name.lower()] = name
+    return [[*group.values()] for group in groups]

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from fti.contract.interface import FeatureInterface
 from fti.contract.metrics import HEADLINE, intervals, scores, slice_scores
+from fti.contract.on_demand import ARROW
 from fti.contract.results import Result, Verdict
 from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, row_keys_of, rows_due, view_rows
 from fti.contract.task import CLASSIFICATION, LABEL_DTYPE, Task
 from fti.monitoring.logged import Logged
+from fti.stores.delta import connect, quote
 from fti.stores.frames import COLUMN_TYPES
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ MIN_DAYS = 5  # of fewer, hours are drawn, which says nothing of how days differ
 ODD_DAYS: dict[Task, float] = {"classification": 0.15, "regression": 0.35}
 RESAMPLES, CONFIDENCE, SEED = 200, 0.95, 2013
 SLICE_ROWS = 100
+ROW, ROW_KEY = "__row", "__row_key"
 
 
 @dataclass(frozen=True)
@@ -108,21 +112,33 @@ def _row_keys(
         return pd.Series(None, requests.index, dtype=object)
     first, last = anchors.min().to_pydatetime() - lead, anchors.max().to_pydatetime() - lead
     spine = rows_due(store, interface, first, last + timedelta(microseconds=1), known_by)
-    ids = [_as_asked(interface, frame) for frame in (spine, requests)]
-    keys = pd.Series(row_keys_of(spine, row_key).to_numpy(), ids[0], dtype=object)
-    keys = keys[~keys.index.duplicated(keep=False)]
-    return pd.Series(keys.reindex(ids[1]).to_numpy(), requests.index, dtype=object)
+    return named(interface, requests, spine, row_keys_of(spine, row_key))
 
 
-def _as_asked(interface: FeatureInterface, rows: pd.DataFrame) -> pd.MultiIndex:
-    """The request fields of each row as text: a number is the same in whatever type a table has it."""
-    columns = []
+def named(interface: FeatureInterface, requests: pd.DataFrame, spine: pd.DataFrame, keys: pd.Series) -> pd.Series:
+    """The key of the one row of the spine that has all fields of a request, None where there is none, or are several.
+
+    A number is the same in whatever type a table has it, and a field without a value is one without a value.
+    """
+    con, fields = connect(), [field.name for field in interface.request_fields]
+    con.register("__spine", _typed(interface, spine).append_column(ROW_KEY, pa.array(keys, pa.string())))
+    con.register("__asked", _typed(interface, requests).append_column(ROW, pa.array(np.arange(len(requests)))))
+    same = " AND ".join(f"a.{quote(name)} IS NOT DISTINCT FROM s.{quote(name)}" for name in fields)
+    found = con.sql(
+        f"WITH s AS (SELECT {', '.join(map(quote, fields))}, any_value({ROW_KEY}) AS {ROW_KEY} FROM __spine "
+        f"GROUP BY ALL HAVING count(*) = 1) SELECT s.{ROW_KEY} FROM __asked a LEFT JOIN s ON {same} ORDER BY a.{ROW}"
+    ).to_arrow_table()
+    return found.column(ROW_KEY).to_pandas().astype(object).set_axis(requests.index)
+
+
+def _typed(interface: FeatureInterface, rows: pd.DataFrame) -> pa.Table:
+    """The request fields of each row, in the types of the contract."""
+    columns = {}
     for field in interface.request_fields:
         kind = COLUMN_TYPES.get(field.dtype)
         values = rows[field.name].astype(kind) if kind else rows[field.name]
-        # With a sign before it, for a text may be empty, or say None.
-        columns.append(("=" + values.astype(str)).where(values.notna(), ""))
-    return pd.MultiIndex.from_arrays(columns, names=[field.name for field in interface.request_fields])
+        columns[field.name] = pa.array(values, ARROW[field.dtype], from_pandas=True)
+    return pa.table(columns)
 
 
 def quality(

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,12 @@ from fti.contract.spine import PREDICTION_TIME
 from fti.errors import Refusal, one_line
 from fti.monitoring.alert import alert_settings
 from fti.monitoring.conclusion import conclude
-from fti.monitoring.consistency import SAMPLE_ROWS, consistency
-from fti.monitoring.drift import drift, training_profile
+from fti.monitoring.consistency import consistency
+from fti.monitoring.drift import Seen, drift, training_profile
 from fti.monitoring.freshness import freshness, online_rows, quarantine, volume
-from fti.monitoring.logged import Logged, logged
+from fti.monitoring.logged import Logged, Predictions, logged, together
 from fti.monitoring.quality import labels_of, quality
+from fti.monitoring.sample import SAMPLE_ROWS, Sample
 from fti.project import project
 from fti.steps import step
 from fti.stores.repository import open_repository
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 BREACHED = 3
 VALIDATION = "validation_"  # how the names of those scores begin
 AHEAD = ", asked ahead"
+Window = tuple[datetime, datetime]
 
 
 class LabelDelayUnknown(Refusal):
@@ -83,12 +86,8 @@ def monitor(
         results += quarantine(store, start, as_of)
         report.update(results=len(results))
     first, last = start - label_delay, as_of - label_delay
-    for served in logged(engine, name, first, as_of):
-        moments = served.requests[PREDICTION_TIME]
-        if (recent := moments >= start).any():
-            results += _of_what_was_served(store, served.only(recent), start, as_of, sample_rows, allowance)
-        if (mature := moments < last).any():
-            results += _of_what_became(store, served.only(mature), first, last, as_of)
+    for predictions in logged(engine, name, first, as_of):
+        results += _of_predictions(store, predictions, (start, as_of), (first, last), sample_rows, allowance)
     for which, bounds in {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}.items():
         if not any(one.monitor == which for one in results):
             lacking = f"{name} has logged no prediction of that time"
@@ -97,29 +96,76 @@ def monitor(
     return results
 
 
-def _of_what_was_served(
-    store: FeatureStore, served: Logged, start: datetime, end: datetime, sample_rows: int, allowance: timedelta
-) -> list[Result]:
-    with step(f"consistency of {served.subject}") as report:
-        results = consistency(store, served, start, end, sample_rows, allowance)
-        report.update(rows=len(served.requests))
-    with step(f"drift of {served.subject}"):
+def _of_predictions(
+    store: FeatureStore, predictions: Predictions, recent: Window, mature: Window, sample_rows: int,
+    allowance: timedelta,
+) -> list[Result]:  # fmt: skip
+    """Look at what one version predicted in one role, once: at its recent rows, and at those whose outcomes are known.
+
+    `recent` reaches to the moment that outcomes are known by.
+    """
+    found, subject = _Found(predictions, sample_rows), predictions.subject
+    with step(f"read predictions of {subject}") as report:
+        for batch in predictions.batches():
+            moments = batch.requests[PREDICTION_TIME]
+            for window, take in ((recent, found.add_recent), (mature, found.add_mature)):
+                if (inside := moments.between(*window, inclusive="left")).any():
+                    take(batch.only(inside))
+        report.update(recent=found.recent, mature=sum(len(one.requests) for one in found.mature))
+    results: list[Result] = []
+    if found.recent:
+        with step(f"consistency of {subject}") as report:
+            sample = found.sample.taken()
+            results += consistency(store, sample, *recent, allowance)
+            report.update(rows=len(sample.requests))
+    if found.seen is not None:
+        with step(f"drift of {subject}") as report:
+            results += drift(found.seen, subject, *recent)
+            report.update(rows=found.seen.rows)
+    if found.mature:
+        results += _of_what_became(store, together(found.mature), found.training, *mature, recent[1])
+    return results
+
+
+class _Found:
+    """What is kept of predictions that are read batch by batch: a sample, counts, and what scores need of each row."""
+
+    def __init__(self, predictions: Predictions, sample_rows: int) -> None:
+        self._run_id = predictions.run_id
+        self._inputs = [one.name for one in predictions.contract.interface.inputs]
+        self.recent, self.sample = 0, Sample(sample_rows)
+        self.seen: Seen | None = None
+        self.mature: list[Logged] = []
+
+    @cached_property
+    def training(self) -> tuple[dict[str, float], dict[str, Any]]:
+        return _training_of(self._run_id)
+
+    def add_recent(self, served: Logged) -> None:
+        self.recent += len(served.requests)
+        self.sample.add(served)
         on_time = ~served.ahead
         if on_time.any():
-            results += drift(training_profile(served.run_id), served.only(on_time), start, end)
-        return results
+            self.seen = self.seen or Seen(training_profile(self._run_id), self._inputs)
+            self.seen.add(served.only(on_time))
+
+    def add_mature(self, served: Logged) -> None:
+        """Of its features, only those that slices are cut by are needed."""
+        cut = [name for name in self._inputs if name in self.training[1]]
+        self.mature.append(replace(served, features=served.features[cut], ages=served.ages[[]]))
 
 
 def _of_what_became(
-    store: FeatureStore, served: Logged, start: datetime, end: datetime, known_by: datetime
-) -> list[Result]:
+    store: FeatureStore, served: Logged, training: tuple[dict[str, float], dict[str, Any]], start: datetime,
+    end: datetime, known_by: datetime,
+) -> list[Result]:  # fmt: skip
     with step(f"quality of {served.subject}") as report:
         labels, results = labels_of(store, served, known_by), []
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
         for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
             if rows.any():
                 mine, theirs = served.only(rows), labels[rows].reset_index(drop=True)
-                found = quality(mine, theirs, *_training_of(served.run_id), start, end)
+                found = quality(mine, theirs, *training, start, end)
                 # What is asked a day ahead is not what the model was fitted to: scores, but no verdict.
                 results += [replace(one, subject=one.subject + what, verdict=None) for one in found] if what else found
         return results

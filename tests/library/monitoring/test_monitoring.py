@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,10 +30,11 @@ from fti.contract.predictions import create, open_log
 from fti.contract.results import Result, by_limits, save, saved, table, worst
 from fti.contract.spine import PREDICTION_TIME
 from fti.contract.training_profile import ColumnProfile, profile, psi
-from fti.monitoring.consistency import compared, late, sampled
-from fti.monitoring.drift import drift, psi_by_chance
+from fti.monitoring.consistency import compared, late
+from fti.monitoring.drift import Seen, drift, psi_by_chance
 from fti.monitoring.logged import Logged
-from fti.monitoring.quality import _as_asked, quality
+from fti.monitoring.quality import quality
+from fti.monitoring.sample import Sample
 
 START = datetime(2013, 10, 5, tzinfo=UTC)
 END = START + timedelta(days=7)
@@ -100,7 +100,10 @@ def drifted(expected: Mapping[str, ColumnProfile], prediction: np.ndarray, **col
         "a model", "1", "champion", "a run", FeatureContract.model_construct(), nothing, features, nothing,
         pd.Series(prediction), pd.Series(None, features.index, dtype=object),
     )  # fmt: skip
-    return {one.metric: one for one in drift(expected, served, START, END)}
+    seen = Seen(expected, list(columns))
+    for rows in np.array_split(np.arange(len(prediction)), 3):  # as they come: batch by batch
+        seen.add(served.only(pd.Series(np.isin(np.arange(len(prediction)), rows))))
+    return {one.metric: one for one in drift(seen, served.subject, START, END)}
 
 
 def test_usual_is_the_psi_of_the_furthest_week_of_training(year) -> None:
@@ -176,7 +179,9 @@ def test_a_repeated_request_counts_once_for_each_answer() -> None:
         "a model", "1", "champion", "a run", FeatureContract.model_construct(), asked, features, ages,
         pd.Series(0.5, asked.index), pd.Series(None, asked.index, dtype=object),
     )  # fmt: skip
-    kept = sampled(served, 100)
+    sample = Sample(100)
+    sample.add(served)
+    kept = sample.taken()
     assert [*zip(kept.requests.pump, kept.features.rate, strict=True)] == [("a", 1.0), ("a", 2.0), ("b", 1.0)]
 
 
@@ -367,17 +372,33 @@ def test_labels_that_are_all_the_same_do_not_pass_for_health(outcome) -> None:
     assert (whole["bias"].low, whole["bias"].high) == pytest.approx((0.25 - outcome,) * 2)
 
 
-def test_a_request_is_found_in_the_spine_whether_or_not_numbers_are_missing_beside_it() -> None:
-    """A column of whole numbers or of yes and no with a gap is read as 5.0 and 1.0, and is the same."""
-    fields = [SimpleNamespace(name=name, dtype=dtype) for name, dtype in
-              {"shop": "string", "basket": "int64", "gift": "bool", "weight": "double"}.items()]  # fmt: skip
-    interface: Any = SimpleNamespace(request_fields=fields)
-    full = pd.DataFrame({"shop": ["a", "b"], "basket": [5, 6], "gift": [True, False], "weight": [1.5, 2.0]})
-    gaps = pd.DataFrame(
-        {"shop": ["a", "b", None], "basket": [5.0, 6.0, np.nan], "gift": [1.0, 0.0, np.nan], "weight": [1.5, 2, np.nan]}
-    )
-    assert [*_as_asked(interface, full)] == [*_as_asked(interface, gaps)][:2]
-    assert _as_asked(interface, full).is_unique
+@pytest.mark.parametrize(("rows", "batch"), [(100, 7), (400, 1000), (5000, 13), (5000, 1)])
+def test_a_sample_of_batches_is_that_of_the_whole_log(rows: int, batch: int) -> None:
+    """Those requests whose hash is in the share of all that are wanted, each once for each answer of a moment."""
+    chance = np.random.default_rng(3)
+    size = 2000
+    moments = pd.Series(pd.to_datetime(np.sort(chance.integers(0, 300, size)), unit="m", utc=True))
+    asked = pd.DataFrame({
+        "pump": pd.Series(chance.choice(["a", "b", "None", None], size), dtype=object),
+        "basket": pd.array(np.where(chance.random(size) < 0.2, None, chance.integers(0, 40, size)), "Int64"),
+        "opened": moments - pd.to_timedelta(chance.integers(0, 5, size), unit="s"),
+        PREDICTION_TIME: moments,
+    })  # fmt: skip
+    features = pd.DataFrame({"rate": np.where(chance.random(size) < 0.1, np.nan, chance.integers(0, 2, size))})
+    served = Logged(
+        "a model", "1", "champion", "a run", FeatureContract.model_construct(), asked, features,
+        pd.DataFrame({"view": chance.random(size)}), pd.Series(np.arange(size)), pd.Series(None, range(size), object),
+    )  # fmt: skip
+    once = ~pd.concat([asked.add_prefix("asked:"), features], axis=1).duplicated()
+    hashes = pd.util.hash_pandas_object(asked.drop(columns=PREDICTION_TIME).astype(str), index=False)
+    wanted = served.only(once & (hashes < min(1.0, rows / once.sum()) * 2.0**64))
+    sample = Sample(rows)
+    for start in range(0, size, batch):
+        sample.add(served.only(pd.Series((np.arange(size) >= start) & (np.arange(size) < start + batch))))
+    kept = sample.taken()
+    assert kept.predictions.tolist() == wanted.predictions.tolist()
+    for name in ("requests", "features", "ages"):
+        pd.testing.assert_frame_equal(getattr(kept, name), getattr(wanted, name))
 
 
 def test_an_interval_of_one_outcome_is_left_out() -> None:
