@@ -58,8 +58,7 @@ def require_checked(store: FeatureStore, feature_service: str, interface: Featur
                 f"code_sha256: recorded {recorded[name]!r}, now {digests[0]!r}. A feature service never changes: put "
                 "the old definition back, give the new one a new name, and run `feast -c feature_repo apply`."
             )
-        # Feast makes all views of a project when it reads one; those that others read may need their pickle.
-        if problem := problem_of(view, may_need_pickle=name in recorded or name not in read):
+        if problem := problem_of(view):  # those that others read, too: Feast makes all of a project when it reads one
             raise ContractBroken(f"On-demand view {name!r} is refused before any of it is run: {problem}.")
         read |= {source.feature_view_projection.feature_view_name for source in view.spec.sources.values()}
     for stored in registry.feature_views:
@@ -70,7 +69,7 @@ def require_checked(store: FeatureStore, feature_service: str, interface: Featur
             )
 
 
-def problem_of(view: Any, may_need_pickle: bool = False) -> str:
+def problem_of(view: Any) -> str:
     """Why a stored on-demand view (protobuf) may not be run; or ''."""
     code = view.spec.feature_transformation
     if code.WhichOneof("transformation") != "user_defined_function" or not code.user_defined_function.body_text.strip():
@@ -78,16 +77,12 @@ def problem_of(view: Any, may_need_pickle: bool = False) -> str:
     if any(source.feature_view.spec.HasField("feature_transformation") for source in view.spec.sources.values()):
         return "a feature view that it reads holds code. Let it read plain feature views"
     text = code.user_defined_function.body_text
-    problem = _problem_of_text(text)
-    if problem or may_need_pickle:
+    if problem := _problem_of_text(text):
         return problem
     from feast.transformation.udf_rehydrate import rehydrate_udf_from_source
 
-    if rehydrate_udf_from_source(text) is None:  # nothing of it calls anything by now
-        return (
-            f"its text does not define a function by itself, {NO_PICKLE}. Leave out annotations and defaults that "
-            "need an import"
-        )
+    if rehydrate_udf_from_source(text) is None:  # by now, nothing is called to define it
+        return f"its text does not define a function, {NO_PICKLE}. {FIX}"
     return ""
 
 
@@ -134,4 +129,4 @@ def _calls(function: ast.FunctionDef) -> Iterator[str]:
     ]  # fmt: skip
     for annotation in [function.returns, *(one.annotation for one in named if one)]:
         if annotation and not all(isinstance(node, ANNOTATION) for node in ast.walk(annotation)):
-            yield "an annotation of its function is more than a type, and runs when it is defined. Leave it out"
+            yield "an annotation of its function is more than a type, and may run when it is defined. Leave it out"

@@ -16,7 +16,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 240
+PATIENCE = 600
+CLIENT, ADMIN = "Authorization: Bearer client", "Authorization: Bearer admin"
+SECONDS = 1.0  # for a header, and for a body
 
 
 @dataclass

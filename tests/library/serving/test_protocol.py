@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 
 import pytest
 
-from tests.library.serving.door import Door, closed_after, parsed, received, start, wait_for
-
-CLIENT, ADMIN = "Authorization: Bearer client", "Authorization: Bearer admin"
-SECONDS = 1.0  # for a header, and for a body
-
-
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A service with a client's and an admin's key, and with few files to open."""
-    folder: Path = tmp_path_factory.mktemp("door")
-    keys = folder / "keys"
-    client, admin = (hashlib.sha256(key).hexdigest() for key in (b"client", b"admin"))
-    keys.write_text(f"alice {client}\nroot {admin} admin\n")
-    door = start(
-        folder, "keyed", files=256, SERVING_API_KEYS=str(keys), SERVING_HEADER_SECONDS=str(SECONDS),
-        SERVING_BODY_SECONDS=str(SECONDS),
-    )  # fmt: skip
-    try:
-        yield wait_for(door)
-    finally:
-        door.process.terminate()
-        door.process.wait(60)
-
+from tests.library.serving.door import ADMIN, CLIENT, SECONDS, closed_after, parsed, received
 
 # ---- targets --------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # BentoML's answer in place of ours, when a request took longer than `timeout_seconds`.
 TIMED_OUT = 504
 # One prediction is smaller, and costs less than its compression.
-GZIP_BYTES, GZIP_LEVEL = 16_384, 5
+GZIP_BYTES, GZIP_LEVEL = 8192, 5
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Encoding", "X-Request-ID")
 CORS_ANSWER_HEADERS = ("X-Request-ID", "Retry-After")
 
