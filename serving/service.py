@@ -21,4 +21,4 @@ class PredictionService(service.PredictionService):
     """Serves the version that an alias of a registered model points to, and follows it."""
 
 
-PredictionService.add_asgi_middleware(service.NoSchema)  # type: ignore[attr-defined]  # the decorator makes a Service
+PredictionService.add_asgi_middleware(service.Door)  # type: ignore[attr-defined]  # the decorator makes a Service

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface, Part
+from fti.contract.on_demand_code import require_checked
 from fti.errors import few
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class FeatureContract(Part):
         name = self.interface.feature_service
         recorded = {view.code_sha256 for view in self.interface.on_demand_views}
         try:
+            require_checked(store, name, self.interface)
             live = read_interface(store, name, recorded)
         except FeastObjectNotFoundException as error:
             raise ContractBroken(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 from fti.contract.interface import (
@@ -19,6 +16,7 @@ from fti.contract.interface import (
     StoredView,
     ValueType,
 )
+from fti.contract.on_demand_code import digests_of, require_checked
 from fti.contract.request import entities_of, join_key, request_fields, value_type
 from fti.contract.task import CLASSIFICATION, REGRESSION, TASKS, Task
 from fti.errors import few
@@ -40,8 +38,11 @@ class Read:
 def read_interface(store: FeatureStore, feature_service: str, recorded: Collection[str] = ()) -> FeatureInterface:
     """The interface of a feature service; `recorded` are hashes of code that a contract to compare with has.
 
-    Raises feast.errors.FeatureServiceNotFoundException, and ContractBroken for tags that say nothing known.
+    Raises feast.errors.FeatureServiceNotFoundException, and ContractBroken for tags that say nothing known and for
+    code that is not to be run.
     """
+    if not recorded:  # else whoever has a contract has checked the code against it
+        require_checked(store, feature_service)
     service = store.get_feature_service(feature_service)
     on_demand_names = {view.name for view in store.list_on_demand_feature_views()}
     code = [
@@ -220,8 +221,7 @@ def _on_demand(
     inputs = [field.name for _, source in sorted(view.source_request_sources.items()) for field in source.schema]
     read = {feature: names[name, feature] for name, source in _sources(view) for feature in source}
     assert view.feature_transformation is not None  # a view in the registry has its code
-    code = view.feature_transformation.udf_string
-    digest, of_before = (hashlib.sha256(text.encode()).hexdigest() for text in (_function(code), code))
+    digest, of_before = digests_of(view.feature_transformation.udf_string)
     return OnDemandView(
         name=view.name,
         code_sha256=of_before if of_before in recorded else digest,  # contracts from then keep their hash
@@ -229,13 +229,3 @@ def _on_demand(
         features=features,
         read_as={feature: name for feature, name in sorted(read.items()) if feature != name},
     )
-
-
-def _function(code: str) -> str:
-    """A function less what decorates it: Feast keeps both as one text, and who words a description anew in the
-    decorator changes nothing that is computed. Its sources and schema are in the contract by themselves."""
-    try:
-        (function,) = ast.parse(dedent(code)).body
-    except (SyntaxError, ValueError):  # not one function: all of it counts
-        return code
-    return "\n".join(code.split("\n")[function.lineno - 1 : function.end_lineno])

@@ -95,9 +95,9 @@ def _fetched() -> TemporaryDirectory[str]:
 
 
 def folder_sha256(folder: Path) -> str:
-    """A hash over the names and bytes of all files of a model's folder."""
+    """A hash over the names and bytes of all files of a model's folder, but the one that MLflow writes at its top."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != WRITTEN_LATER):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / WRITTEN_LATER):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(folder).as_posix()}:{len(content)}:".encode())
         digest.update(content)

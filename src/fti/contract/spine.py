@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fti.contract.interface import FeatureInterface
+from fti.contract.on_demand_code import require_checked
 from fti.stores.frames import as_frame, as_whole
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ def with_features(store: FeatureStore, interface: FeatureInterface, rows: pd.Dat
     """Join each row (key, request fields, `event_timestamp`) with its features as of that moment, in order of both.
 
     Rows that lack a view which is declared `when_missing: reject` are left out: no model is to answer for them.
+    Raises ContractBroken when the registry's code is not that of the interface.
     """
+    require_checked(store, interface.feature_service, interface)
     keys = {key.name: key.of_column(rows[key.request_field]) for key in interface.join_keys}
     # Not `to_df`, which is `to_pandas` of this: a null would make floats of whole numbers.
     joined = as_frame(

@@ -107,7 +107,10 @@ def sheet(repo: Path, as_of: datetime | None = None) -> str:
         _summary(features, held_of),
         *(_view(view, features[view.name], held_of[view.name], used[view.name]) for view in views),
         "## Computed on demand",
-        *(_on_demand(view, used[view.name]) for view in store.list_on_demand_feature_views()),
+        *(
+            _on_demand(view, used[view.name])
+            for view in store.registry.list_on_demand_feature_views(store.project, skip_udf=True)
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -145,7 +148,7 @@ def _held(con: duckdb.DuckDBPyConnection, path: str, as_of: datetime | None) -> 
 def _users(store: FeatureStore, repo: Path) -> Mapping[str, list[str]]:
     """Who reads each view: feature services, and model versions under an alias, by their contracts."""
     used: dict[str, list[str]] = defaultdict(list)
-    on_demand = {view.name: view for view in store.list_on_demand_feature_views()}
+    on_demand = {view.name: view for view in store.registry.list_on_demand_feature_views(store.project, skip_udf=True)}
     for service in sorted(store.list_feature_services(), key=lambda service: service.name):
         names = {projection.name for projection in service.feature_view_projections}
         for name in names & on_demand.keys():

@@ -8,15 +8,18 @@ import http.client
 import json
 import math
 import random
+import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -80,6 +83,56 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
+class _Call:
+    """One request, which ends after `seconds` whatever the receiver does. urllib's own timeout is for each read, each
+    address and each step of TLS: a receiver that sends a byte now and then outlasts it."""
+
+    def __init__(self, request: Request, seconds: float) -> None:
+        self._request, self._seconds = request, seconds
+        self._connections: list[http.client.HTTPConnection] = []
+        self._failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Raises HTTPError, OSError and HTTPException, as urllib does; TimeoutError after the time."""
+        # Names are looked up without a limit, too: so the whole of it is in a thread, which is left behind.
+        thread = threading.Thread(target=self._work, name="webhook", daemon=True)
+        thread.start()
+        thread.join(self._seconds)
+        if thread.is_alive():
+            for connection in self._connections:
+                with suppress(OSError, AttributeError):  # there is no socket yet, or no more
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            raise TimeoutError
+        if self._failed is not None:
+            raise self._failed
+
+    def _work(self) -> None:
+        # urllib logs nothing. The loggers of requests' urllib3 and of httpx write whole URLs, and this one is a secret.
+        opener = build_opener(_NoRedirect, _kept(HTTPHandler, self._keep), _kept(HTTPSHandler, self._keep))
+        try:
+            opener.open(self._request, timeout=self._seconds).close()
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            self._failed = error
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        self._connections.append(connection)
+
+
+def _kept(handler: type[Any], keep: Callable[[http.client.HTTPConnection], None]) -> Any:
+    """A handler of urllib that hands its connections to `keep` before it uses them."""
+
+    class Kept(handler):
+        def do_open(self, http_class: Any, request: Request, **more: Any) -> Any:
+            def made(*arguments: Any, **named: Any) -> Any:
+                connection = http_class(*arguments, **named)
+                keep(connection)
+                return connection
+
+            return super().do_open(made, request, **more)
+
+    return Kept()
+
+
 def alert(
     settings: AlertSettings, as_of: datetime, results: Sequence[Result], backoff_seconds: float = BACKOFF_SECONDS
 ) -> bool:
@@ -91,14 +144,12 @@ def alert(
     if settings.webhook_url is None or worst(results) != "breach":
         return False
     url, body = settings.webhook_url.get_secret_value(), json.dumps(message(as_of, results)).encode()
-    # urllib logs nothing. The loggers of requests' urllib3 and of httpx write whole URLs, and this one is a secret.
-    opener = build_opener(_NoRedirect)
     headers = {"Content-Type": "application/json", "Idempotency-Key": hashlib.sha256(body).hexdigest()[:32]}
     for attempt in range(1, settings.webhook_attempts + 1):
         wait = backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret is made of it
         try:
-            with opener.open(Request(url, body, headers), timeout=settings.webhook_timeout_seconds):  # noqa: S310
-                return True
+            _Call(Request(url, body, headers), settings.webhook_timeout_seconds).run()  # noqa: S310 - checked above
+            return True
         except HTTPError as answer:
             answer.close()
             found, again = f"it answered {answer.code}", answer.code == 429 or answer.code >= 500

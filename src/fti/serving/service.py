@@ -20,10 +20,12 @@ from typing import Any
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry import trace
+from uvicorn.config import HTTP_PROTOCOLS
 
 from fti.contract.predictions import CHAMPION, SHADOW, open_log
 from fti.contract.settings import OFF
 from fti.errors import Refusal
+from fti.serving.http.target import PROBES, target_of
 from fti.serving.keys import require_keys
 from fti.serving.prediction_log import PredictionLog
 from fti.serving.settings import ServingSettings
@@ -45,9 +47,15 @@ def checked_settings() -> ServingSettings:
     return settings
 
 
+def bound_connections() -> None:
+    """Let uvicorn, which BentoML starts without settings of ours, bound what a connection may hold and for how long."""
+    HTTP_PROTOCOLS["auto"] = "fti.serving.http.protocol:BoundedProtocol"
+
+
 def options() -> dict[str, Any]:
     """What `bentoml.service` is given."""
     settings = checked_settings()
+    bound_connections()
     return {
         "image": IMAGE,
         # BentoML's own defaults are every interface, 60 seconds, and metrics that grow by each path that anybody asks
@@ -62,19 +70,32 @@ def options() -> dict[str, Any]:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """All that asks comes through here: of a Starlette app BentoML would take the known paths only, and answer the rest
-    itself. BentoML's own are the probes."""
+    """All that asks comes through here; BentoML's own are the probes."""
     await bentoml.get_current_service().entrance(scope, receive, send)
 
 
-class NoSchema:
-    """Hands /schema.json to `app`: BentoML's own would tell anybody the service's class and docstring, in no log."""
+class Door:
+    """Hands all that asks to `app`, and the probes alone to BentoML, whose router would answer what it knows (such as
+    /schema.json and /static_content) to anybody, and what it does not know with no key, no log and no headers."""
 
     def __init__(self, bento: Any) -> None:
         self._bento = bento
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await (app if scope.get("path") == "/schema.json" else self._bento)(scope, receive, send)
+        if scope["type"] == "http":
+            await (self._bento if is_probe(scope) else app)(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._bento(scope, receive, send)
+        else:  # a WebSocket, of which there are none
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def is_probe(scope: Any) -> bool:
+    """Whether BentoML answers: by the one spelling of a probe's target, whatever its query says."""
+    return scope["method"] in {"GET", "HEAD"} and target_of(scope).partition(b"?")[0] in PROBES
+
+
+NoSchema = Door  # what projects made before call it
 
 
 class PredictionService:

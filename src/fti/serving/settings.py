@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, HttpUrl, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from fti.contract.settings import PredictionSettings
+from fti.serving.addresses import origin_of
 
 GRACE_SECONDS = 30.0  # of BentoML 1.4's supervisor, circus, whatever is configured
 
@@ -27,11 +30,18 @@ class ServingSettings(PredictionSettings):
     max_batch_rows: int = Field(default=1000, gt=0)
     max_batch_bytes: int = Field(default=1_048_576, gt=0)
     max_concurrency: int = Field(default=64, gt=0)
+    max_header_bytes: int = Field(default=32_768, ge=1024)
+    max_connections: int = Field(default=1000, gt=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    header_seconds: float = Field(default=5.0, gt=0)
     body_seconds: float = Field(default=5.0, gt=0)
     drain_seconds: float = Field(default=2.0, ge=0)
     timeout_seconds: float = Field(default=10.0, gt=0)
     access_log: bool = True
+    audit_log: Path | None = None
     api_keys: Path | None = None
+    trusted_proxies: Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     log_retention_days: int | None = Field(default=None, gt=0)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)
@@ -50,6 +60,19 @@ class ServingSettings(PredictionSettings):
             "Documentation": self.docs_url,
         }
         return [{"title": title, "url": str(url)} for title, url in known.items() if url is not None]
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _is_list(cls, given: Any) -> Any:
+        return [item for item in given.replace(",", " ").split() if item] if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        found = [origin if origin == "*" else origin_of(origin) for origin in origins]
+        if None in found:
+            raise ValueError("expected origins as browsers send them, such as https://app.example.org, or *")
+        return tuple(origin for origin in found if origin)
 
     @field_validator("timeout_seconds")
     @classmethod

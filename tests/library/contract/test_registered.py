@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import mlflow.sklearn
 import pytest
 
-from fti.contract.registered import LibraryMissing, load_model
+from fti.contract.registered import LibraryMissing, folder_sha256, load_model
 
 VERSION = SimpleNamespace(name="made-up", version="2")
 BOOSTER = """
@@ -46,3 +46,19 @@ def test_a_model_whose_library_is_gone_says_which(folder, monkeypatch):
         del sys.modules[name]
     with pytest.raises(LibraryMissing, match="made-up version 2 needs the package 'boosters_of_2031', which is not"):
         load_model(VERSION, folder)
+
+
+def test_only_the_file_that_mlflow_writes_is_left_out_of_a_models_hash(tmp_path):
+    """That is the one at the top; another of its name, at any depth, counts as every file does."""
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "MLmodel").write_text("flavors")
+    before = folder_sha256(tmp_path)
+    (tmp_path / "registered_model_meta").write_text("version 1")
+    assert folder_sha256(tmp_path) == before
+    found = {before}
+    for place in ("data", "data/deep", "data/registered_model_meta.d"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        for content in ("one", "two"):
+            (tmp_path / place / "registered_model_meta").write_text(content)
+            found.add(folder_sha256(tmp_path))
+    assert len(found) == 7

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -420,3 +423,31 @@ def test_a_wrong_setting_is_refused_before_anything_is_measured(
     assert told.count("\n") == 1
     assert SECRET not in told
     assert not (tmp_path / "log.db").exists()
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_receiver_that_trickles_does_not_outlast_the_limit(before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for the whole call, and the connection ends with it."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    ended = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(before)
+            try:
+                while True:
+                    connection.sendall(b"a")
+                    time.sleep(0.05)
+            except OSError:
+                ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=trickle, daemon=True).start()
+        url = SecretStr(f"http://127.0.0.1:{listener.getsockname()[1]}/{SECRET}")
+        settings = AlertSettings(webhook_url=url, webhook_attempts=1, webhook_timeout_seconds=0.5)
+        began = time.monotonic()
+        with pytest.raises(AlertFailed, match="did not answer in time"):
+            alert(settings, END, [BREACH])
+        assert time.monotonic() - began < 2
+        assert ended.wait(5)

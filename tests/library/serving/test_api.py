@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fti.serving.http.api import ENTRANCE
+from fti.serving.http.rates import Rates
 from fti.serving.keys import ApiKeys, main
 
 pytestmark = pytest.mark.anyio
@@ -151,14 +152,14 @@ async def test_a_request_keeps_its_id_or_gets_one(given, kept, monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(ENTRANCE, "_log", written)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(ENTRANCE), base_url="http://127.0.0.1") as client:
-        answer = await client.get("/nothing/at%0Aall", headers={"X-Request-ID": given})
+        answer = await client.get("/nothing/at%20all", headers={"X-Request-ID": given})
     found = answer.headers["x-request-id"]
     assert (found == given) is kept
     assert len(found) == len(given) if kept else len(found) == 32
     (line,) = [json.loads(line) for line in written.getvalue().splitlines()]
     assert line | {"time": "", "ms": 0} == {
         "time": "", "request_id": found, "client": "local", "address": "127.0.0.1", "method": "GET",
-        "path": "/nothing/at\nall", "status": 404, "ms": 0,
+        "path": "/nothing/at all", "status": 404, "ms": 0,
     }  # fmt: skip
 
 
@@ -169,3 +170,33 @@ async def test_every_answer_is_for_no_frame_and_no_cache():
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_come_again(tmp_path, monkeypatch, capsys):
+    """Each key by itself."""
+    file = tmp_path / "keys"
+    keys = []
+    for name in ("me", "you"):
+        assert main([name, str(file)]) == 0
+        keys.append(capsys.readouterr().out.strip())
+    monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(file))
+    monkeypatch.setattr(ENTRANCE, "_rates", Rates(2))
+    answers = [await get("http://127.0.0.1", "/nothing", keys[0]) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
+    assert int(answers[2].headers["retry-after"]) in {29, 30}
+    assert (await get("http://127.0.0.1", "/nothing", keys[1])).status_code == 404
+
+
+async def test_without_keys_a_forwarded_request_is_refused():
+    """Whoever stands behind a proxy on this machine is not on it."""
+    for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Anything", "CF-Connecting-IP"):
+        answer = await ask("GET", **{"Host": "localhost:3000", header: "127.0.0.1"})
+        assert answer.status_code == 401, header
+        assert "SERVING_TRUSTED_PROXIES" in answer.json()["error"]
+
+
+async def test_without_keys_a_named_sites_pages_may_post(monkeypatch):
+    """Those of SERVING_CORS_ORIGINS."""
+    monkeypatch.setattr(ENTRANCE, "keys", ApiKeys(None, ("https://app.example.org",)))
+    for origin, status in (("https://app.example.org", 404), ("https://app.example.org.evil.com", 403)):
+        assert (await ask("POST", Host="localhost:3000", Origin=origin)).status_code == status

@@ -8,7 +8,10 @@ import fcntl
 import hashlib
 import os
 import threading
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -236,3 +239,73 @@ def test_a_service_for_other_machines_does_not_start_without_keys(file):
     assert [is_local(host) for host in ("127.0.0.1", "localhost", "10.0.0.1", "", "example.org")] == [
         True, True, False, False, False,
     ]  # fmt: skip
+
+
+def test_the_hash_of_an_empty_key_lets_nobody_in(file):
+    """`echo -n $KEY | sha256sum` with KEY unset writes it, and whoever sends no key would have that one."""
+    file.write_text(f"alice {hashlib.sha256(b'').hexdigest()} admin\n")
+    for given in ("", "Bearer", "Bearer ", "Basic Og==", "Basic", "Basic !"):
+        with pytest.raises(KeysUnreadable, match="hash of an empty key"):
+            ApiKeys(file).require(HERE, given)
+
+
+def test_one_key_of_two_names_lets_nobody_in(file):
+    """Which of their roles it has would depend on the order of the lines."""
+    digest = hashlib.sha256(b"shared").hexdigest()
+    file.write_text(f"alice {digest}\nroot {digest.upper()} admin\n")
+    with pytest.raises(KeysUnreadable, match="alice and root have the same key"):
+        ApiKeys(file).require(HERE, "Bearer shared")
+
+
+def test_a_key_ends_with_its_day(file, capsys):
+    """Up to that day's beginning, in UTC; who has it is told since when. `--days` says how long it lives."""
+    today = datetime.now(UTC).date()
+    digest, keys = hashlib.sha256(b"key").hexdigest(), ApiKeys(file)
+    for words, admin in ((f"admin until={today + timedelta(days=1)}", True), (f"until={date.max}", False)):
+        file.write_text(f"alice {digest} {words}\n")
+        assert keys.require(HERE, "Bearer key") == Client("alice", admin=admin)
+    for until in (today, today - timedelta(days=400)):
+        file.write_text(f"alice {digest} until={until}\n")
+        with pytest.raises(NotAllowed, match=f"expired on {until}"):
+            keys.require(HERE, "Bearer key")
+    file.write_text(f"alice {digest} until=soon\n")
+    with pytest.raises(KeysUnreadable, match="cannot be read"):
+        keys.require(HERE, "Bearer key")
+    file.unlink()
+    bob = make(file, "bob", capsys, "--days", "1")
+    assert f" until={today + timedelta(days=2)}\n" in file.read_text()
+    assert keys.require(HERE, f"Bearer {bob}").name == "bob"
+    for days in ("0", "-1", "99999"):
+        with pytest.raises(SystemExit):
+            main(["carol", str(file), "--days", days])
+
+
+def test_what_changes_in_the_file_is_audited(file):
+    """Who is added, removed, or has another role or end, by name; never a key or its hash."""
+    told: list[Any] = []
+    one, two = (hashlib.sha256(key).hexdigest() for key in (b"one", b"two"))
+    keys = ApiKeys(file, audit=told.append)
+    for lines in (f"a {one}", f"a {one}\n", f"a {one} admin\nb {two} until=2999-01-01", f"b {two} until=2999-01-01"):
+        file.write_text(lines)
+        with suppress(NotAllowed):
+            keys.require(HERE, "Bearer one")
+    assert [(one["first"], one["added"], one["removed"]) for one in told] == [
+        (True, ["a"], []),
+        (False, ["a admin", "b until=2999-01-01"], ["a"]),
+        (False, [], ["a admin"]),
+    ]
+
+
+def test_a_forwarded_request_is_not_from_this_machine():
+    """A proxy on this machine asks for somebody elsewhere, whatever its header is called."""
+    for name in (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-x", b"forwarded", b"via", b"x-real-ip"):
+        scope = HERE | {"client": ("127.0.0.1", 1), "headers": [(b"host", b"localhost:3000"), (name, b"127.0.0.1")]}
+        with pytest.raises(NotAllowed, match="SERVING_TRUSTED_PROXIES"):
+            ApiKeys(None).require(scope, "")
+
+
+def test_every_site_may_ask_only_where_there_are_keys(file):
+    """`*` without keys would let every page that is open in a browser here ask."""
+    with pytest.raises(KeysNeeded, match="SERVING_CORS_ORIGINS"):
+        require_keys(ServingSettings(cors_origins="*"))
+    require_keys(ServingSettings(cors_origins="*", api_keys=file))

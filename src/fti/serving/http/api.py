@@ -24,10 +24,12 @@ from fti.scoring.features import RowRefused, StoreUnavailable
 from fti.scoring.schemas import RequestInvalid, parse_limit, parse_lookup, rows_of
 from fti.scoring.served_model import Outcome, Prediction, ServedModel
 from fti.serving import metrics
+from fti.serving.forwarded import Proxies
 from fti.serving.http.assets import docs_page, home_page, page_file
-from fti.serving.http.bodies import BodyTooLarge, BodyTooSlow, NotJson, body_of
-from fti.serving.http.middleware import Json, Middleware
+from fti.serving.http.bodies import BodyBroken, BodyTooLarge, BodyTooSlow, NotJson, body_of
+from fti.serving.http.middleware import Audit, Json, Middleware
 from fti.serving.http.openapi import document
+from fti.serving.http.rates import Rates
 from fti.serving.keys import ApiKeys
 from fti.serving.model.predictor import NoModel
 from fti.serving.model.scorer import Overloaded
@@ -163,8 +165,9 @@ async def metrics_text(_: Request) -> Response:
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
-async def openapi(_: Request) -> Response:
-    return Json(document(_service().predictor.served))
+async def openapi(request: Request) -> Response:
+    described = document(_service().predictor.served)
+    return Json(described | {"servers": [{"url": prefix}]} if (prefix := request.state.prefix) else described)
 
 
 def _told(error: Exception) -> dict[str, Any]:
@@ -218,7 +221,8 @@ APP = Starlette(
     exception_handlers={
         RequestInvalid: _refuse(422),
         RowRefused: _refuse(422),
-        NotJson: _refuse(415),
+        NotJson: _refuse(415, **{"Accept-Encoding": "gzip, zstd"}),
+        BodyBroken: _refuse(400),
         BodyTooLarge: _refuse(413),
         BodyTooSlow: _refuse(408, Connection="close"),
         ClientDisconnect: _refuse(400),
@@ -232,4 +236,17 @@ APP = Starlette(
         500: _failed,
     },
 )
-ENTRANCE = Middleware(APP, ApiKeys(SETTINGS.api_keys), PATHS, ADMIN, sys.stdout if SETTINGS.access_log else None)
+# It would answer /predict/ with an address made of the Host header and http, which is wrong behind a proxy.
+APP.router.redirect_slashes = False
+AUDIT = Audit(SETTINGS.audit_log, sys.stdout)
+ENTRANCE = Middleware(
+    APP,
+    ApiKeys(SETTINGS.api_keys, SETTINGS.cors_origins, AUDIT.tell),
+    PATHS,
+    ADMIN,
+    sys.stdout if SETTINGS.access_log else None,
+    AUDIT,
+    Proxies(SETTINGS.trusted_proxies),
+    SETTINGS.cors_origins,
+    Rates(SETTINGS.requests_per_minute),
+)
