@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken, FeatureInterface, Part
-from fti.contract.on_demand_code import require_checked
+from fti.contract.stored_code import require_checked
 from fti.errors import few
 
 if TYPE_CHECKING:

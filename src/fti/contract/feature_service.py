@@ -16,8 +16,8 @@ from fti.contract.interface import (
     StoredView,
     ValueType,
 )
-from fti.contract.on_demand_code import digests_of, require_checked
 from fti.contract.request import entities_of, join_key, request_fields, value_type
+from fti.contract.stored_code import digests_of, require_checked
 from fti.contract.task import CLASSIFICATION, REGRESSION, TASKS, Task
 from fti.errors import few
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fti.contract.interface import FeatureInterface
-from fti.contract.on_demand_code import require_checked
+from fti.contract.stored_code import require_checked
 from fti.stores.frames import as_frame, as_whole
 
 if TYPE_CHECKING:
