@@ -220,7 +220,10 @@ class FeatureInterface(Part):
         finite = {}
         for model_input in self.inputs:
             values = rows[model_input.name]
-            if pd.api.types.is_float_dtype(values.dtype) and (infinite := values.isin([np.inf, -np.inf])).any():
+            if not pd.api.types.is_float_dtype(values.dtype):
+                continue
+            # `isin` takes ten times as long, of one row as of a thousand.
+            if (infinite := np.isinf(values.to_numpy("float64", na_value=np.nan))).any():
                 logger.warning(
                     "%s: %d of %d value(s) are infinite; they count as unknown",
                     model_input.name, infinite.sum(), len(values),

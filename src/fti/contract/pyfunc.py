@@ -43,12 +43,11 @@ class FrameModel:
         The forecast is NaN where the model does not answer: a view that is declared `when_missing: reject` has nothing
         for the row. Columns that are no model inputs are ignored. Raises ColumnUnusable.
         """
-        rows = self.interface.filled(model_inputs(data, self.interface)).reset_index(drop=True)
-        answered = self.interface.answered(rows)
+        rows = self.interface.filled(model_inputs(data, self.interface).reset_index(drop=True))
+        answered = self.interface.answered(rows).to_numpy()
         forecasts = np.full(len(rows), np.nan)
         if answered.any():
-            inputs = self.interface.model_inputs(rows[answered])
-            forecasts[answered.to_numpy()] = forecast(self.estimator, inputs, self.interface.task)
+            forecasts[answered] = forecast(self.estimator, rows[answered], self.interface.task)
         return pd.DataFrame({ANSWER[self.interface.task]: forecasts}, index=data.index)
 
     def get_raw_model(self) -> Any:

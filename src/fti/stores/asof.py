@@ -73,7 +73,9 @@ class AsofRetrievalJob(RetrievalJob):
         self, validation_reference: ValidationReference | None = None, timeout: int | None = None
     ) -> pd.DataFrame:
         """As Feast's, with whole numbers and booleans that stay so beside a null."""
-        return as_frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
+        return as_frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout)).reset_index(
+            drop=True
+        )
 
     @property
     def full_feature_names(self) -> bool:

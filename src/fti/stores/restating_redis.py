@@ -131,8 +131,8 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
     def _get_features_for_entity(
         self, values: Sequence[Any], feature_view: str, requested_features: list[str]
     ) -> tuple[datetime | None, dict[str, Value] | None]:
-        """For `feast serve`, which reads by the stock store's own coroutines: a key that was never written has no row
-        there either, not one of 1970 with empty values."""
+        """For `online_read_async`, the stock store's own coroutine: a key that was never written has no row there, not
+        one of 1970 with empty values."""
         if values[requested_features.index(f"_ts:{feature_view}")] is None:
             return None, None
         return super()._get_features_for_entity(values, feature_view, requested_features)

@@ -28,6 +28,7 @@ from fti.monitoring.consistency import replay
 from fti.scoring.features import FeatureReader, FeatureRow, open_store, request_names
 from fti.scoring.meanings import meanings
 from fti.serving.batch import BatchScorer
+from fti.stores.guarded import approved
 from fti.training.dataset import labelled_rows, pin_versions
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -158,7 +159,8 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leaves_at=pa.timestamp("us", "UTC"),
     )
     write(tables, "parcel_outcome", parcels[["parcel"]].assign(late=[0, 1, 0, 1, 0], event_timestamp=NOON + 9 * HOUR))
-    FeatureStore(repo_path=str(folder)).apply(definitions())
+    with approved():  # some of these services are there to be refused
+        FeatureStore(repo_path=str(folder)).apply(definitions())
     materialize(folder, NOON - 99 * HOUR, NOON)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -155,6 +156,31 @@ def test_an_infinite_input_is_a_missing_one(store, champion):
     frame = online(store)
     endless, unknown = frame.assign(port_depth=np.inf), frame.assign(port_depth=np.nan)
     assert champion.predict(endless).equals(champion.predict(unknown))
+
+
+def declared(champion: Any, **policy: Any) -> Any:
+    """The champion, as if the view `port_depth` had been declared otherwise."""
+    from fti.contract.pyfunc import FrameModel
+
+    model = champion._model_impl
+    views = [
+        view.model_copy(update=policy) if view.name == "port_depth" else view for view in model.interface.stored_views
+    ]
+    return FrameModel(model.estimator, model.interface.model_copy(update={"stored_views": views}))
+
+
+def test_a_view_that_may_not_be_missing_leaves_its_row_without_a_forecast(store, champion, served):
+    """NaN under its index; the rows beside it are answered as ever. The second row has no port, the third no depth."""
+    said = declared(champion, when_missing="reject").predict(online(store).set_index("ship", drop=False))["probability"]
+    assert said.index.tolist() == ships.SHIPS
+    assert [None if math.isnan(value) else value for value in said] == [served[0], None, None, served[3]]
+
+
+def test_a_default_is_taken_for_what_is_missing(store, champion):
+    """As in training and in serving."""
+    frame = online(store)
+    model = declared(champion, when_missing="default", defaults={"port_depth": 3.5})
+    assert model.predict(frame).equals(champion.predict(frame.fillna({"port_depth": 3.5})))
 
 
 def test_no_rows_have_no_forecasts(store, champion):

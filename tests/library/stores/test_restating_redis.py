@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -178,6 +179,20 @@ def test_one_request_is_one_round_trip_however_many_views_it_reads(valkey, monke
     found = store.get_online_features(asked, [{"key": "k"}]).to_dict()
     assert {name: found[name] for name in found if name != "key"} == {f"f{number}": [number] for number in range(5)}
     assert len(sent) == 1
+
+
+def test_the_feature_server_reads_as_the_sdk_does(valkey, tmp_path):
+    """Feast's server awaits the store's coroutine: a key that nobody wrote, and one that is left out."""
+    views = [view_of("one", ("a", "b"))]
+    store = _store(valkey, "awaited", tmp_path, RESTATING, views)
+    batch = [(key_of("k"), {"a": value_of(1), "b": value_of(None)}, NOON, NOON)]
+    store._get_provider().online_write_batch(store.config, views[0], batch, None)
+    asked, rows = ["one:a", "one:b"], [{"key": "k"}, {"key": "never"}]
+    found = asyncio.run(store.get_online_features_async(asked, rows)).to_dict(include_event_timestamps=True)
+    assert found == store.get_online_features(asked, rows).to_dict(include_event_timestamps=True)
+    assert (found["a"], found["a__ts"]) == ([1, None], [int(NOON.timestamp()), 0])
+    with pytest.raises(ValueError, match=r"have no \['key'\]"):
+        asyncio.run(store.get_online_features_async(asked, [{"other": "k"}]))
 
 
 def test_requests_are_answered_as_by_the_stock_store(valkey, tmp_path):

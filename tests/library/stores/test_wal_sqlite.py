@@ -429,6 +429,8 @@ def test_a_view_under_two_names_is_read_by_two_keys(shops):
     """One table, twice in one statement."""
     from feast import FeatureService
 
+    from fti.stores.guarded import approved
+
     answers = []
     for shop in shops:
         here, there = (
@@ -436,7 +438,8 @@ def test_a_view_under_two_names_is_read_by_two_keys(shops):
             for name in ("origin", "destination")
         )
         service = FeatureService(name="trip", features=[here, there[["warm"]], shop.world])
-        shop.store.apply([service])
+        with approved():  # it has no spine, which no read needs
+            shop.store.apply([service])
         rows = [{"origin_city": "Rom", "destination_city": "Ulm"}, {"origin_city": "Ulm", "destination_city": "Rom"}]
         answers.append(shop.ask(service, rows, full_feature_names=True))
     assert answers[0] == answers[1]

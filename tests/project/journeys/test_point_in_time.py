@@ -134,7 +134,7 @@ def entities(oracle: Oracle, pairs: list[Pair]) -> pd.DataFrame:
 
 def plain(value: Any) -> Any:
     """A cell as a Python value: every kind of missing is None."""
-    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return None
     return value.item() if isinstance(value, np.generic) else value
 

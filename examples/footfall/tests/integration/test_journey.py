@@ -112,7 +112,7 @@ def test_every_feature_at_random_moments_is_what_the_raw_file_says(store, people
         [hours[i] for i in chance.integers(len(hours), size=300)],
     ).drop_duplicates(["sensor", "hour_start"])
     found = store.get_historical_features(rows, store.get_feature_service("footfall_v2")).to_df()
-    found = found.set_index(["sensor", "hour_start"])
+    found = found.astype(object).where(found.notna(), np.nan).set_index(["sensor", "hour_start"])
     for row in rows.itertuples():
         wanted = oracle.features(people, row.sensor, pd.Timestamp(row.hour_start), BEGAN)
         mine = found.loc[(row.sensor, row.hour_start)]
