@@ -90,8 +90,8 @@ CHUNKED = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chun
         (b"GET /", b"a" * 65536, {414}),
         (b"GET /?", b"a" * 65536, {414}),
         (b"", b"a" * 65536, {400}),
-        (CHUNKED + b"0\r\nX: ", b"a" * 65536, {401, 431}),
-        (CHUNKED + b"1;", b"a" * 65536, {401, 431}),
+        (CHUNKED + b"0\r\nX: ", b"a" * 65536, {401}),
+        (CHUNKED + b"1;", b"a" * 65536, {401}),
         (CHUNKED, b"1\r\na\r\n" * 10000, {401}),
         (GET.replace(b"GET", b"POST") + b"Content-Length: 99999999\r\n\r\n", b"a" * 65536, {401}),
         (b"", (GET + b"\r\n") * 1000, {400, 401}),
@@ -125,6 +125,7 @@ def test_what_one_connection_sends_stalls_nobody(door, before, piece, statuses):
         done.set()
         thread.join()
     assert not answer or int(answer.split(b" ", 2)[1]) in statuses
+    assert piece.startswith(b"GET") or answer.count(b"HTTP/1.1 ") <= 1
     assert worker.memory_info().rss - memory < 30 * 2**20
     assert slowest < 1.5
 

@@ -116,7 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._fed > SETTINGS.max_header_bytes:
                 self._refuse(*_too_large())
                 return
-        if self._timer is None and self.timeout_keep_alive_task is None and not self._busy():
+        is_idle = self.timeout_keep_alive_task is None and not self._busy()
+        if self._timer is None and (self._in_header or is_idle):
             self._arm(SETTINGS.header_seconds, self._too_late)
 
     def on_message_begin(self) -> None:
@@ -124,8 +125,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._open = self._in_header = True
         self._named = self._fed = self._rest = 0
         self._since = time.perf_counter()
-        if self._timer is None:
-            self._arm(SETTINGS.header_seconds, self._too_late)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -140,7 +139,6 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_header, self._fed = False, 0
         self._disarm()
         self._waiting.pop(self, None)
         if len(self.pipeline) >= MOST_PIPELINED:
@@ -153,6 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not target.startswith(b"/"):
             self.url = b"/"  # which uvicorn can parse: http/target.py refuses what was asked
         super().on_headers_complete()
+        self._in_header, self._fed = False, 0
 
     def on_body(self, body: bytes) -> None:
         self._got_body = True
@@ -203,6 +202,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         if self._busy() or self.transport.is_closing():
             self.transport.abort()
+            return
+        if self._open and not self._in_header:
+            self._leave()  # this message has its answer
             return
         request_id, answer = uuid.uuid4().hex, Json({"error": error})
         headers = [*answer.raw_headers, *HEADERS, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
