@@ -36,10 +36,13 @@ Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values,
 
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
 # the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
-# pipeline does not take a script by its hash.
+# pipeline does not take a script by its hash. Lua's stack has room for some 8,000 arguments of a call; a view may have
+# more features than that. A script is one step on the server, however many calls it makes.
 WRITE_UNLESS_OLDER = """local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known and known > ARGV[2] and redis.call('HGET', KEYS[1], ARGV[3]) then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
+for first = 1, #ARGV, 4000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+end
 return 1"""
 
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the event timestamps that are removed, and then the view's

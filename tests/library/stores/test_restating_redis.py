@@ -103,6 +103,19 @@ def test_what_stock_feast_wrote_before_is_replaced(valkey, prices):
     assert values(moved, prices) == (NOON, 2)
 
 
+@pytest.mark.parametrize("features", [1998, 4000, 9001])
+def test_a_view_may_have_thousands_of_features(online, features: int):
+    """More than Lua takes as arguments of one call; a row that is older still changes nothing."""
+    names = tuple(f"f{number}" for number in range(features))
+    wide = view_of("wide", names)
+    row = {name: number for number, name in enumerate(names)}
+    online.write(wide, ("k", row, NOON, NOON))
+    online.write(wide, ("k", dict.fromkeys(names, -1), NOON - MINUTE, NOON))
+    assert online.read(wide, "k") == [(NOON, row)]
+    online.write(wide, ("k", dict.fromkeys(names, 7), NOON + MINUTE, NOON))
+    assert online.read(wide, "k") == [(NOON + MINUTE, dict.fromkeys(names, 7))]
+
+
 def test_a_view_that_was_deleted_begins_anew(online, prices):
     """At any moment; Feast deletes its rows and not their stamps, where the entity has rows of other views."""
     online.write(view_of("stocks", ("a",)), ("k", {"a": 5}, NOON, NOON))
