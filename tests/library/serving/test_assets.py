@@ -75,7 +75,8 @@ async def test_what_is_no_file_of_the_page_is_not_there():
         "APP.JS",
     ):
         answer = await get(f"/page/{path}")
-        assert (answer.status_code, list(answer.json())) == (404, ["error"]), path
+        assert answer.status_code in {400, 404}, path  # encoded slashes and control characters are no path at all
+        assert list(answer.json()) == ["error"], path
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

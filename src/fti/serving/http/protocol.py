@@ -200,10 +200,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, error: str) -> None:
         """Answer as the middleware does, in the log too, and close. An answer under way is not written into."""
         self._refused = True
-        if self._busy() or self.transport.is_closing():
+        if self.transport.is_closing() or (self._busy() and (self.pipeline or self.cycle.response_started)):
             self.transport.abort()
             return
-        if self._open and not self._in_header:
+        if self._busy():
+            self.cycle.disconnected = True  # what answers it need not go on
+            self.cycle.message_event.set()
+        elif self._open and not self._in_header:
             self._leave()  # this message has its answer
             return
         request_id, answer = uuid.uuid4().hex, Json({"error": error})
