@@ -18,7 +18,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)(?:<!-- test: (?P<test>[^\n]*?) -->\n *)?```(?P<language>[^\n]*)\n(?P<body>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-LANGUAGES = {"sh", "text", "yaml", "python", "json", "toml", "diff", "html", "sql"}
+LANGUAGES = {"sh", "text", "yaml", "python", "json", "toml", "diff", "html", "sql", "nginx"}
 
 
 @dataclass(frozen=True)
