@@ -59,8 +59,9 @@ def commands() -> str:
 
 def help_of(command: str) -> str:
     said = io.StringIO()
+    module = importlib.import_module(command)  # outside: what a library adds to the environment on import has to stay
     with patch.dict(os.environ, COLUMNS="110"), redirect_stdout(said), suppress(SystemExit):
-        importlib.import_module(command).main(["--help"])
+        module.main(["--help"])
     return said.getvalue().strip()
 
 
