@@ -34,7 +34,7 @@ from fti.contract.request import value_type
 from fti.features import guard, run
 from fti.features.feast_steps import materialize
 from fti.monitoring.consistency import consistency
-from fti.monitoring.logged import Logged, logged
+from fti.monitoring.logged import Logged, logged, together
 from fti.scoring.compiled import Compiled
 from fti.scoring.features import FeatureReader, open_store
 from fti.scoring.loading import checked_model, load
@@ -164,7 +164,8 @@ class World:
     def log(self) -> dict[str, Logged]:
         assert self.answers
         assert self.scored
-        return {one.role: one for one in logged(open_log(self.uri), MODEL, START, END)}
+        read = logged(open_log(self.uri), MODEL, START, END)
+        return {one.role: together([*one.batches()]) for one in read}
 
 
 def body(request: dict[str, Any]) -> bytes:
