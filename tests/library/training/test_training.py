@@ -568,8 +568,14 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(client):
 import sys
 from mlflow import MlflowClient
 from fti.training import promote
-client, moved = MlflowClient({uri!r}), promote._require_judgement
-promote._require_judgement = lambda *given: (moved(*given), __import__("time").sleep(1))
+client, judge, calls = MlflowClient({uri!r}), promote._require_judgement, []
+
+def judged(*given):
+    calls.append(judge(*given))
+    if len(calls) == 2:  # it has its turn, and keeps it until the other one has asked for it
+        sys.stdin.readline()
+
+promote._require_judgement = judged
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -583,7 +589,10 @@ except promote.Refusal as refusal:
     for rival in rivals:
         rival.stdin.write("go\n")
         rival.stdin.flush()
-    said = [rival.communicate(timeout=60) for rival in rivals]
+    until = time.monotonic() + 60
+    while all(rival.poll() is None for rival in rivals) and time.monotonic() < until:
+        time.sleep(0.05)
+    said = [rival.communicate("end\n" if rival.poll() is None else None, timeout=60) for rival in rivals]
     assert sorted(rival.returncode for rival in rivals) == [0, 1]
     assert "began" in "".join(error for _, error in said)
     assert aliases(client) == {"champion": "1"}
