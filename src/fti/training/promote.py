@@ -105,21 +105,24 @@ def promote(
         # Before its turn, which is for seconds: a version is what it is, whoever the champion is by then.
         untried = _require_trial(client, challenger, champion, trial)
     if mode == "dry_run":
+        with one_at_a_time(client, name, patience):
+            _record_trial(client, challenger, untried)
         said = f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
-        return said + untried
+        return said + _told(untried)
     with one_at_a_time(client, name, patience):
         now, champion = _candidate(client, name, version), version_at(client, name, CHAMPION)
         waiting = version_at(client, name, CHALLENGER)
         _require_same(challenger, now, CHALLENGER)
         if mode != "disabled":
             _require_judgement(now, champion)
+            _record_trial(client, now, untried)
         if champion is not None and str(champion.version) != str(challenger.version):
             client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, challenger.version)
         if waiting is not None and str(waiting.version) == str(challenger.version):
             client.delete_registered_model_alias(name, CHALLENGER)
     before = f"version {champion.version}, now {PREVIOUS!r}" if champion is not None else "no champion"
-    return f"{name}: version {challenger.version} is the champion; before it was {before}.{untried}"
+    return f"{name}: version {challenger.version} is the champion; before it was {before}.{_told(untried)}"
 
 
 def rollback(client: MlflowClient, name: str, trial: Trial | None) -> str:
@@ -178,21 +181,26 @@ def _require_same(tried: ModelVersion, now: ModelVersion, alias: str) -> None:
 
 
 def _require_trial(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, trial: Trial) -> str:
-    """Try a version that the rules have let pass, and tag it with what came of it; returns what was not tried."""
+    """Try a version that the rules have let pass; return what was not tried. Tags one that fails, in its turn."""
     name, version = challenger.name, challenger.version
     try:
-        untried = trial(challenger, champion)
+        return trial(challenger, champion)
     except CannotServe as refused:
-        client.set_model_version_tag(name, version, TRIAL_TAG, FAILED)
-        client.set_model_version_tag(name, version, REASONS_TAG, str(refused))
-        client.set_model_version_tag(name, version, DECISION_TAG, FAILED)
+        with one_at_a_time(client, name, PATIENCE):
+            client.set_model_version_tag(name, version, TRIAL_TAG, FAILED)
+            client.set_model_version_tag(name, version, REASONS_TAG, str(refused))
+            client.set_model_version_tag(name, version, DECISION_TAG, FAILED)
         then = "Once that is fixed, `make promote` tries this version again."
         raise TrialFailed(challenger, str(refused), then) from refused
+
+
+def _record_trial(client: MlflowClient, challenger: ModelVersion, untried: str) -> None:
+    """Tag a version that passed its trial. Hold the turn: of two writers of one tag MLflow fails one."""
+    name, version = challenger.name, challenger.version
     client.set_model_version_tag(name, version, TRIAL_TAG, f"{PASSED}; not tried: {untried}" if untried else PASSED)
     if challenger.tags.get(DECISION_TAG) == FAILED:  # for an earlier trial alone
         client.set_model_version_tag(name, version, REASONS_TAG, EVERY_RULE)
         client.set_model_version_tag(name, version, DECISION_TAG, PASSED)
-    return _told(untried)
 
 
 def _told(untried: str) -> str:
