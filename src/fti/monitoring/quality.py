@@ -17,6 +17,7 @@ from fti.contract.on_demand import ARROW
 from fti.contract.results import Result, Verdict
 from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, row_keys_of, rows_due, view_rows
 from fti.contract.task import CLASSIFICATION, LABEL_DTYPE, Task
+from fti.errors import few
 from fti.monitoring.logged import Logged
 from fti.stores.delta import connect, quote
 from fti.stores.frames import COLUMN_TYPES
@@ -152,7 +153,8 @@ def quality(
     several moments are all counted.
     """
     task = served.contract.interface.task
-    results = _scored(served, labels, before, start, end)
+    labels, results = _usable(served, labels, start, end)
+    results += _scored(served, labels, before, start, end)
     for day in pd.date_range(start, end, freq="D", inclusive="left"):
         first, last = day.to_pydatetime(), min(day.to_pydatetime() + timedelta(days=1), end)
         mine = served.requests[PREDICTION_TIME].between(first, last, inclusive="left")
@@ -169,6 +171,21 @@ def quality(
             score = None if pd.isna(row[headline]) else float(row[headline])
             results.append(Result(MONITOR, start, end, served.subject, name, score, int(row["rows"]), None))
     return results
+
+
+def _usable(served: Logged, labels: pd.Series, start: datetime, end: datetime) -> tuple[pd.Series, list[Result]]:
+    """Return the labels that training would take, and a result that counts the others, if there are any."""
+    classified = served.contract.interface.task == CLASSIFICATION
+    usable = labels.isna() | (labels.isin((0, 1)) if classified else np.isfinite(labels))
+    if usable.all():
+        return labels, []
+    told = (
+        f"Left out are labels such as {few(sorted(labels[~usable].unique()))}; expected "
+        f"{'0 or 1' if classified else 'finite numbers'}. Correct them at the source, and publish again."
+    )
+    count, subject = int((~usable).sum()), served.subject
+    found = Result(MONITOR, start, end, subject, "unusable_labels", count, len(labels), "investigate", details=told)
+    return labels.where(usable), [found]
 
 
 def _scored(
