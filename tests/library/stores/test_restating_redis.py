@@ -106,14 +106,15 @@ def test_what_stock_feast_wrote_before_is_replaced(valkey, prices):
 @pytest.mark.parametrize("features", [1998, 4000, 9001])
 def test_a_view_may_have_thousands_of_features(online, features: int):
     """More than Lua takes as arguments of one call; a row that is older still changes nothing."""
+    key = f"k{features}"  # the project is the same
     names = tuple(f"f{number}" for number in range(features))
     wide = view_of("wide", names)
     row = {name: number for number, name in enumerate(names)}
-    online.write(wide, ("k", row, NOON, NOON))
-    online.write(wide, ("k", dict.fromkeys(names, -1), NOON - MINUTE, NOON))
-    assert online.read(wide, "k") == [(NOON, row)]
-    online.write(wide, ("k", dict.fromkeys(names, 7), NOON + MINUTE, NOON))
-    assert online.read(wide, "k") == [(NOON + MINUTE, dict.fromkeys(names, 7))]
+    online.write(wide, (key, row, NOON, NOON))
+    online.write(wide, (key, dict.fromkeys(names, -1), NOON - MINUTE, NOON))
+    assert online.read(wide, key) == [(NOON, row)]
+    online.write(wide, (key, dict.fromkeys(names, 7), NOON + MINUTE, NOON))
+    assert online.read(wide, key) == [(NOON + MINUTE, dict.fromkeys(names, 7))]
 
 
 def test_a_view_that_was_deleted_begins_anew(online, prices):
