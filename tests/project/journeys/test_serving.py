@@ -695,7 +695,7 @@ def test_a_large_body_is_a_413_however_it_comes(service):
         ("DELETE", "/model", 405),
         ("GET", "/nope", 404),
         ("POST", "/predict/x", 404),
-        ("GET", "/static_content/../service.py", 404),
+        ("GET", "/static_content/../service.py", 400),
         ("GET", "/static_content/nope", 404),
     ],
 )
