@@ -1,7 +1,7 @@
 """Whether definitions may be applied: a store that holds them in; refusals, a line a problem, out.
 
 A model version under an alias is served, or may be served again at once, and reads a feature service by its contract.
-Whoever changes what that service means learns it here, before the registry is touched, and not from the server's log.
+A change that breaks such a version is refused here, before the registry is written.
 This library's `apply` asks before it begins; the stores ask for Feast's own `apply`, `teardown` and `delete`
 (fti/stores/guarded.py).
 """

@@ -28,7 +28,7 @@ MODEL_DIGEST_TAG = "model.sha256"
 CAUSE_TAG = "training.cause"
 # What the gate said of a version, against which champion, and why.
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
-# What came of loading it and answering its example as the service would, before an alias moved to it.
+# The result of its trial: before an alias moves, the version is loaded and answers its example.
 TRIAL_TAG = "gate.trial"
 PASSED, FAILED = "passed", "failed"
 EVERY_RULE = "every rule passed"  # the reasons of a decision to pass

@@ -1,8 +1,8 @@
 """The code that a Feast registry stores, looked at before Feast runs any of it.
 
-Whoever can write to the registry can put code there, and Feast runs it as soon as it makes a view of it: what stands
-around the function, what its decorator, defaults and annotations call, and a pickle where the text does not run. So
-the text has to be one function that does nothing until it is called, and with a contract the one that was recorded.
+Feast runs the stored text when it makes a view of it: also code around the function, and calls in its decorator,
+defaults and annotations. Where the text does not run, Feast loads a pickle instead. So the text has to be one function
+that does nothing until it is called. With a contract, it has to be the function that the contract recorded.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ NO_PICKLE = "so Feast would run a pickle in its place, which nobody can check"
 
 
 def function_of(text: str) -> str:
-    """A function less what decorates it: Feast keeps both as one text, and who words a description anew in the
-    decorator changes nothing that is computed. Its sources and schema are in the contract by themselves."""
+    """Return the text of a function without its decorator.
+
+    Feast keeps both as one text. A new description in the decorator changes no value, and the sources and schema are in
+    the contract by themselves."""
     try:
         (function,) = ast.parse(dedent(text)).body
     except (SyntaxError, ValueError):  # not one function: all of it counts
