@@ -32,6 +32,7 @@ from fti.stores.stamps import EPOCH, MICROSECOND
 
 Found = tuple[int, dict[str, Value]]  # event timestamp, microseconds since 1970 in UTC, and values of a key
 Read = tuple[FeatureView, list[bytes], list[str] | None]  # view, serialized keys, requested features
+Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
 NO_VALUE = (None, None)
 KeyValues = tuple[tuple[str, Any], ...]  # of each join key the kind of its value, as in Value, and the value
 

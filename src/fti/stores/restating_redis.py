@@ -29,10 +29,8 @@ from redis.retry import Retry
 
 from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
-from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
+from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, Write
 from fti.stores.stamps import stamp_of
-
-Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
 
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
 # the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's

@@ -29,13 +29,11 @@ from pydantic import PositiveFloat, StrictStr
 
 from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
-from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, serialized
+from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, Write, serialized
 from fti.stores.stamps import Stamp, microseconds, stamp_of
 
 # SQLite takes 32,766 variables and 500 SELECTs a statement.
 KEYS_A_SELECT, SELECTS_A_STATEMENT = 500, 60
-
-Write = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # values, event and created timestamp of a key
 
 CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     entity_key BLOB PRIMARY KEY,
