@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from fti.contract.definitions import require_sound
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import SERVICE_TAG, fetch_version
+from fti.contract.registered import SERVICE_TAG, fetch_version, registry_file
 from fti.errors import Refusal
 from fti.features.draft import drafted, live
 from fti.features.feast_steps import feast_errors
@@ -91,7 +90,7 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
     else:
         return ""
     return (
-        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its alias."
+        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its aliases: `make retire VERSION=...`."
     )
 
 
@@ -106,7 +105,7 @@ def tracking_uri(repo: Path) -> str | None:
     """
     told = os.environ.get("MLFLOW_TRACKING_URI")
     uri = told or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
-    file = _file_of(uri)
+    file = registry_file(uri)
     if file is None or file.exists():
         return uri
     if told and _was_applied(repo):
@@ -116,20 +115,6 @@ def tracking_uri(repo: Path) -> str | None:
         )
     logger.info("No model registry at %s: no model needs a definition yet.", file.resolve())
     return None
-
-
-def _file_of(uri: str) -> Path | None:
-    """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if uri.startswith(("file:", "/", ".")):
-        return Path(unquote(urlsplit(uri).path))
-    try:
-        database = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:
-        return None
-    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
 
 
 def _was_applied(repo: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ class ServingSettings(PredictionSettings):
     body_seconds: float = Field(default=5.0, gt=0)
     drain_seconds: float = Field(default=2.0, ge=0)
     timeout_seconds: float = Field(default=10.0, gt=0)
+    clock_skew_seconds: float = Field(default=5.0, ge=0, le=3600)
     access_log: bool = True
     api_keys: Path | None = None
     log_retention_days: int | None = Field(default=None, gt=0)
@@ -41,6 +44,11 @@ class ServingSettings(PredictionSettings):
     docs_url: HttpUrl | None = None
 
     @property
+    def clock_skew(self) -> timedelta:
+        """How far ahead of this machine's clock a feature row may be stamped."""
+        return timedelta(seconds=self.clock_skew_seconds)
+
+    @property
     def links(self) -> list[dict[str, str]]:
         """Where a browser finds what goes with the service: those that are set."""
         known = {
@@ -50,6 +58,20 @@ class ServingSettings(PredictionSettings):
             "Documentation": self.docs_url,
         }
         return [{"title": title, "url": str(url)} for title, url in known.items() if url is not None]
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        """An IP address for a name: BentoML takes no names."""
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ValueError(
+                f"this machine knows no address of that name ({error}): give an IP address, 127.0.0.1 for this machine "
+                "only or 0.0.0.0 for others too"
+            ) from error
+        version_4 = [where for family, *_, where in found if family == socket.AF_INET]
+        return str((version_4 or [found[0][-1]])[0][0])
 
     @field_validator("timeout_seconds")
     @classmethod

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import mlflow.sklearn
 import pytest
 
-from fti.contract.registered import LibraryMissing, load_model
+from fti.contract.registered import LibraryMissing, RegistryMissing, load_model, require_registry
 
 VERSION = SimpleNamespace(name="made-up", version="2")
 BOOSTER = """
@@ -46,3 +46,17 @@ def test_a_model_whose_library_is_gone_says_which(folder, monkeypatch):
         del sys.modules[name]
     with pytest.raises(LibraryMissing, match="made-up version 2 needs the package 'boosters_of_2031', which is not"):
         load_model(VERSION, folder)
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "file://"])
+def test_a_registry_that_is_not_there_is_not_made_by_who_looks(scheme, tmp_path, monkeypatch):
+    """MLflow would make an empty one; one that is there, and a server, are left to it."""
+    place = tmp_path / "registry"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}{place}")
+    with pytest.raises(RegistryMissing, match=r"There is no model registry at .*make train"):
+        require_registry()
+    assert not place.exists()
+    place.touch()
+    require_registry()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    require_registry()

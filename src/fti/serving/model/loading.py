@@ -18,10 +18,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
+from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model, require_registry
 from fti.contract.request_limits import LATEST
 from fti.contract.task import CLASSIFICATION, Task
-from fti.serving.features import FeatureReader, open_store, request_names
+from fti.serving.features import AHEAD, FeatureReader, open_store, request_names
 from fti.serving.model.compiled import TOLERANCE, Compiled, Native, apart, compiled
 from fti.serving.model.explain import explainer
 from fti.serving.model.meanings import meanings
@@ -35,8 +35,9 @@ ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAME
 def find_version(name: str, alias: str, number: str | None = None) -> ModelVersion | None:
     """A version of a registered model, by its number or else by an alias; None when the registry has none such.
 
-    Raises MlflowException when it does not answer.
+    Raises MlflowException when it does not answer, RegistryMissing when there is none.
     """
+    require_registry()
     client = MlflowClient()
     try:
         return client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
@@ -46,7 +47,7 @@ def find_version(name: str, alias: str, number: str | None = None) -> ModelVersi
         return None
 
 
-def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+def load(version: ModelVersion, feast_repo: Path, ahead: timedelta = AHEAD) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
     # A store of its own: its registry is as new as the version, and no other thread reads it.
     store = open_store(feast_repo)
@@ -59,7 +60,7 @@ def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
         version=str(version.version),
         contract=contract,
         model=checked,
-        reader=FeatureReader(store, contract.interface),
+        reader=FeatureReader(store, contract.interface, ahead),
         schema=request_schema(contract, unused=request_names(store) - used),
         meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
@@ -81,12 +82,12 @@ def checked_model(
     return model
 
 
-def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
+def reopen(model: ServedModel, feast_repo: Path, ahead: timedelta = AHEAD) -> ServedModel:
     """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
     store = open_store(feast_repo)
     model.contract.verify(store)
     interface = model.contract.interface
-    model = replace(model, reader=FeatureReader(store, interface), meanings=meanings(store, interface))
+    model = replace(model, reader=FeatureReader(store, interface, ahead), meanings=meanings(store, interface))
     _warm_up(model)
     return model
 

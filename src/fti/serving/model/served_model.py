@@ -14,7 +14,7 @@ from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import FeatureInterface, StoredView
 from fti.contract.task import ANSWER
 from fti.serving import metrics
-from fti.serving.features import FeatureReader, FeatureRow, RowRefused, duration
+from fti.serving.features import FeatureReader, FeatureRow, Present, RowRefused, duration
 from fti.serving.model.compiled import Compiled, Native
 from fti.serving.model.explain import Explainer, NotExplainable
 from fti.serving.prediction_log import LoggedPrediction
@@ -67,7 +67,9 @@ class ServedModel:
         with metrics.stage("model"):
             said = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
         return [
-            Prediction(request, row, next(said)) if isinstance(row, FeatureRow) else row
+            Prediction(request | ({AS_OF: row.as_of} if row.as_of else {}), row, next(said))
+            if isinstance(row, FeatureRow)
+            else row
             for request, row in zip(requests, read, strict=True)
         ]
 
@@ -181,7 +183,7 @@ class ServedModel:
         """With `as_of`, and a warning where it is none that the model was fitted to."""
         request, warnings = parsed
         if request[AS_OF] is None:
-            request[AS_OF] = now
+            request[AS_OF] = Present.of(now)
         return request, warnings + _untimely(self.contract.interface, request)
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:
