@@ -1,4 +1,4 @@
-"""Move the aliases: a judged challenger becomes the champion, or the champion before comes back.
+"""Move the aliases: a judged challenger becomes the champion, the champion before comes back, or a version retires.
 
 `champion` is what serving follows, `previous` is what it was before, `challenger` is what waits. Setting `champion` is
 the one step that matters and comes between the other two, so a kill anywhere leaves a champion.
@@ -25,6 +25,8 @@ from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG, SERV
 from fti.errors import Refusal, few
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+# Of a registered model while a rollback is under way: the number of the version that was the champion.
+INTENT_TAG = "rollback.from"
 ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 # A promotion takes a second; whoever holds the turn for longer was killed.
@@ -94,6 +96,8 @@ def promote(client: MlflowClient, name: str, mode: str, version: str | None = No
             _require_judgement(challenger, champion)
         if mode == "dry_run":
             return f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
+        if INTENT_TAG in client.get_registered_model(name).tags:  # it goes on from where that rollback was cut off
+            client.delete_registered_model_tag(name, INTENT_TAG)
         if champion is not None and str(champion.version) != str(challenger.version):
             client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, challenger.version)
@@ -106,7 +110,8 @@ def promote(client: MlflowClient, name: str, mode: str, version: str | None = No
 def rollback(client: MlflowClient, name: str) -> str:
     """Swap `champion` and `previous`; returns what was done. Raises NothingToDo, PromotionRefused.
 
-    Moving `champion` is one step of the registry, and the first: cut off after it, the champion before is back.
+    Moving `champion` is one step of the registry, and the first: cut off after it, the champion before is back. What
+    it is to be swapped with was noted before, so that the next call ends what was cut off, and swaps nothing back.
     """
     with one_at_a_time(client, name):
         champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
@@ -115,17 +120,60 @@ def rollback(client: MlflowClient, name: str) -> str:
             raise NothingToDo(
                 f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to."
             )
-        if champion.version == previous.version:
-            raise NothingToDo(
-                f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a rollback was "
-                f"cut off once it had moved the champion. To go elsewhere, set {PREVIOUS!r} to that version first."
-            )
-        client.set_registered_model_alias(name, CHAMPION, previous.version)
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        cut_off = _cut_off_from(client, name, champion, previous)
+        if cut_off is None:
+            client.set_registered_model_tag(name, INTENT_TAG, str(champion.version))
+            client.set_registered_model_alias(name, CHAMPION, previous.version)
+        now, before = (previous, champion) if cut_off is None else (champion, cut_off)
+        client.set_registered_model_alias(name, PREVIOUS, before.version)
+        client.delete_registered_model_tag(name, INTENT_TAG)
+    ended = "" if cut_off is None else " That ends a rollback which had been cut off."
     return (
-        f"{name}: back to version {previous.version} ({_service(previous)}); version {champion.version} "
-        f"({_service(champion)}) is {PREVIOUS!r} now. Again undoes it."
+        f"{name}: back to version {now.version} ({_service(now)}); version {before.version} ({_service(before)}) is "
+        f"{PREVIOUS!r} now. Again undoes it.{ended}"
     )
+
+
+def retire(client: MlflowClient, name: str, wanted: str) -> str:
+    """Drop every alias of a version, by number or alias, so that nothing has to keep its definitions; returns what was
+    done. The version and its files stay. Raises NothingToDo, PromotionRefused.
+    """
+    with one_at_a_time(client, name):
+        version = find_version(client, name, wanted)
+        aliases = sorted(client.get_model_version(name, str(version.version)).aliases)
+        if CHAMPION in aliases:
+            raise PromotionRefused(
+                f"Version {version.version} of {name!r} is the champion: the service answers with it. Nothing was "
+                "changed. Promote another one, or roll back, first."
+            )
+        if not aliases:
+            return f"{name}: version {version.version} has no alias; nothing has to keep its definitions."
+        for alias in aliases:
+            client.delete_registered_model_alias(name, alias)
+    lost = " There is nothing to roll back to until the next promotion." if PREVIOUS in aliases else ""
+    return (
+        f"{name}: version {version.version} ({_service(version)}) has lost {', '.join(aliases)}; nothing has to keep "
+        f"its definitions.{lost} Its predictions are still monitored while it can be fetched."
+    )
+
+
+def _cut_off_from(
+    client: MlflowClient, name: str, champion: ModelVersion, previous: ModelVersion
+) -> ModelVersion | None:
+    """The version that was the champion before a rollback that was cut off; None when there is none to end.
+
+    Raises NothingToDo when it is a promotion that was cut off.
+    """
+    number = client.get_registered_model(name).tags.get(INTENT_TAG)
+    moved = number not in (None, str(champion.version))
+    if moved and str(previous.version) in (number, str(champion.version)):
+        return find_version(client, name, str(number))
+    if champion.version == previous.version:
+        raise NothingToDo(
+            f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a promotion was cut "
+            f"off before it had moved the champion. Run `make promote` again; or set {PREVIOUS!r} to another version."
+        )
+    return None
 
 
 @contextmanager
