@@ -23,7 +23,7 @@ from fti.contract.predictions import CHAMPION, PREDICTIONS, open_log
 from fti.features.definitions import copy_definitions
 from fti.features.feast_steps import apply, materialize
 from fti.features.run import START, FeaturePipeline
-from fti.loop.cycle import DAY, open_cycle
+from fti.loop.day import DAY, open_cycle
 from fti.loop.records import costs
 from fti.monitoring.consistency import SAMPLE_ROWS
 from fti.monitoring.run import label_delay, monitor

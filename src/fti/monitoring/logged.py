@@ -6,17 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.interface import FeatureInterface
+from fti.contract.interface import ContractBroken, FeatureInterface
 from fti.contract.predictions import PREDICTIONS
-from fti.contract.registered import fetch_version
+from fti.contract.registered import ABSENT, fetch_version
 from fti.contract.spine import PREDICTION_TIME
+from fti.errors import one_line
 from fti.stores.frames import COLUMN_TYPES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 AHEAD = timedelta(hours=1)
 
@@ -62,8 +67,26 @@ class Logged:
         return Logged(**about, **chosen)
 
 
-def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Logged]:
-    """What each version of a model predicted as of `[start, end)`, in each role. Raises ContractBroken."""
+@dataclass(frozen=True)
+class Unfetched:
+    """Predictions of a version that cannot be judged, for it or its files cannot be fetched; `why` says so."""
+
+    name: str
+    version: str
+    role: str
+    rows: int
+    why: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name} version {self.version}, {self.role}"
+
+
+def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Logged | Unfetched]:
+    """What each version of a model predicted as of `[start, end)`, in each role.
+
+    Raises MlflowException when the registry does not answer: a version that it does not have is another matter.
+    """
     from mlflow import MlflowClient
 
     columns, client = PREDICTIONS.c, MlflowClient()
@@ -71,10 +94,15 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
     with engine.connect() as connection:
         found = select(columns.model_version, columns.role).where(asked).distinct()
         pairs = sorted((version, role) for version, role in connection.execute(found))
-    versions = {version: client.get_model_version(name, version) for version, _ in pairs}
-    contracts = {version: fetch_version(registered)[1] for version, registered in versions.items()}
+    fetched = {version: _fetched(client, name, version) for version in sorted({version for version, _ in pairs})}
     for version, role in pairs:
-        contract = contracts[version]
+        mine = fetched[version]
+        if isinstance(mine, str):
+            counted = select(func.count()).where(asked, columns.model_version == version, columns.role == role)
+            with engine.connect() as connection:
+                yield Unfetched(name, version, role, connection.scalar(counted) or 0, mine)
+            continue
+        registered, contract = mine
         one = select(
             columns.as_of, columns.request, columns.features, columns.ages, columns.prediction, columns.row_key
         ).where(asked, columns.model_version == version, columns.role == role)
@@ -82,13 +110,29 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
             ordered = one.order_by(columns.as_of, columns.request_id, columns.row)
             rows = pd.DataFrame(connection.execute(ordered).all(), columns=list(one.selected_columns.keys()))
         yield Logged(
-            name, version, role, str(versions[version].run_id), contract,
+            name, version, role, str(registered.run_id), contract,
             _requests(contract.interface, rows),
             contract.interface.model_inputs(_parsed(rows.features, [one.name for one in contract.interface.inputs])),
             _ages(contract.interface, rows.ages),
             rows.prediction,
             rows.row_key,
         )  # fmt: skip
+
+
+def _fetched(client: MlflowClient, name: str, version: str) -> tuple[ModelVersion, FeatureContract] | str:
+    """A version and its contract, or why there is none. Raises MlflowException when the registry does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return f"the registry has no version {version} of {name!r} any more"
+    try:
+        return registered, fetch_version(registered)[1]
+    except (ContractBroken, MlflowException, OSError) as error:
+        return f"its files cannot be fetched: {one_line(error)}"
 
 
 def _requests(interface: FeatureInterface, rows: pd.DataFrame) -> pd.DataFrame:

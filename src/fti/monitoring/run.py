@@ -25,24 +25,25 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fti.contract.predictions import LogUnusable, create, open_log
+from fti.contract.registered import ABSENT, require_registry
 from fti.contract.results import Result, save, table, worst
 from fti.contract.settings import OFF, PredictionSettings
 from fti.contract.spine import PREDICTION_TIME
 from fti.errors import Refusal, one_line
 from fti.monitoring.alert import alert_settings
-from fti.monitoring.conclusion import conclude
 from fti.monitoring.consistency import SAMPLE_ROWS, consistency
-from fti.monitoring.drift import drift, training_profile
 from fti.monitoring.freshness import freshness, online_rows, quarantine, volume
-from fti.monitoring.logged import Logged, logged
-from fti.monitoring.quality import labels_of, quality
+from fti.monitoring.logged import Logged, Unfetched, logged
+from fti.monitoring.outputs import add_outputs
 from fti.project import project
 from fti.steps import step
+from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
-from fti.times import utc
+from fti.times import length, moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from mlflow.exceptions import MlflowException
 
 BREACHED = 3
 VALIDATION = "validation_"  # how the names of those scores begin
@@ -83,13 +84,17 @@ def monitor(
         results += quarantine(store, start, as_of)
         report.update(results=len(results))
     first, last = start - label_delay, as_of - label_delay
+    windows = {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}
     for served in logged(engine, name, first, as_of):
+        if isinstance(served, Unfetched):
+            results += [_not_judged(which, served, *windows[which], served.rows, served.why) for which in windows]
+            continue
         moments = served.requests[PREDICTION_TIME]
         if (recent := moments >= start).any():
             results += _of_what_was_served(store, served.only(recent), start, as_of, sample_rows, allowance)
         if (mature := moments < last).any():
             results += _of_what_became(store, served.only(mature), first, last, as_of)
-    for which, bounds in {"consistency": (start, as_of), "drift": (start, as_of), "quality": (first, last)}.items():
+    for which, bounds in windows.items():
         if not any(one.monitor == which for one in results):
             lacking = f"{name} has logged no prediction of that time"
             results.append(Result(which, *bounds, name, "predictions", None, 0, "no_data", details=lacking))
@@ -100,26 +105,55 @@ def monitor(
 def _of_what_was_served(
     store: FeatureStore, served: Logged, start: datetime, end: datetime, sample_rows: int, allowance: timedelta
 ) -> list[Result]:
+    from mlflow.exceptions import MlflowException
+
+    from fti.monitoring.drift import drift, training_profile
+
     with step(f"consistency of {served.subject}") as report:
         results = consistency(store, served, start, end, sample_rows, allowance)
         report.update(rows=len(served.requests))
     with step(f"drift of {served.subject}"):
         on_time = ~served.ahead
         if on_time.any():
-            results += drift(training_profile(served.run_id), served.only(on_time), start, end)
+            try:
+                results += drift(training_profile(served.run_id), served.only(on_time), start, end)
+            except (MlflowException, OSError) as error:
+                results.append(_not_judged("drift", served, start, end, int(on_time.sum()), _of_run(served, error)))
         return results
+
+
+def _not_judged(which: str, served: Logged | Unfetched, start: datetime, end: datetime, rows: int, why: str) -> Result:
+    """The result of a monitor that lacks what it would judge by: a version or a run that was deleted."""
+    return Result(
+        which, start, end, served.subject, "registered", None, rows, "investigate", details=f"Not judged: {why}."
+    )
+
+
+def _of_run(served: Logged, error: MlflowException | OSError) -> str:
+    """Why nothing can be said of the run of a version. Raises the error when the server did not answer."""
+    if not isinstance(error, OSError) and error.error_code not in ABSENT:
+        raise error
+    return f"its training run {served.run_id} cannot be fetched: {one_line(error)}"
 
 
 def _of_what_became(
     store: FeatureStore, served: Logged, start: datetime, end: datetime, known_by: datetime
 ) -> list[Result]:
+    from mlflow.exceptions import MlflowException
+
+    from fti.monitoring.quality import labels_of, quality
+
     with step(f"quality of {served.subject}") as report:
         labels, results = labels_of(store, served, known_by), []
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
         for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
             if rows.any():
                 mine, theirs = served.only(rows), labels[rows].reset_index(drop=True)
-                found = quality(mine, theirs, *_training_of(served.run_id), start, end)
+                try:
+                    found = quality(mine, theirs, *_training_of(served.run_id), start, end)
+                except (MlflowException, OSError) as error:
+                    why = _of_run(served, error)
+                    found = [_not_judged("quality", served, start, end, len(theirs), why)]
                 # What is asked a day ahead is not what the model was fitted to: scores, but no verdict.
                 results += [replace(one, subject=one.subject + what, verdict=None) for one in found] if what else found
         return results
@@ -141,25 +175,25 @@ def _training_of(run_id: str) -> tuple[dict[str, float], dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     settings = PredictionSettings()
     parser = argparse.ArgumentParser(prog="fti.monitoring.run", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", required=True, help="the moment to look back from, UTC: later labels do not exist")
-    parser.add_argument("--days", type=int, default=7, help="how many days to look at (7)")
-    parser.add_argument("--label-delay-hours", type=float, help="(as training/config.yaml says)")
+    parser.add_argument(
+        "--as-of", type=moment, required=True, help="the moment to look back from, UTC: later labels do not exist"
+    )
+    parser.add_argument("--days", type=length(1, timedelta(days=1)), default=7, help="how many days to look at (7)")
+    parser.add_argument(
+        "--label-delay-hours", type=length(0, timedelta(hours=1), fractions=True), help="(as training/config.yaml says)"
+    )
     parser.add_argument(
         "--sample-rows", type=int, default=SAMPLE_ROWS, help=f"to replay for consistency ({SAMPLE_ROWS})"
     )
     parser.add_argument(
-        "--refresh-minutes", type=float, default=0,
+        "--refresh-minutes", type=length(0, timedelta(minutes=1), fractions=True), default=0,
         help="how late the online store may be: what is only that late is no skew (0)",
     )  # fmt: skip
     parser.add_argument("--model", default=settings.model_name, help=f"the registered model ({settings.model_name})")
     parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
     parser.add_argument("--url", default=settings.prediction_log, help="the log to read (SERVING_PREDICTION_LOG)")
-    outputs = project().root / "data" / "monitoring"
-    parser.add_argument("--report", type=Path, default=outputs / "report.html", help="(data/monitoring/report.html)")
-    parser.add_argument(
-        "--prometheus", type=Path, default=outputs / "monitor.prom",
-        help="for node_exporter's textfile collector (data/monitoring/monitor.prom)",
-    )  # fmt: skip
+    add_outputs(parser)
+    parser.add_argument("--force", action="store_true", help="monitor as of a moment of which nothing has landed")
     parser.add_argument("--no-alert", action="store_true", help="tell no webhook of a breach (MONITORING_WEBHOOK_URL)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -168,21 +202,26 @@ def main(argv: list[str] | None = None) -> int:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    hours = options.label_delay_hours
+    hours, as_of = options.label_delay_hours, options.as_of
+    if options.sample_rows < 1:
+        parser.error("--sample-rows is 1 or more")
     try:
-        as_of = utc(options.as_of)
-        if options.days < 1 or options.sample_rows < 1 or min(hours or 0, options.refresh_minutes) < 0:
-            raise ValueError("--days and --sample-rows are 1 or more, hours and minutes are not negative")
-    except ValueError as error:
-        parser.error(str(error))
+        require_landed(options.repo, {"--as-of": as_of}, options.force)
+    except Refusal as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return 1
+    # Not above: they take seconds that a wrong command line should not wait for.
     from mlflow.exceptions import MlflowException
+
+    from fti.monitoring.conclusion import conclude
 
     try:
         delay = label_delay() if hours is None else timedelta(hours=hours)
         alerts = None if options.no_alert else alert_settings()
         if options.url == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off, so there is nothing to monitor. Give --url, or unset it.")
-        engine = open_log(options.url)
+        engine = open_log(options.url, existing=True)
+        require_registry()
         create(engine)
 
         store = open_repository(options.repo)

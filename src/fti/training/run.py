@@ -15,16 +15,13 @@ import signal
 import sys
 from pathlib import Path
 
-import mlflow
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
-from fti.contract.registered import CAUSE_TAG
+from fti.contract.predictions import CHAMPION
+from fti.contract.registered import CAUSE_TAG, require_registry
 from fti.errors import Refusal
 from fti.project import project
+from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
 from fti.training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
-from fti.training.promote import CHAMPION, PATIENCE, PromotionRefused, challenger_of, promote, rollback, version_at
 
 COMMANDS = {
     "main": "train, evaluate and promote",
@@ -32,6 +29,7 @@ COMMANDS = {
     "evaluate": "judge the challenger against the champion",
     "promote": "make the challenger the champion, if it passed",
     "rollback": "give the alias back to the champion before",
+    "retire": "drop the aliases of a version, so that the definitions that it reads may go",
     "reproduce": "build a version again, training set and model, and compare to the digit",
 }
 
@@ -46,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", default="", help="Optuna trials before the fit; 0 for none (default: config.yaml)")
     parser.add_argument("--cause", default="", help="why this run: a tag of the run and of its version")
     parser.add_argument("--mode", default="", help="promote: enabled, dry_run or disabled (default: config.yaml)")
-    parser.add_argument("--version", default=CHAMPION, help="reproduce: a version's number or alias (champion)")
+    parser.add_argument("--version", default=CHAMPION, help="reproduce, retire: a version's number or alias (champion)")
     parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -57,6 +55,15 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         config = load_config({name: getattr(options, name) for name in PARAMETERS})
+        if options.command in ("main", "train"):
+            require_landed(feast_repo(), {"as_of": config.as_of})
+    except Refusal as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    # Not above: it takes seconds that a wrong parameter should not wait for.
+    from mlflow.exceptions import MlflowException
+
+    try:
         return run(options.command, config, options)
     except (Refusal, MlflowException, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -69,16 +76,28 @@ def _one_line(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
+    import mlflow
+
     server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
     return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 
 
 def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> int:
     """Carry out one command; returns the exit code."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from fti.training.promote import PATIENCE, PromotionRefused, challenger_of, promote, retire, rollback, version_at
+
     require_one_registry(mlflow.get_tracking_uri())
+    if command not in ("main", "train"):
+        require_registry()
     client, name = MlflowClient(), config.model_name
     if command == "rollback":
         print(rollback(client, name))
+        return 0
+    if command == "retire":
+        print(retire(client, name, options.version))
         return 0
     if command == "promote":
         print(promote(client, name, config.gate.mode))
@@ -90,7 +109,7 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
     from fti.training.runs import claim
     from fti.training.train import train
 
-    store = open_repository(project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo"))
+    store = open_repository(feast_repo())
     if command == "reproduce":
         version = version_of(client, name, options.version, options.run_id)
         found = reproduce(store, client, version)
@@ -115,6 +134,11 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
         except PromotionRefused as refusal:
             print(f"{refusal} It stays the challenger, and the champion stays the champion.")
     return 0
+
+
+def feast_repo() -> Path:
+    """The Feast repository to train over: TRAINING_FEAST_REPO, or the project's."""
+    return project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")
 
 
 def require_one_registry(uri: str) -> None:
