@@ -89,9 +89,8 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
         reason = f"Feature service {service!r} can no longer be described ({error!r}): put the old definition back."
     else:
         return ""
-    return (
-        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its aliases: `make retire VERSION=...`."
-    )
+    way = "Or, if it will not be served again, drop its aliases: `make retire VERSION=...`."
+    return f"{version} needs what these definitions change. {reason} {way}"
 
 
 # ---- the contracts to keep ------------------------------------------------------------------------------------------

@@ -119,12 +119,14 @@ def _require_moments(repo: Path, options: argparse.Namespace) -> None:
     from fti.features.source import reach
     from fti.stores.landed import Landed, require_landed, require_past
 
-    command, (first, last) = options.command, reach()
+    command, (first, last), source = options.command, reach(), project().source
+    start = None if options.start == utc(source.START) else options.start  # what the project says is not mistyped
+    end = None if options.end == utc(source.END) else options.end
     if command in ("all", "ingest", "validate", "publish"):
-        require_landed(repo, {"--start": options.start, "--end": options.end}, options.force, Landed(first, last))
+        require_landed(repo, {"--start": start, "--end": end}, options.force, Landed(first, last))
     if command in ("all", "materialize"):
         landing = Landed(options.start, options.end) if command == "all" else None
-        require_landed(repo, {"--start": options.start}, options.force, landing or Landed(first, first))
+        require_landed(repo, {"--start": start}, options.force, landing or Landed(first, first))
         require_landed(repo, {"--as-of": options.as_of}, options.force, landing)
     if command in ("all", "ingest", "release"):
         require_past({"--received-at": options.received_at})

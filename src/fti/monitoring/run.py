@@ -62,13 +62,13 @@ def label_delay(config: Path | None = None) -> timedelta:
     """
     config = config or project().root / "training" / "config.yaml"
     try:
-        hours = float(yaml.safe_load(config.read_text())["label_delay_hours"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        delay = timedelta(hours=float(yaml.safe_load(config.read_text())["label_delay_hours"]))
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise LabelDelayUnknown(
             f"{config} has no number of hours as `label_delay_hours` ({one_line(error)}). Mend it, or give "
             "--label-delay-hours."
         ) from error
-    return timedelta(hours=hours)
+    return delay
 
 
 def monitor(

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, HttpUrl, ValidationInfo, field_validator
 
 from fti.contract.settings import PredictionSettings
+from fti.times import LONGEST
 
 GRACE_SECONDS = 30.0  # of BentoML 1.4's supervisor, circus, whatever is configured
 
@@ -35,7 +36,7 @@ class ServingSettings(PredictionSettings):
     clock_skew_seconds: float = Field(default=5.0, ge=0, le=3600)
     access_log: bool = True
     api_keys: Path | None = None
-    log_retention_days: int | None = Field(default=None, gt=0)
+    log_retention_days: int | None = Field(default=None, gt=0, le=LONGEST.days)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)
     mlflow_url: HttpUrl | None = None
