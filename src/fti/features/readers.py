@@ -26,7 +26,8 @@ def needs(repo: Path, name: str) -> str:
     """
     store = open_repository(repo)
     used = users(store, repo)
-    applied = {one.name for one in (*store.list_all_feature_views(), *store.list_feature_services())}
+    applied = {one.name for one in store.list_all_feature_views()}
+    applied |= {one.name for one in store.list_feature_services()}
     if name not in applied | {*used}:
         raise NoDefinition(f"No feature view or feature service is called {name!r}; there are {few(sorted(applied))}.")
     if readers := used.get(name):
