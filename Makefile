@@ -42,6 +42,10 @@ MLFLOW_DISABLE_TELEMETRY ?= true
 DO_NOT_TRACK ?= true
 export BENTOML_DO_NOT_TRACK FEAST_USAGE GX_ANALYTICS_ENABLED MLFLOW_DISABLE_TELEMETRY DO_NOT_TRACK
 
+# Names of files are UTF-8 to every library, whatever the locale says.
+PYTHONUTF8 := 1
+export PYTHONUTF8
+
 # The environment is .venv, whatever is active in the caller's shell.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
@@ -52,6 +56,7 @@ option = $(if $(value $(2)),$(1) $(call quoted,$(value $(2))))
 interval = $(call option,--start,START) $(call option,--end,END)
 accept = $(call option,--accept,ACCEPT)
 as_of = $(call option,--as-of,AS_OF)
+force = $(if $(FORCE),--force)
 train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service=$(1)) $(if $(value AS_OF),-P as_of=$(call quoted,$(value AS_OF))) $(PARAMS)
 
 .NOTPARALLEL: # the steps of a pipeline follow one another, under make -j too
@@ -76,32 +81,34 @@ new: setup ## A project of its own, with another problem  (DEST=../my-problem FR
 	$(PYTHON) -m examples.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
 
 ##@ Feature pipeline
-.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet
+.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs
 pipeline: features ## Features, then every model; all of `run` but serving
 	for service in $(FEATURE_SERVICES); do $(call train,"$$service") || exit 1; done
 features: setup ## The five steps below in one process
-	$(FEATURES) all $(interval) $(as_of) $(accept)
+	$(FEATURES) all $(interval) $(as_of) $(accept) $(force)
 ingest: setup ## Land raw events that pass the gate
-	$(FEATURES) ingest $(interval) $(call option,--received-at,RECEIVED_AT) $(accept)
+	$(FEATURES) ingest $(interval) $(call option,--received-at,RECEIVED_AT) $(accept) $(force)
 validate: setup ## Judge the raw events, write nothing
-	$(FEATURES) validate $(interval) $(accept)
+	$(FEATURES) validate $(interval) $(accept) $(force)
 publish: setup ## Compute, check and write the feature rows
-	$(FEATURES) publish $(interval) $(accept)
+	$(FEATURES) publish $(interval) $(accept) $(force)
 plan: setup ## What apply would change, and whether a model forbids it
 	$(FEATURES) plan
 apply: setup ## Register the definitions with Feast (`feast apply`)
 	$(FEATURES) apply
 materialize: setup ## Copy the newest rows to the online store; a service beside it goes first
-	nice -n 19 $(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind)
+	nice -n 19 $(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind) $(force)
 quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
 	$(FEATURES) quarantine $(call option,--table,TABLE) $(call option,--export,EXPORT)
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
 	$(FEATURES) release $(call option,--table,TABLE) $(call option,--rows,ROWS) $(call option,--received-at,RECEIVED_AT)
 datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in data/datasheet.md and .html
-	$(PYTHON) -m fti.features.datasheet $(as_of)
+	$(PYTHON) -m fti.features.datasheet $(as_of) $(force)
+needs: setup ## Which services and model versions read a definition  (NAME=origin_weather)
+	$(FEATURES) needs $(call option,--name,NAME)
 
 ##@ Training pipeline
-.PHONY: train evaluate promote rollback reproduce card
+.PHONY: train evaluate promote rollback retire reproduce card
 train: setup ## Train, register and gate one model
 	$(call train,$(if $(value FEATURE_SERVICE),$(call quoted,$(value FEATURE_SERVICE))))
 evaluate: setup ## Judge the challenger against the champion
@@ -110,26 +117,30 @@ promote: setup ## Make the challenger the champion, if it passed
 	$(MLFLOW) run training -e promote --env-manager local $(PARAMS)
 rollback: setup ## Give the alias back to the champion before
 	$(MLFLOW) run training -e rollback --env-manager local $(PARAMS)
+retire: setup ## Drop a version's aliases, so that what it reads may go  (VERSION=1)
+	$(PYTHON) -m fti.training.run retire $(call option,--version,VERSION)
 reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
 	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
 card: setup ## The model card of a version, in data/cards  (VERSION=champion, a number or an alias)
 	$(PYTHON) -m fti.training.card $(call option,--version,VERSION)
 
 ##@ Inference pipeline
-.PHONY: serve check-port batch monitor
+.PHONY: serve check-port batch monitor undo-monitor
 serve: setup ## Serve the champion at http://127.0.0.1:3000
 	$(PYTHON) -m fti.serving.start
 check-port: setup
 	@$(PYTHON) -m fti.serving.start --check
 batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
-	$(PYTHON) -m fti.serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS)
+	$(PYTHON) -m fti.serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS) $(force)
 monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
-	$(PYTHON) -m fti.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS)
+	$(PYTHON) -m fti.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(force)
+undo-monitor: setup ## Delete what `monitor` found as of AS_OF; the report is that of the newest run left
+	$(PYTHON) -m fti.monitoring.undo --as-of $(call quoted,$(value AS_OF))
 
 ##@ The loop
 .PHONY: cycle replay
 cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, perhaps retrain  (AGAIN=1)
-	$(PYTHON) -m fti.loop.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again)
+	$(PYTHON) -m fti.loop.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again) $(force)
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
 	$(PYTHON) -m fti.loop.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
 
@@ -198,11 +209,13 @@ clean: ## Remove the environment and everything the project made
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
 ##? DEST, FROM, NAME  new: the folder, the problem to begin with (flights), what the project and its model are called
+##? NAME  needs: the feature view or feature service
 ##? FROM, TO  a replay's first day, and the day after its last
 ##? REFRESH, AGAIN  minutes between two fillings of the online store in a replay (15); set: a cycle does again what is done
+##? FORCE  set: take moments of which nothing has landed, as when a feed has been silent for days
 ##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
 ##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
-##? VERSION  whose card `card` writes: a number or an alias; unset: champion
+##? VERSION  whose card `card` writes, or which version retires: a number or an alias; unset: champion
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000
 ##? ARGS  arguments for pytest and for the benchmarks

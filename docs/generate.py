@@ -31,6 +31,7 @@ COMMANDS = (
     "fti.serving.batch",
     "fti.serving.keys",
     "fti.monitoring.run",
+    "fti.monitoring.undo",
     "fti.loop.cycle",
     "fti.loop.replay",
     "fti.deploy.production",

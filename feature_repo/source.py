@@ -27,7 +27,6 @@ import pyarrow.compute as pc
 
 from fti.errors import few
 from fti.features.source import MOMENT, EventSource, PackageFiles, SourceError, raw_schemas, stamped
-from validation.raw_flights import DELAY_MINUTES
 
 # The interval that commands take when none is given, and the worked "today": the schedule of the first flights of 2013
 # was out by the start, the last flight of 2013 had landed by the end.
@@ -198,6 +197,8 @@ def _minutes(numbers: pd.Series) -> pd.Series:
 
 def _delays(minutes: pd.Series) -> pd.Series:
     """Delays to lengths of time; null for one that the gate holds: a moment made of it would be wrong too."""
+    from validation.raw_flights import DELAY_MINUTES  # with Great Expectations, which takes seconds to import
+
     return _minutes(minutes.where(minutes.between(DELAY_MINUTES["min_value"], DELAY_MINUTES["max_value"])))
 
 

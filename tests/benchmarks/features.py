@@ -19,9 +19,9 @@ from statistics import median
 
 import pandas as pd
 
-from feature_repo.source import RawEvents, RawFiles
+from feature_repo.source import END, START, RawEvents, RawFiles
 from feature_repo.transforms import Interval
-from fti.features.run import END, START, FeaturePipeline
+from fti.features.pipeline import FeaturePipeline
 from fti.times import utc
 from fti.validation.gate import Gate, Outcome, Suite
 from tests.benchmarks.results import Result, table

@@ -17,16 +17,16 @@ from pathlib import Path
 from feast import FeatureStore
 from sqlalchemy import Engine, func, literal, select
 
-from feature_repo.source import RawEvents
+from feature_repo.source import START, RawEvents
 from feature_repo.transforms import Interval
 from fti.contract.predictions import CHAMPION, PREDICTIONS, open_log
 from fti.features.definitions import copy_definitions
 from fti.features.feast_steps import apply, materialize
-from fti.features.run import START, FeaturePipeline
-from fti.loop.cycle import DAY, open_cycle
+from fti.features.pipeline import FeaturePipeline
+from fti.loop.day import DAY, open_cycle
 from fti.loop.records import costs
-from fti.monitoring.consistency import SAMPLE_ROWS
 from fti.monitoring.run import label_delay, monitor
+from fti.monitoring.sample import SAMPLE_ROWS
 from fti.serving import batch
 from fti.serving.settings import ServingSettings
 from fti.times import utc

@@ -14,7 +14,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = "make sh awk cat cksum dirname echo env find grep head ln ls mkdir mv rm sed sort tail".split()
+TOOLS = "make sh awk cat cksum comm dirname echo env find grep head ln ls mkdir mv rm sed sort tail".split()
 TARGETS = (
     "setup run pipeline features ingest validate publish apply materialize train evaluate promote rollback "
     "serve batch monitor mlflow-ui feast-ui bench lint format typecheck lock test clean help"
@@ -34,6 +34,8 @@ FAKE_UV = """#!/bin/sh
 [ "$1" = --version ] && {{ echo "uv 0.9.0"; exit; }}
 echo "$* index=$UV_DEFAULT_INDEX downloads=$UV_PYTHON_DOWNLOADS" >>"{calls}"
 mkdir -p .venv/bin .venv/lib/python3/site-packages/one-1.dist-info
+[ -d .venv/lib/python3/site-packages/one-1.dist-info/there ] || mkdir -p .venv/lib/python3/site-packages/one/part
+mkdir -p .venv/lib/python3/site-packages/one-1.dist-info/there
 ln -sf "{real}" .venv/bin/python
 echo "VIRTUAL_ENV='$PWD/.venv'" >.venv/bin/activate
 exit {code}
@@ -260,7 +262,7 @@ def test_set_up_is_repeated_only_when_something_changed(machine: Machine) -> Non
     with (machine.checkout / "pyproject.toml").open("a") as pyproject:
         pyproject.write("# changed\n")
     assert [syncs(), syncs()] == [2, 2]
-    (machine.checkout / ".venv/lib/python3/site-packages/one-1.dist-info").rmdir()
+    shutil.rmtree(machine.checkout / ".venv/lib/python3/site-packages/one-1.dist-info")
     assert [syncs(), syncs()] == [3, 3]
     (machine.checkout / ".venv/bin/python").unlink()
     assert [syncs(), syncs()] == [4, 4]
@@ -268,6 +270,21 @@ def test_set_up_is_repeated_only_when_something_changed(machine: Machine) -> Non
     machine.checkout = machine.checkout.rename(machine.folder / "moved")
     assert [syncs(), syncs()] == [5, 5]
     assert not (machine.checkout / ".venv/from-the-old-place").exists()
+
+
+@pytest.mark.parametrize("gone", ["one", "one/part"])
+def test_a_package_whose_folder_has_gone_is_installed_again(machine: Machine, gone: str) -> None:
+    """uv, too, believes the metadata beside it, so that the environment is made anew."""
+    machine.python()
+    machine.uv()
+    assert machine.make("setup").returncode == 0
+    folder = machine.checkout / ".venv/lib/python3/site-packages" / gone
+    shutil.rmtree(folder)
+    done = machine.make("setup")
+    assert "has gone; making it anew" in done.stderr
+    assert folder.is_dir()
+    assert machine.make("setup").returncode == 0
+    assert len(machine.uv_calls()) == 2
 
 
 def test_spark_is_added_when_it_is_asked_for(machine: Machine) -> None:

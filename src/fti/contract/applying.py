@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from fti.contract.definitions import require_sound, require_storable
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import SERVICE_TAG, fetch_version
+from fti.contract.registered import SERVICE_TAG, fetch_version, registry_file
 from fti.errors import Refusal
 
 if TYPE_CHECKING:
@@ -70,9 +69,8 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
         reason = f"Feature service {service!r} can no longer be described ({error!r}): put the old definition back."
     else:
         return ""
-    return (
-        f"{version} needs what these definitions change. {reason} Or, if it will not be served again, drop its alias."
-    )
+    way = "Or, if it will not be served again, drop its aliases: `make retire VERSION=...`."
+    return f"{version} needs what these definitions change. {reason} {way}"
 
 
 # ---- the contracts to keep ------------------------------------------------------------------------------------------
@@ -86,7 +84,7 @@ def tracking_uri(repo: Path, was_applied: Callable[[], bool]) -> str | None:
     """
     told = os.environ.get("MLFLOW_TRACKING_URI")
     uri = told or f"sqlite:///{repo.resolve().parent / 'mlflow.db'}"
-    file = _file_of(uri)
+    file = registry_file(uri)
     if file is None or file.exists():
         return uri
     if told and was_applied():
@@ -96,20 +94,6 @@ def tracking_uri(repo: Path, was_applied: Callable[[], bool]) -> str | None:
         )
     logger.info("No model registry at %s: no model needs a definition yet.", file.resolve())
     return None
-
-
-def _file_of(uri: str) -> Path | None:
-    """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if uri.startswith(("file:", "/", ".")):
-        return Path(unquote(urlsplit(uri).path))
-    try:
-        database = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:
-        return None
-    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
 
 
 def contracts(uri: str) -> dict[str, FeatureContract]:

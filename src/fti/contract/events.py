@@ -12,6 +12,10 @@ from sqlalchemy import Column, Engine, Float, Integer, String, Table, select
 from fti.contract.predictions import METADATA, Utc
 from fti.contract.results import RESULTS
 
+# The steps of a cycle, in this order, and how many days its monitors look at where nobody says.
+STEPS = ("land", "materialize", "score", "monitor", "retrain")
+MONITORED_DAYS = 7
+
 Happened = list[tuple[datetime, str]]
 
 # What became of each attempt at a step of a cycle: running, done, refused or failed, and what it said.

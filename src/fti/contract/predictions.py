@@ -113,8 +113,11 @@ def as_moment(value: datetime, dialect: Dialect) -> Any:
     return (value - EPOCH) // MICROSECOND if dialect.name == "sqlite" else value
 
 
-def open_log(url: str) -> Engine:
-    """An engine for the log of predictions; nothing is opened or made yet. Raises LogUnusable."""
+def open_log(url: str, existing: bool = False) -> Engine:
+    """Return an engine for the log of predictions; nothing is opened or made yet. Raises LogUnusable.
+
+    Who only looks asks for an `existing` log: SQLite makes an empty file of whatever it is told to open.
+    """
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -132,9 +135,20 @@ def open_log(url: str) -> Engine:
             "or to postgresql://USER:PASSWORD@HOST/DATABASE after `pip install 'psycopg[binary]'`."
         ) from error
     if backend == "sqlite":
+        if existing:
+            _require_file(engine.dialect, None, [parsed.database], {})
+            event.listen(engine, "do_connect", _require_file)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "checkout", _require_same_file)
     return engine
+
+
+def _require_file(_dialect: Dialect, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
+    if not Path(arguments[0]).is_file():
+        raise LogUnusable(
+            f"There is no log of predictions at {arguments[0]}. The service makes it, and so does batch scoring: "
+            "`make batch AS_OF=...`. Or let SERVING_PREDICTION_LOG (--url) name the one that there is."
+        )
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -32,12 +33,47 @@ DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.
 TRIAL_TAG = "gate.trial"
 PASSED, FAILED = "passed", "failed"
 EVERY_RULE = "every rule passed"  # the reasons of a decision to pass
+# What MLflow answers for an unknown model or version, and for a known model without the alias.
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 
 
 class LibraryMissing(Refusal):
     """A model is made of a package that is not installed here."""
+
+
+class RegistryMissing(Refusal):
+    """There is no model registry where one is expected."""
+
+
+def registry_file(uri: str) -> Path | None:
+    """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if uri.startswith(("file:", "/", ".")):
+        return Path(unquote(urlsplit(uri).path))
+    try:
+        database = make_url(uri).database if uri.startswith("sqlite") else None
+    except ArgumentError:
+        return None
+    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
+
+
+def require_registry() -> None:
+    """Refuse a registry of files that are not there: MLflow makes an empty one for whoever looks.
+
+    Raises RegistryMissing.
+    """
+    import mlflow
+
+    file = registry_file(mlflow.get_tracking_uri())
+    if file is not None and not file.exists():
+        raise RegistryMissing(
+            f"There is no model registry at {file.resolve()}. Train a model (`make train`), which makes it; or let "
+            "MLFLOW_TRACKING_URI name the one that there is."
+        )
 
 
 def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:
@@ -63,6 +99,11 @@ def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path
         raise ContractBroken(
             f"The {FILE_NAME} of {named} has sha256 {contract.sha256}, but the version was registered with "
             f"{version.tags.get(DIGEST_TAG)}: it was changed since. Train and register again."
+        )
+    if version.tags.get(SERVICE_TAG) != contract.interface.feature_service:
+        raise ContractBroken(
+            f"{named} has the tag {SERVICE_TAG} {version.tags.get(SERVICE_TAG)!r}, but its {FILE_NAME} reads "
+            f"{contract.interface.feature_service!r}: the tag was changed since. Set it to that again."
         )
     if (found := folder_sha256(folder)) != version.tags.get(MODEL_DIGEST_TAG):
         raise ContractBroken(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 
 from fti.contract.interface import FeatureInterface, RequestField
+from fti.times import EARLIEST, LATEST, YEARS
 
 MAX_TEXT = 64
-# What every part of the way can hold: slots are counted from 1970, and a nanosecond in pandas ends in 2262.
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
-YEARS = f"between the years {EARLIEST.year} and {LATEST.year - 1}"
 # The first whole number that a type cannot hold; the least is its negative.
 WHOLE = {"int32": 2**31, "int64": 2**63}
 

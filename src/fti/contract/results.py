@@ -115,6 +115,19 @@ def saved(engine: Engine, as_of: datetime) -> list[Result]:
         return [Result(**row) for row in connection.execute(asked.order_by(*RESULTS.primary_key)).mappings()]
 
 
+def remove(engine: Engine, as_of: datetime) -> int:
+    """Delete what was found as of a moment; returns how many results."""
+    with engine.begin() as connection:
+        return connection.execute(delete(RESULTS).where(RESULTS.c.as_of == as_of)).rowcount
+
+
+def moments(engine: Engine) -> list[datetime]:
+    """The moments that anything was monitored as of, the newest first."""
+    column = RESULTS.c.as_of
+    with engine.connect() as connection:
+        return [*connection.scalars(select(column).distinct().order_by(column.desc()))]
+
+
 def latest(engine: Engine) -> datetime | None:
     """The newest moment that anything was monitored as of."""
     with engine.connect() as connection:

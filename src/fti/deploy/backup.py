@@ -6,11 +6,13 @@ A backup is a tar of one dump a database, each consistent in itself, and holds n
 
 from __future__ import annotations
 
+import lzma
 import os
 import subprocess
 import tarfile
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from psycopg import sql
@@ -23,6 +25,8 @@ from fti.deploy.stack import DATABASES, Stack
 from fti.deploy.supervision import control, supervisor
 from fti.errors import Refusal, one_line
 
+# What Python's tarfile raises of a file that is cut off or damaged, compressed or not.
+UNREADABLE = (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error, lzma.LZMAError)
 NEW = "restored"  # the database that a dump is read into, before it takes the place of the one that was there
 
 
@@ -97,8 +101,11 @@ def _unpacked(file: Path, folder: Path) -> dict[str, Path]:
     try:
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")
-    except (OSError, tarfile.TarError) as error:
-        raise CannotRestore(f"{file} cannot be read: {one_line(error)}") from error
+    except UNREADABLE as error:
+        raise CannotRestore(
+            f"{file} cannot be read to its end ({type(error).__name__}: {one_line(error)}): it is cut off, damaged or "
+            "no backup. Nothing was changed; take another copy of it."
+        ) from error
     dumps = {database: folder / f"{database}.dump" for database in DATABASES}
     if missing := [database for database, dump in dumps.items() if not dump.exists()]:
         raise CannotRestore(f"{file} is no backup of this profile: it has no {', '.join(missing)}.")

@@ -10,33 +10,31 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 from deltalake.exceptions import DeltaError
 
-from fti.contract.applying import contracts, tracking_uri
 from fti.errors import Refusal
-from fti.features.guard import was_applied
 from fti.features.publish import MONTH
 from fti.features.quarantine import held_name
 from fti.page import table, write
 from fti.project import project
 from fti.stores.delta import connect, create_view, literal, quote
+from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
-from fti.times import utc
+from fti.times import moment
 from fti.validation.gate import Suite
 from fti.validation.rules import feature_suite, floats_of
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
+    from feast import FeatureView
 
 WORDS = "datasheet.md"  # [yours], beside the definitions
 STAMPS = ("event_timestamp", "created_timestamp")
@@ -63,21 +61,19 @@ class Contents:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fti.features.datasheet", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", help="what had happened and was known by then, UTC (all there is)")
+    parser.add_argument("--as-of", type=moment, help="what had happened and was known by then, UTC (all there is)")
+    parser.add_argument("--force", action="store_true", help="take a moment of which nothing has landed")
     parser.add_argument(
         "--repo", type=Path, default=project().repo, help="Feast repository; tables lie in data/ beside it"
     )
     parser.add_argument("--file", type=Path, help="the file to write; HTML beside it (data/datasheet.md)")
     options = parser.parse_args(argv)
-    try:
-        as_of = utc(options.as_of) if options.as_of else None
-    except ValueError as error:
-        parser.error(str(error))  # argparse itself would hide the message
     repo = options.repo.resolve()
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     logging.captureWarnings(True)  # Feast 0.67 calls every on-demand view experimental, at every start
     try:
-        print(write(sheet(repo, as_of), options.file or data_of(repo) / "datasheet.md"))
+        require_landed(repo, {"--as-of": options.as_of}, options.force)
+        print(write(sheet(repo, options.as_of), options.file or data_of(repo) / "datasheet.md"))
     except (Refusal, DeltaError, OSError, duckdb.Error) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -86,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def sheet(repo: Path, as_of: datetime | None = None) -> str:
     """The data sheet as Markdown. Raises TableMissing, TableCorrupt, RegistryUnreadable."""
+    # Not above: it imports Feast, for which a wrong command line should not wait.
+    from fti.features.readers import users
 
     store, con, tables = open_repository(repo), connect(), tables_of(repo)
     views = sorted(store.list_feature_views(), key=lambda view: view.name)
@@ -93,12 +91,12 @@ def sheet(repo: Path, as_of: datetime | None = None) -> str:
     features = {view.name: contents(con, _path(repo, view), as_of) for view in views}
     held = {name: _held(con, str(tables / "quarantine" / name), as_of) for name in tables_in(tables / "quarantine")}
     held_of = {view.name: held.get(held_name(view.name), Counter()) for view in views}
-    used = _users(store, repo)
-    moment = f"as of {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "with all that is in them"
+    used = users(store, repo)
+    when = f"as of {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "with all that is in them"
     words = repo / WORDS
     parts = [
         f"# Data sheet of {store.project}",
-        f"{len(raw)} tables of raw events and {len(features)} of features, {moment}.",
+        f"{len(raw)} tables of raw events and {len(features)} of features, {when}.",
         words.read_text().strip() if words.is_file() else "",
         "## Raw events",
         _summary(raw, held),
@@ -143,25 +141,6 @@ def _held(con: duckdb.DuckDBPyConnection, path: str, as_of: datetime | None) -> 
     for (rules,) in con.execute(asked).fetchall():
         found.update(["rows", *rules.split(",")])
     return found
-
-
-def _users(store: FeatureStore, repo: Path) -> Mapping[str, list[str]]:
-    """Who reads each view: feature services, and model versions under an alias, by their contracts."""
-    used: dict[str, list[str]] = defaultdict(list)
-    on_demand = {view.name: view for view in store.registry.list_on_demand_feature_views(store.project, skip_udf=True)}
-    for service in sorted(store.list_feature_services(), key=lambda service: service.name):
-        names = {projection.name for projection in service.feature_view_projections}
-        for name in names & on_demand.keys():
-            names |= {projection.name for projection in on_demand[name].source_feature_view_projections.values()}
-        for name in names | {service.tags[role] for role in ("spine", "label") if role in service.tags}:
-            used[name].append(f"feature service `{service.name}`")
-    uri = tracking_uri(repo, partial(was_applied, repo))
-    for version, contract in (contracts(uri) if uri else {}).items():
-        interface = contract.interface
-        read = {view.source for view in interface.stored_views} | {view.name for view in interface.on_demand_views}
-        for name in read | {interface.spine_view, interface.label_view}:
-            used[name].append(f"model {version}")
-    return used
 
 
 def _path(repo: Path, view: FeatureView) -> str:

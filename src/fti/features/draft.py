@@ -12,7 +12,7 @@ from fti.contract.definitions import DefinitionUnsound, of_inputs
 from fti.contract.on_demand import failing
 from fti.contract.sound_views import of_code_inputs, untyped
 from fti.features.feast_steps import feast_errors, imports_of
-from fti.stores.repository import open_repository
+from fti.stores.repository import RegistryAbsent, open_repository, require_applied
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -29,7 +29,7 @@ def drafted(repo: Path) -> Iterator[tuple[FeatureStore, RepoContents]]:
         from feast.diff.registry_diff import apply_diff_to_registry
         from feast.repo_operations import parse_repo
 
-        config = open_repository(repo).config
+        config = open_repository(repo, applied=False).config
         contents = parse_repo(repo)
         if not contents.projects:
             contents.projects.append(Project(name=config.project, description=config.project_description or ""))
@@ -71,9 +71,10 @@ def _inferred(draft: FeatureStore, contents: RepoContents) -> RegistryDiff:
 def live(repo: Path, folder: Path) -> FeatureStore:
     """The store as configured; if its registry file was never written, one with an empty registry in `folder`."""
 
-    store = open_repository(repo)
-    registry = store.config.registry
-    if registry.registry_type == "file" and "://" not in registry.path and not (repo / registry.path).exists():
+    store = open_repository(repo, applied=False)
+    try:
+        require_applied(store, repo)
+    except RegistryAbsent:
         return _empty(store.config, folder)
     return store
 

@@ -11,40 +11,19 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
-import pandas as pd
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
-from upath import UPath
-
-from fti.errors import Refusal, few
-from fti.features import guard
-from fti.features.compute import Computed, bounds, compute, newest_event, open_raw
-from fti.features.feast_steps import apply, materialize
-from fti.features.lock import one_writer
-from fti.features.publish import Written, id_of, landed, merge_events, replace_interval
-from fti.features.quarantine import ReleaseRefused, held_name, held_rows, hold, known, release
-from fti.features.source import EventSource, learnt
-from fti.features.windows import FeatureTable, Interval
+from fti.errors import Refusal
 from fti.project import project
-from fti.steps import step
-from fti.stores.delta import REBUILD, connect
-from fti.stores.frames import as_frame
-from fti.stores.tables import data_of, tables_of
-from fti.times import utc
-from fti.validation.gate import BatchRefused, Finding, Gate, Outcome
-from fti.validation.profile import LOOKBACK, profile
-from fti.validation.rules import Feed, feature_suite, floats_of, landed_suite
+from fti.stores.tables import tables_of
+from fti.times import moment, utc
 
-COMMANDS = ["all", "ingest", "validate", "publish", "plan", "apply", "materialize", "quarantine", "release"]
-SHOWN = 20  # rows of a table that `quarantine` prints
+if TYPE_CHECKING:
+    from fti.features.pipeline import FeaturePipeline
+
+COMMANDS = ["all", "ingest", "validate", "publish", "plan", "apply", "materialize", "quarantine", "release", "needs"]
 logger = logging.getLogger("features")
 
 
@@ -52,273 +31,22 @@ class RepoMissing(Refusal):
     """There is no Feast repository where one is expected."""
 
 
-@dataclass
-class FeaturePipeline:
-    """The steps, over one Feast repository and its tables."""
-
-    repo: Path
-    source: EventSource
-    gate: Gate = field(default_factory=Gate)
-    con: duckdb.DuckDBPyConnection = field(default_factory=connect)
-
-    @property
-    def data(self) -> Path:
-        return data_of(self.repo)
-
-    @property
-    def tables(self) -> UPath:
-        return tables_of(self.repo)
-
-    def check_raw(self, interval: Interval) -> dict[str, Outcome]:
-        """Judge the source's events of the interval, each by itself and all beside the weeks before; writes nothing.
-
-        Raises SourceError, and BatchRefused once everything was judged.
-        """
-        outcomes, dated = {}, 0
-        for table in project().source.RAW_KEYS:
-            with step(f"validate {table}") as report:
-                events = self.source.between(table, interval.start, interval.end)
-                suite = project().raw.RAW_SUITES[table]
-                if interval.start >= project().source.COMPLETE_UNTIL[table]:
-                    suite = replace(suite, min_rows=0)
-                told_of = partial(
-                    known, self.con, self.tables / "quarantine" / table, project().source.RAW_SCHEMAS[table]
-                )
-                outcomes[table] = self.gate.check(events, suite, told_of)
-                dated += int(events.event_timestamp.notna().sum())  # the others are of every interval alike
-                report.update(rows=len(events), held=len(outcomes[table].held))
-        _require(outcomes.values(), interval)  # only of a sound batch it makes sense to ask what is typical
-        _require(
-            [self._check_profile(feed, outcomes, interval) for feed in project().profiles.PROFILES.values()], interval
-        )
-        if not dated:
-            raise BatchRefused(
-                f"Batch {_name(interval)}: the source has no event in it. Nothing was written. Choose another "
-                f"interval; that of the data set is {project().source.START}/{project().source.END}."
-            )
-        return outcomes
-
-    def _check_profile(self, feed: Feed, outcomes: dict[str, Outcome], interval: Interval) -> Outcome:
-        """Judge how many events there are and what is typical of them, beside what landed in the weeks before."""
-        with step(f"validate {feed.suite.name}") as report:
-            groups = [by for by in (feed.newest_by, feed.spread_by) if by]
-            columns = ["event_timestamp", *feed.values, *groups]
-            since, raw = interval.start - LOOKBACK, self.tables / "raw"
-            before = [landed(self.con, raw / table, since, interval.start) for table in feed.tables]
-            frame = profile(
-                pd.concat([outcomes[table].accepted.reindex(columns=columns) for table in feed.tables]),
-                pd.concat([events.reindex(columns=columns) for events in before]),
-                interval.start,
-                interval.end,
-                values=feed.values,
-                newest_by=feed.newest_by,
-                spread_by=feed.spread_by,
-                complete_until=min(project().source.COMPLETE_UNTIL[table] for table in feed.tables),
-            )
-            report.update(days=len(frame))
-            return self.gate.check(frame, feed.suite)
-
-    def ingest(self, interval: Interval, received_at: datetime | None = None) -> None:
-        """Land the interval's events, all tables or none: the gate judges every batch before the first is written.
-
-        What is new or restated is recorded as learnt at `received_at` where that is later than the event itself.
-        """
-        outcomes = self.check_raw(interval)
-        start, end = bounds(interval)
-        holds = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
-        for table, outcome in outcomes.items():
-            with step(f"ingest {table}") as report:
-                accepted = outcome.accepted
-                if received_at:
-                    accepted = accepted.assign(created_timestamp=learnt(accepted.created_timestamp, received_at))
-                events = _arrow(accepted, project().source.RAW_SCHEMAS[table])
-                raw = self.tables / "raw" / table
-                written = merge_events(
-                    raw, events, project().source.RAW_KEYS[table], month_of=project().source.KEY_MOMENTS.get(table)
-                )
-                hold(
-                    self.con,
-                    self.tables / "quarantine" / table,
-                    outcome.held,
-                    project().source.RAW_SCHEMAS[table],
-                    holds,
-                    _name(interval),
-                    released_to=id_of(raw),
-                )
-                report.update(_counts(written), held=len(outcome.held))
-
-    def publish(self, interval: Interval) -> None:
-        """Compute, check and write feature rows: those of the interval, and published ones that late events touch.
-
-        First all are checked, then all are written.
-        """
-        raw = open_raw(self.con, self.tables)
-        computed: dict[str, Computed] = {}
-        verdicts: dict[str, Future[Outcome]] = {}
-        with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
-            for name, table in project().transforms.FEATURE_TABLES.items():
-                with step(f"transform {name}") as report:
-                    found = computed[name] = compute(self.con, self.tables, name, table, interval, raw)
-                    verdicts[name] = other_core.submit(self._check, name, table, found.rows)
-                    report.update(rows=found.rows.num_rows, recomputed=found.recomputed)
-        held: dict[str, pd.DataFrame] = {}
-        for name, verdict in verdicts.items():
-            outcome = verdict.result().require(_name(interval))
-            held[name] = outcome.held
-            if len(outcome.held):
-                schema = computed[name].rows.schema
-                computed[name] = replace(computed[name], rows=_arrow(outcome.accepted, schema))
-        if not any(len(found.rows) for found in computed.values()):
-            raise BatchRefused(
-                f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
-                "publish. What was published before stays. Choose another interval, or land its events first: "
-                "`python -m fti.features.run ingest` with the same --start and --end."
-            )
-        self._require_landed(interval)
-        with step("compare declared types"):
-            guard.check_rows(self.repo, {str(self._table(name)): found.rows for name, found in computed.items()})
-        for name in project().transforms.FEATURE_TABLES:
-            with step(f"publish {name}") as report:
-                found = computed.pop(name)
-                found.register(self.con)
-                # Held first: once the table says what it reflects, no later run computes these rows again.
-                hold(
-                    self.con,
-                    self.tables / "quarantine" / held_name(name),
-                    held[name],
-                    found.rows.schema,
-                    found.holds,
-                    _name(interval),
-                )
-                written = replace_interval(
-                    self.con,
-                    self._table(name),
-                    found.rows,
-                    found.holds,
-                    found.reflects,
-                    found.restatements,
-                )
-                report.update(_counts(written))
-
-    def _table(self, name: str) -> UPath:
-        return self.tables / "features" / name
-
-    def _require_landed(self, interval: Interval) -> None:
-        """Refuse to say of time that never landed that nothing happened in it: its rows would look fresh."""
-        newest = newest_event(self.con)
-        if newest is None:
-            return
-        hours = (min(interval.end, max(project().source.COMPLETE_UNTIL.values())) - newest).total_seconds() / 3600
-        frame = pd.DataFrame({"newest": [f"{newest:%Y-%m-%dT%H:%MZ}"], "hours_after_newest": [hours]})
-        self.gate.check(frame, landed_suite()).require(
-            _name(interval),
-            "No raw event is as new as that many hours before --end, so nothing was published. Land the events first: "
-            "`python -m fti.features.run ingest` with the same --start and --end; or let --end be where "
-            "landing ended; or, if there were none, `--accept landed.events_to_the_end`.",
-        )
-
-    def _check(self, name: str, table: FeatureTable, rows: pa.Table) -> Outcome:
-        with step(f"validate {name}") as report:
-            columns = [column for column in rows.column_names if column not in table.keys]
-            suite = feature_suite(name, table.keys, columns, project().features.BOUNDS, floats_of(rows.schema))
-            outcome = self.gate.check(as_frame(rows), suite)
-            report.update(rows=rows.num_rows, held=len(outcome.held))
-            return outcome
-
-    def release(self, table: str, file: Path, received_at: datetime) -> None:
-        """Let corrected rows in, by the gate; see `held_rows` for the form of the file. Raises ReleaseRefused."""
-        if table not in project().raw.RAW_SUITES:
-            raise ReleaseRefused(
-                f"{table!r} is no raw table; those are {list(project().raw.RAW_SUITES)}. Feature rows are computed: "
-                "correct the events they are made of, or the transform, and publish again."
-            )
-        with step(f"release {table}") as report:
-            suite = project().raw.RAW_SUITES[table].of_a_few()
-            written, refused = release(self.con, self.tables, table, file, self.gate, suite, received_at)
-            report.update(_counts(written), still_held=len(refused))
-        if refused:
-            raise ReleaseRefused(
-                f"{written.rows} row(s) of {file} released, {len(refused)} still held: {few(refused, '; ')}. "
-                "Correct them and run the same command with a file of those."
-            )
-
-    def write_docs(self) -> Path:
-        return self.gate.write_docs(self.data / "docs")
-
-
-def findings_table(findings: list[Finding]) -> str:
-    """A terse table: one line a suite, and one for each rule that something broke."""
-    lines = [f"{'suite':34} {'rules':>5} {'broken':>7}  verdict"]
-    for suite in dict.fromkeys(found.suite for found in findings):
-        mine = [found for found in findings if found.suite == suite]
-        broken = [found for found in mine if not found.passed]
-        held = any(found.severity == "critical" for found in broken)
-        verdict = "stop" if any(found.stops for found in mine) else "held" if held else "warn" if broken else "ok"
-        lines.append(f"{suite:34} {len(mine):>5} {len(broken):>7}  {verdict}")
-        lines += [f"    {found.rule}: {found.observed} [{found.scope}, {found.severity}]" for found in broken]
-    return "\n".join(lines)
-
-
-def print_held(held: dict[str, pd.DataFrame], export: Path | None) -> None:
-    """What is in quarantine, a line a row; with `export`, all columns of one table's rows to a CSV file."""
-    keys_of = {
-        held_name(name): table.keys for name, table in project().transforms.FEATURE_TABLES.items()
-    } | project().source.RAW_KEYS
-    for table, rows in held.items():
-        print(f"{table}: {len(rows)} row(s) held")
-        keys = [*keys_of.get(table, ())]
-        shown = ["held_id", "rules", *keys, "event_timestamp", "batch"]
-        print(rows[list(dict.fromkeys(shown))].head(SHOWN).to_string(index=False))
-        if len(rows) > SHOWN:
-            print(f"... and {len(rows) - SHOWN} more")
-    if not held:
-        print("Nothing is in quarantine.")
-    if export and held:
-        ((table, rows),) = held.items()
-        rows.to_csv(export, index=False)
-        print(f"Correct the rows in {export}, then: release --table {table} --rows {export}")
-
-
-def _arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-
-
-def _counts(written: Written) -> dict[str, int]:
-    return {"rows": written.rows, "changed": written.changed, "version": written.version}
-
-
-def _require(outcomes: Iterable[Outcome], interval: Interval) -> None:
-    for outcome in outcomes:
-        outcome.require(_name(interval))
-
-
-def _name(interval: Interval) -> str:
-    return f"{interval.start:%Y-%m-%dT%H:%MZ}/{interval.end:%Y-%m-%dT%H:%MZ}"
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return utc(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error  # of a ValueError argparse hides the message
-
-
 def main(argv: list[str] | None = None) -> int:
     source = project().source
     parser = argparse.ArgumentParser(prog="fti.features.run", description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument(
-        "--start", type=_moment, default=utc(source.START), help=f"start of the interval, UTC ({source.START})"
+        "--start", type=moment, default=utc(source.START), help=f"start of the interval, UTC ({source.START})"
     )
     parser.add_argument(
-        "--end", type=_moment, default=utc(source.END), help=f"end of the interval, UTC, not in it ({source.END})"
+        "--end", type=moment, default=utc(source.END), help=f"end of the interval, UTC, not in it ({source.END})"
     )
     parser.add_argument(
-        "--as-of", type=_moment, default=utc(source.TODAY), help=f"what is online is as of this, UTC ({source.TODAY})"
+        "--as-of", type=moment, help=f"all, materialize: what is online is as of this, UTC ({source.TODAY})"
     )
     parser.add_argument("--rewind", action="store_true", help="materialize: let newer rows go, to replay --as-of")
     parser.add_argument(
-        "--received-at", type=_moment, help="ingest: new and restated events are recorded as learnt then, UTC, if later"
+        "--received-at", type=moment, help="ingest: new and restated events are recorded as learnt then, UTC, if later"
     )
     parser.add_argument(
         "--repo", type=Path, default=project().repo, help="Feast repository; tables lie in data/ beside it"
@@ -331,27 +59,50 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SUITE.RULE",
         help="only report what breaks this batch rule now",
     )
+    parser.add_argument("--force", action="store_true", help="take moments of which nothing has landed")
+    parser.add_argument("--name", help="needs: the feature view or feature service of which to say what reads it")
     parser.add_argument("--table", help="quarantine, release: the table whose rows they are")
     parser.add_argument("--export", type=Path, help="quarantine: write the held rows of --table to this CSV file")
     parser.add_argument("--rows", type=Path, help="release: the CSV file of corrected rows")
     options = parser.parse_args(argv)
     if options.command == "release" and not (options.table and options.rows):
         parser.error("release needs --table and --rows")
+    if options.command == "needs" and not options.name:
+        parser.error("needs wants --name")
     if options.export and not options.table:
         parser.error("--export needs --table: one file has one table's columns")
     if options.start >= options.end:
         parser.error(f"--start {options.start.isoformat()} is not before --end {options.end.isoformat()}")
-    if options.command in ("all", "materialize") and options.start >= options.as_of:
-        parser.error(f"--start {options.start.isoformat()} is not before --as-of {options.as_of.isoformat()}")
+    as_of = options.as_of or utc(source.TODAY)
+    if options.command in ("all", "materialize") and options.start >= as_of:
+        parser.error(f"--start {options.start.isoformat()} is not before --as-of {as_of.isoformat()}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     # py.warnings: Feast 0.67 calls every on-demand view experimental, at every start.
     for noisy in ("great_expectations", "feast", "py4j", "ibis", "matplotlib", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    pipeline = FeaturePipeline(
-        options.repo.resolve(), source.RawEvents(source.RawFiles(options.raw)), Gate(options.accept)
-    )
+    repo = options.repo.resolve()
     try:
-        run(pipeline, options)
+        _require_repo(repo)
+        tables_of(repo)  # first of all: a folder that no table can be in is refused before anything is read
+        _require_moments(repo, options)
+        if options.command == "needs":
+            from fti.features.readers import needs
+
+            print(needs(repo, options.name))
+            return 0
+    except Refusal as error:
+        return _fail(str(error))
+    # Not above: they take seconds that a wrong command line should not wait for.
+    import duckdb
+    from deltalake.exceptions import DeltaError
+
+    from fti.features.pipeline import FeaturePipeline
+    from fti.stores.delta import REBUILD
+    from fti.validation.gate import Gate
+
+    pipeline = FeaturePipeline(repo, source.RawEvents(source.RawFiles(options.raw)), Gate(options.accept))
+    try:
+        run(pipeline, options, as_of)
     except Refusal as error:
         return _fail(str(error))
     except (OSError, DeltaError, duckdb.IOException, duckdb.InvalidInputException) as error:
@@ -361,6 +112,25 @@ def main(argv: list[str] | None = None) -> int:
             f"the same command again; if a file is damaged, {REBUILD}."
         )
     return 0
+
+
+def _require_moments(repo: Path, options: argparse.Namespace) -> None:
+    """Refuse moments of which nothing has landed, and of which the source has nothing to land. Raises NotLanded."""
+    from fti.features.source import reach
+    from fti.stores.landed import Landed, require_landed, require_past
+
+    command, (first, last), source = options.command, reach(), project().source
+    start = None if options.start == utc(source.START) else options.start  # what the project says is not mistyped
+    end = None if options.end == utc(source.END) else options.end
+    if command in ("all", "ingest", "validate", "publish"):
+        require_landed(repo, {"--start": start, "--end": end}, options.force, Landed(first, last))
+    if command in ("all", "materialize"):
+        landing = Landed(options.start, options.end) if command == "all" else None
+        require_landed(repo, {"--start": start}, options.force, landing or Landed(first, first))
+        require_landed(repo, {"--as-of": options.as_of}, options.force, landing)
+    if command in ("all", "ingest", "release"):
+        require_past({"--received-at": options.received_at})
+        require_landed(repo, {"--received-at": options.received_at}, options.force, Landed(first, datetime.now(UTC)))
 
 
 def _fail(message: str) -> int:
@@ -380,9 +150,13 @@ def _require_repo(repo: Path) -> None:
         )
 
 
-def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
-    _require_repo(pipeline.repo)
-    tables_of(pipeline.repo)  # first of all: a folder that no table can be in is refused before anything is read
+def run(pipeline: FeaturePipeline, options: argparse.Namespace, as_of: datetime) -> None:
+    from fti.features import guard
+    from fti.features.feast_steps import apply, materialize
+    from fti.features.lock import one_writer
+    from fti.features.printed import findings_table
+    from fti.features.windows import Interval
+
     interval = Interval(options.start, options.end)
     if options.command == "all":
         guard.check(pipeline.repo, tables=False)  # before any is written
@@ -408,12 +182,16 @@ def run(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
     if options.command in ("all", "apply"):
         apply(pipeline.repo)
     if options.command in ("all", "materialize"):
-        materialize(pipeline.repo, options.start, options.as_of, options.rewind)
+        materialize(pipeline.repo, options.start, as_of, options.rewind)
 
 
 def run_quarantine(pipeline: FeaturePipeline, options: argparse.Namespace) -> None:
+    from fti.features.lock import one_writer
+    from fti.features.printed import held_table
+    from fti.features.quarantine import held_rows
+
     if options.command == "quarantine":
-        print_held(held_rows(pipeline.con, pipeline.tables, options.table), options.export)
+        print(held_table(held_rows(pipeline.con, pipeline.tables, options.table), options.export))
         return
     with one_writer(pipeline.data, options.command):
         pipeline.release(options.table, options.rows, options.received_at or datetime.now(UTC))

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +17,9 @@ import pandas as pd
 import pyarrow as pa
 
 from fti.errors import Refusal, few
+from fti.project import project
+from fti.stores.landed import Landed
+from fti.times import utc
 
 MOMENT = pa.timestamp("us", tz="UTC")
 # The columns of every raw table beside its own: when its facts were knowable, and when they were learnt.
@@ -115,6 +118,13 @@ class EventSource:
     @cached_property
     def _all(self) -> dict[str, pd.DataFrame]:
         return self.read_all()
+
+
+def reach() -> Landed:
+    """Return from when to when the project's source may have events, by what it says of itself; never in the future."""
+    source = project().source
+    last = max(utc(source.END), *source.COMPLETE_UNTIL.values())
+    return Landed(utc(source.START), min(last, datetime.now(UTC)))
 
 
 def stamped(events: pd.DataFrame, event_timestamp: pd.Series) -> pd.DataFrame:

@@ -36,7 +36,7 @@ from dagster import (
 )
 
 from fti.contract.results import MONITORS, latest, saved, worst
-from fti.loop.cycle import DAY, STEPS, Cycle, open_cycle
+from fti.loop.day import DAY, STEPS, Cycle, open_cycle
 from fti.loop.retrain import champion_then
 from fti.monitoring.trigger import decide
 from fti.project import project

@@ -9,19 +9,25 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
-from sqlalchemy import Engine, Select, select
+from sqlalchemy import Engine, Select, func, select
 
 from fti.contract.feature_contract import FeatureContract
+from fti.contract.interface import ContractBroken
 from fti.contract.predictions import PREDICTIONS
-from fti.contract.registered import fetch_version
+from fti.contract.registered import ABSENT, fetch_version
 from fti.contract.spine import PREDICTION_TIME
+from fti.errors import one_line
 from fti.stores.delta import connect, literal
 from fti.stores.frames import as_frame
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 AHEAD = timedelta(hours=1)
 BATCH_ROWS = 10_000
@@ -113,8 +119,26 @@ class Predictions:
                 )  # fmt: skip
 
 
-def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Predictions]:
-    """What each version of a model predicted as of `[start, end)`, in each role. Raises ContractBroken."""
+@dataclass(frozen=True)
+class Unfetched:
+    """Predictions of a version that cannot be judged, for it or its files cannot be fetched; `why` says so."""
+
+    name: str
+    version: str
+    role: str
+    rows: int
+    why: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name} version {self.version}, {self.role}"
+
+
+def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterator[Predictions | Unfetched]:
+    """What each version of a model predicted as of `[start, end)`, in each role.
+
+    Raises MlflowException when the registry does not answer: a version that it does not have is another matter.
+    """
     from mlflow import MlflowClient
 
     columns, client = PREDICTIONS.c, MlflowClient()
@@ -122,16 +146,38 @@ def logged(engine: Engine, name: str, start: datetime, end: datetime) -> Iterato
     with engine.connect() as connection:
         found = select(columns.model_version, columns.role).where(asked).distinct()
         pairs = sorted((version, role) for version, role in connection.execute(found))
-    versions = {version: client.get_model_version(name, version) for version, _ in pairs}
-    contracts = {version: fetch_version(registered)[1] for version, registered in versions.items()}
+    versions = {version: _fetched(client, name, version) for version in sorted({version for version, _ in pairs})}
     for version, role in pairs:
+        fetched, these = versions[version], (asked, columns.model_version == version, columns.role == role)
+        if isinstance(fetched, str):
+            with engine.connect() as connection:
+                rows = connection.scalar(select(func.count()).where(*these)) or 0
+            yield Unfetched(name, version, role, rows, fetched)
+            continue
+        registered, contract = fetched
         one = select(
             columns.as_of, columns.request, columns.features, columns.ages, columns.prediction, columns.row_key
-        ).where(asked, columns.model_version == version, columns.role == role)
+        ).where(*these)
         yield Predictions(
-            name, version, role, str(versions[version].run_id), contracts[version], engine,
+            name, version, role, str(registered.run_id), contract, engine,
             one.order_by(columns.as_of, columns.request_id, columns.row),
         )  # fmt: skip
+
+
+def _fetched(client: MlflowClient, name: str, version: str) -> tuple[ModelVersion, FeatureContract] | str:
+    """A version and its contract, or why there is none. Raises MlflowException when the registry does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return f"the registry has no version {version} of {name!r} any more"
+    try:
+        return registered, fetch_version(registered)[1]
+    except (ContractBroken, MlflowException, OSError) as error:
+        return f"its files cannot be fetched: {one_line(error)}"
 
 
 def _parsed(con: duckdb.DuckDBPyConnection, texts: Sequence[str], types: Mapping[str, str]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from typeguard import suppress_type_checks
 from fti.contract.interface import FeatureInterface, OnDemandView, StoredView
 from fti.contract.on_demand import computed
 from fti.scoring.schemas import AS_OF
-from fti.stores.repository import StoreMoved, require_current
+from fti.stores.repository import StoreMoved, require_applied, require_current
 
 Request = Mapping[str, Any]
 Keys = Mapping[str, Any]  # value by join key, None where the request has none
@@ -34,6 +34,19 @@ Found = dict[str, tuple[datetime, dict[str, Any]]]  # by view: event timestamp a
 logger = logging.getLogger("bentoml.serving")
 INFINITE = (math.inf, -math.inf)
 SCALARS = {"string_val", "int32_val", "int64_val", "double_val", "float_val", "bool_val"}
+
+
+# How far ahead of this server's clock a row may be stamped, where nobody says.
+AHEAD = timedelta(seconds=5)
+
+
+class Present(datetime):
+    """The moment of a request that gives none, by this server's clock: a row of another's may be stamped later."""
+
+    @classmethod
+    def of(cls, moment: datetime) -> Present:
+        """Return the same moment."""
+        return cls.combine(moment.date(), moment.timetz())
 
 
 class RowRefused(ValueError):
@@ -83,6 +96,8 @@ class FeatureRow:
     ages: dict[str, timedelta] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    ahead: dict[str, timedelta] = field(default_factory=dict)  # by view, how far its row is ahead of the server's clock
+    as_of: datetime | None = None  # the moment that it is as of, where that is a later one than was asked for
     warnings: list[str] = field(default_factory=list)
 
 
@@ -97,6 +112,7 @@ def open_store(feast_repo: Path) -> FeatureStore:
         config = RepoConfig(**{name: value for name, value in settings.items() if name != "offline_store"})
         config.repo_path = feast_repo
         store = FeatureStore(repo_path=str(feast_repo), config=config)
+        require_applied(store, feast_repo)
         store.refresh_registry()
         return store
     except StoreMoved as moved:
@@ -121,10 +137,14 @@ def request_names(store: FeatureStore) -> set[str]:
 
 
 class FeatureReader:
-    """Reads the features of one feature service, through Feast. `failed` says that the last read did."""
+    """Reads the features of one feature service, through Feast. `failed` says that the last read did.
 
-    def __init__(self, store: FeatureStore, interface: FeatureInterface) -> None:
+    `ahead` is how far ahead of this server's clock a row may be stamped for a request that gives no `as_of`.
+    """
+
+    def __init__(self, store: FeatureStore, interface: FeatureInterface, ahead: timedelta = AHEAD) -> None:
         self.failed = False
+        self._ahead = ahead
         self._seen: Keys | None = None  # of the last request that had a row of any view
         self._store = store
         self._interface = interface
@@ -205,7 +225,16 @@ class FeatureReader:
         if names not in self._together:
             self._together[names] = _read_together(views)
         for together in self._together[names]:
-            self._read_at_once(together, keys, rows, found)
+            try:
+                self._read_at_once(together, keys, rows, found)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # a value or a moment that no writer wrote
+                self.failed = True
+                raise StoreUnavailable(
+                    "The online store holds what cannot be read: it is damaged. Delete it, apply the definitions and "
+                    "materialize again; the service's log says more."
+                ) from error
 
     def _read_at_once(
         self, views: Sequence[StoredView], keys: Sequence[Keys], rows: Sequence[int], found: list[Found]
@@ -232,7 +261,8 @@ class FeatureReader:
             for place, row in enumerate(rows):
                 key = tuple(keys[row][name] for name in view.join_keys)
                 if key not in known and place < len(stamps) and _found(stamps[place], columns, place):
-                    values = (_plain(column[place]) for column in columns)
+                    kinds = view.features.values()
+                    values = (_plain(column[place], kind) for column, kind in zip(columns, kinds, strict=True))
                     moment = _moment(stamps[place].seconds, stamps[place].nanos)
                     known[key] = moment, dict(zip(stored, values, strict=True))
                 if key in known:
@@ -241,14 +271,20 @@ class FeatureReader:
     def _row(self, keys: Keys, found: Found, as_of: datetime) -> FeatureRow | AsOfTooEarly:
         """The stored features of one row, null where there is no row for a key or it is too old."""
         later = [(stamp, view) for view, (stamp, _) in found.items() if stamp > as_of]
-        if later:
+        row = FeatureRow()
+        if later and not isinstance(as_of, Present):
             newest, name = max(later)
             return AsOfTooEarly(as_of, name, newest)
-        row = FeatureRow()
+        if later:  # the store went on while the request waited, or the clock of who stamped the rows is fast
+            now = datetime.now(UTC)
+            row.ahead = {view: stamp - now for stamp, view in later if stamp > now}
+            # The moment is then that of the newest of them: as of it the offline store knows the same rows.
+            as_of = row.as_of = max([as_of, *(stamp for stamp, _ in later if stamp - now <= self._ahead)])
         for view in self._interface.stored_views:
             stamp, values = found.get(view.name, (None, {}))
             age, ttl = as_of - stamp if stamp else None, timedelta(seconds=view.ttl_seconds)
-            if age is not None and not (ttl and age > ttl):
+            too_far = row.ahead.get(view.name, timedelta(0)) > self._ahead
+            if age is not None and not too_far and not (ttl and age > ttl):
                 row.values |= values
                 row.ages[view.name] = age
                 continue
@@ -260,6 +296,10 @@ class FeatureReader:
             elif age is None:
                 row.missing.append(view.name)
                 row.warnings.append(f"{view.name}: {view.missing}")
+            elif too_far:
+                row.missing.append(view.name)
+                seconds = row.ahead[view.name].total_seconds()
+                row.warnings.append(f"{view.name}: stamped {seconds:,.0f} s ahead of this server's clock; not used")
             else:
                 row.stale.append(view.name)
                 row.warnings.append(f"{view.name}: {duration(age)} old, good for {duration(ttl)}; not used")
@@ -324,11 +364,13 @@ def _null(value: Any) -> bool:
     return value is None or value != value  # noqa: PLR0124 - NaN alone is unlike itself
 
 
-def _plain(value: Any) -> Any:
-    """A Feast value as Python has it; its own converter looks at each of its twenty kinds in turn."""
+def _plain(value: Any, declared: str) -> Any:
+    """A Feast value as Python has it; its own converter looks at each of its twenty kinds in turn. Raises TypeError."""
     kind = value.WhichOneof("val")
     if kind is None:
         return None
+    if (kind == "string_val") != (declared == "string") or (kind not in SCALARS and declared != "unix_timestamp"):
+        raise TypeError(f"a value is of kind {kind}, but declared as {declared}")
     return getattr(value, kind) if kind in SCALARS else feast_value_type_to_python_type(value)
 
 

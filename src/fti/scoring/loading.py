@@ -14,29 +14,26 @@ from feast import FeatureStore
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model
+from fti.contract.registered import ABSENT, GOLDEN_NAME, GOLDEN_SAID, fetch_version, load_model, require_registry
 from fti.contract.request_limits import LATEST
 from fti.contract.task import CLASSIFICATION, Task
 from fti.scoring.compiled import TOLERANCE, Compiled, Native, apart, compiled
 from fti.scoring.explain import explainer
-from fti.scoring.features import FeatureReader, open_store, request_names
+from fti.scoring.features import AHEAD, FeatureReader, open_store, request_names
 from fti.scoring.meanings import meanings
 from fti.scoring.schemas import AS_OF, RequestInvalid, request_schema
 from fti.scoring.served_model import Prediction, ServedModel, iso
-
-# What MLflow answers for an unknown model or version, and for a known model without the alias.
-ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
 def find_version(name: str, alias: str, number: str | None = None) -> ModelVersion | None:
     """A version of a registered model, by its number or else by an alias; None when the registry has none such.
 
-    Raises MlflowException when it does not answer.
+    Raises MlflowException when it does not answer, RegistryMissing when there is none.
     """
+    require_registry()
     client = MlflowClient()
     try:
         return client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
@@ -46,12 +43,12 @@ def find_version(name: str, alias: str, number: str | None = None) -> ModelVersi
         return None
 
 
-def load(version: ModelVersion, feast_repo: Path) -> ServedModel:
+def load(version: ModelVersion, feast_repo: Path, ahead: timedelta = AHEAD) -> ServedModel:
     """As `load_on`, on a store of its own: its registry is as new as the version, and no other thread reads it."""
-    return load_on(version, open_store(feast_repo))
+    return load_on(version, open_store(feast_repo), ahead)
 
 
-def load_on(version: ModelVersion, store: FeatureStore) -> ServedModel:
+def load_on(version: ModelVersion, store: FeatureStore, ahead: timedelta = AHEAD) -> ServedModel:
     """Load a registered version and check that it can answer. Raises ContractBroken, and what its parts raise."""
     with TemporaryDirectory(prefix="model-") as here:  # a version that is refused is fetched again at every poll
         folder, contract = fetch_version(version, Path(here))
@@ -62,7 +59,7 @@ def load_on(version: ModelVersion, store: FeatureStore) -> ServedModel:
         version=str(version.version),
         contract=contract,
         model=checked,
-        reader=FeatureReader(store, contract.interface),
+        reader=FeatureReader(store, contract.interface, ahead),
         schema=request_schema(contract, unused=request_names(store) - used),
         meanings=meanings(store, contract.interface),
         loaded_at=datetime.now(UTC),
@@ -84,12 +81,12 @@ def checked_model(
     return model
 
 
-def reopen(model: ServedModel, feast_repo: Path) -> ServedModel:
+def reopen(model: ServedModel, feast_repo: Path, ahead: timedelta = AHEAD) -> ServedModel:
     """The same version on the feature store as it is now. Raises ContractBroken, StoreUnavailable."""
     store = open_store(feast_repo)
     model.contract.verify(store)
     interface = model.contract.interface
-    model = replace(model, reader=FeatureReader(store, interface), meanings=meanings(store, interface))
+    model = replace(model, reader=FeatureReader(store, interface, ahead), meanings=meanings(store, interface))
     _warm_up(model)
     return model
 

@@ -16,7 +16,7 @@ from fti.contract.interface import FeatureInterface, StoredView
 from fti.contract.task import ANSWER
 from fti.scoring.compiled import Compiled, Native
 from fti.scoring.explain import Explainer, NotExplainable
-from fti.scoring.features import INFINITE, FeatureReader, FeatureRow, RowRefused, duration
+from fti.scoring.features import INFINITE, FeatureReader, FeatureRow, Present, RowRefused, duration
 from fti.scoring.schemas import AS_OF, parse, parse_row
 
 # Who asks for the next hours, as the page does, is told nothing; nor who asks at the moment itself, by another clock.
@@ -77,7 +77,9 @@ class ServedModel:
         with self.stage("model"):
             said = iter(self.model.predict([row.values for row in rows]).tolist() if rows else [])
         return [
-            Prediction(request, row, next(said)) if isinstance(row, FeatureRow) else row
+            Prediction(request | ({AS_OF: row.as_of} if row.as_of else {}), row, next(said))
+            if isinstance(row, FeatureRow)
+            else row
             for request, row in zip(requests, read, strict=True)
         ]
 
@@ -176,7 +178,7 @@ class ServedModel:
         """With `as_of`, and a warning where it is none that the model was fitted to."""
         request, warnings = parsed
         if request[AS_OF] is None:
-            request[AS_OF] = now
+            request[AS_OF] = Present.of(now)
         return request, warnings + _untimely(self.contract.interface, request)
 
     def _features(self, row: FeatureRow) -> dict[str, dict[str, Any]]:

@@ -33,8 +33,9 @@ from fti.errors import Refusal, one_line
 from fti.serving.prediction_log import as_json, write
 from fti.serving.settings import ServingSettings
 from fti.steps import step
+from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
-from fti.times import utc
+from fti.times import length, moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -231,9 +232,12 @@ def _name(start: datetime, end: datetime) -> str:
 def main(argv: list[str] | None = None) -> int:
     settings = ServingSettings()
     parser = argparse.ArgumentParser(prog="fti.serving.batch", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", required=True, help="the start of the interval of prediction times, UTC")
-    parser.add_argument("--days", type=int, default=1, help="its length (1)")
-    parser.add_argument("--known-by", help="predict as of this moment, UTC, what is due later")
+    parser.add_argument(
+        "--as-of", type=moment, required=True, help="the start of the interval of prediction times, UTC"
+    )
+    parser.add_argument("--days", type=length(1, DAY), default=1, help="its length (1)")
+    parser.add_argument("--known-by", type=moment, help="predict as of this moment, UTC, what is due later")
+    parser.add_argument("--force", action="store_true", help="take moments of which nothing has landed")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--alias", default=settings.model_alias, help=f"of the version ({settings.model_alias})")
     which.add_argument("--version", help="its number, instead")
@@ -243,14 +247,14 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("step").setLevel(logging.INFO)
     # SQLAlchemy's plans for its own code, at every start.
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    start, known_by = options.as_of, options.known_by
+    if known_by is not None and known_by < start:
+        parser.error(f"--known-by {known_by.isoformat()} is before --as-of {start.isoformat()}")
     try:
-        start, known_by = utc(options.as_of), utc(options.known_by) if options.known_by else None
-        if known_by is not None and known_by < start:
-            raise ValueError(f"--known-by {options.known_by} is before --as-of {options.as_of}")
-        if options.days < 1:
-            raise ValueError(f"--days is {options.days}; expected 1 or more")
-    except ValueError as error:
-        parser.error(str(error))
+        require_landed(settings.feast_repo, {"--as-of": start, "--known-by": known_by}, options.force)
+    except Refusal as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return 1
     from mlflow.exceptions import MlflowException
 
     try:

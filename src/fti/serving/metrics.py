@@ -62,6 +62,15 @@ AGE = prometheus.Histogram(
     ["view"],
     buckets=AGES,
 )
+AHEAD = prometheus.Histogram(
+    "fti_feature_ahead_seconds",
+    "How far ahead of the server's clock a row of a view was stamped, where one was",
+    ["view"],
+    buckets=(0.1, 1, 5, 60, 3600),
+)
+AHEAD_UNUSED = prometheus.Counter(
+    "fti_features_ahead_total", "Rows not used because they were stamped too far ahead of the server's clock", ["view"]
+)
 VERSION = prometheus.Gauge(
     "fti_model_version", "The model version of each worker", ["role"], multiprocess_mode="liveall"
 )
@@ -106,6 +115,11 @@ def count_rows(predicted: Sequence[FeatureRow], refused: Sequence[FeatureRow]) -
     for counter, views in ((MISSING, (row.missing for row in rows)), (STALE, (row.stale for row in rows))):
         for view, count in Counter(chain.from_iterable(views)).items():
             child(counter, view).inc(count)
+    for row in rows:
+        for view, ahead in row.ahead.items():
+            child(AHEAD, view).observe(ahead.total_seconds())
+            if view in row.missing:
+                child(AHEAD_UNUSED, view).inc()
     oldest: dict[str, timedelta] = {}
     for row in rows:
         for view, age in row.ages.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from pydantic_settings import NoDecode
 
 from fti.contract.settings import PredictionSettings
 from fti.serving.addresses import origin_of
+from fti.times import LONGEST
 
 GRACE_SECONDS = 30.0  # of BentoML 1.4's supervisor, circus, whatever is configured
 
@@ -37,18 +40,24 @@ class ServingSettings(PredictionSettings):
     body_seconds: float = Field(default=5.0, gt=0)
     drain_seconds: float = Field(default=2.0, ge=0)
     timeout_seconds: float = Field(default=10.0, gt=0)
+    clock_skew_seconds: float = Field(default=5.0, ge=0, le=3600)
     access_log: bool = True
     audit_log: Path | None = None
     api_keys: Path | None = None
     trusted_proxies: Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    log_retention_days: int | None = Field(default=None, gt=0)
+    log_retention_days: int | None = Field(default=None, gt=0, le=LONGEST.days)
     traces_url: str | None = None
     traces_share: float = Field(default=1.0, ge=0, le=1)
     mlflow_url: HttpUrl | None = None
     feast_url: HttpUrl | None = None
     report_url: HttpUrl | None = None
     docs_url: HttpUrl | None = None
+
+    @property
+    def clock_skew(self) -> timedelta:
+        """How far ahead of this machine's clock a feature row may be stamped."""
+        return timedelta(seconds=self.clock_skew_seconds)
 
     @property
     def links(self) -> list[dict[str, str]]:
@@ -73,6 +82,20 @@ class ServingSettings(PredictionSettings):
         if None in found:
             raise ValueError("expected origins as browsers send them, such as https://app.example.org, or *")
         return tuple(origin for origin in found if origin)
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        """An IP address for a name: BentoML takes no names."""
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ValueError(
+                f"this machine knows no address of that name ({error}): give an IP address, 127.0.0.1 for this machine "
+                "only or 0.0.0.0 for others too"
+            ) from error
+        version_4 = [where for family, *_, where in found if family == socket.AF_INET]
+        return str((version_4 or [found[0][-1]])[0][0])
 
     @field_validator("timeout_seconds")
     @classmethod

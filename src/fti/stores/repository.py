@@ -30,9 +30,29 @@ def require_current(repo: Path) -> None:
         )
 
 
-def open_repository(repo: Path) -> FeatureStore:
-    """The feature store of a repository. Raises StoreMoved, and what Feast raises."""
+class RegistryAbsent(Refusal):
+    """Nothing was ever applied: the registry's file is not there."""
+
+
+def open_repository(repo: Path, applied: bool = True) -> FeatureStore:
+    """Return the feature store of a repository; one that is not `applied` may have no registry yet.
+
+    Raises StoreMoved, RegistryAbsent, and what Feast raises.
+    """
     require_current(repo)
     from feast import FeatureStore
 
-    return FeatureStore(repo_path=str(repo))
+    store = FeatureStore(repo_path=str(repo))
+    if applied:
+        require_applied(store, repo)
+    return store
+
+
+def require_applied(store: FeatureStore, repo: Path) -> None:
+    """Refuse a registry file that is not there, of which Feast would make an empty one. Raises RegistryAbsent."""
+    registry = store.config.registry
+    if registry.registry_type == "file" and "://" not in registry.path and not (repo / registry.path).exists():
+        raise RegistryAbsent(
+            f"There is no Feast registry at {(repo / registry.path).resolve()}: nothing is applied. Run `make apply` "
+            "(`python -m fti.features.run apply` first), or restore the file; or name another repository."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from upath import UPath
@@ -13,6 +14,7 @@ from fti.errors import Refusal
 # Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
 OF_FEATURES = "features_"
 # What delta-rs 1.6 takes for something else in a path of this machine, or panics at.
+UNDECODED = re.compile(r"[\udc80-\udcff]")  # how Python keeps the bytes of a name that its encoding does not know
 IMPOSSIBLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
@@ -32,6 +34,11 @@ def data_of(repo: Path) -> Path:
 def address(path: str | UPath) -> str:
     """Return where a table, or a folder of them, is, as delta-rs is told. Raises PathRefused."""
     text = str(path)
+    if UNDECODED.search(str(Path(text).absolute()) if "://" not in text else text):
+        raise PathRefused(
+            f"The name of the folder {text!a} is not read as UTF-8: PYTHONUTF8 is 0, and the locale says "
+            f"{sys.getfilesystemencoding()}. Unset PYTHONUTF8, or set it to 1, and run the same command again."
+        )
     if "://" not in text and (impossible := IMPOSSIBLE.search(str(Path(text).resolve()))):
         raise PathRefused(
             f"No table can be in the folder {text}: {impossible[0]!r} in the name of a folder is not what Delta Lake's "

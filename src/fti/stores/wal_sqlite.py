@@ -160,7 +160,7 @@ class WalSqliteOnlineStore(ReadsAtOnce):
     ) -> None:  # fmt: skip
         """Create tables for views, drop those of deleted ones; new features need none. Raises WalUnavailable."""
         Path(_path(config)).parent.mkdir(parents=True, exist_ok=True)
-        with self._connection(config) as con:
+        with self._connection(config, "rwc") as con:
             _switch_to_wal(con, config)
             con.execute("BEGIN IMMEDIATE")
             for view in tables_to_keep:
@@ -180,14 +180,19 @@ class WalSqliteOnlineStore(ReadsAtOnce):
                 con.execute(f"DROP TABLE {_quote(name)}")
         con.execute("VACUUM")
 
-    def _connection(self, config: RepoConfig) -> sqlite3.Connection:
-        """This thread's connection. As a context manager it commits the open transaction, or rolls it back."""
+    def _connection(self, config: RepoConfig, mode: str = "rw") -> sqlite3.Connection:
+        """This thread's connection. As a context manager it commits the open transaction, or rolls it back.
+
+        Only `update` makes a file (`rwc`): an empty one that a reader made would be taken for a store without rows.
+        """
         path = _path(config)
         connections = self._of_thread.connections
         connection = connections.get((os.getpid(), path))
         if connection is None:
             timeout: float = config.online_store.busy_timeout_seconds
-            connection = connections[os.getpid(), path] = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            address = f"{Path(path).absolute().as_uri()}?mode={mode}"
+            connection = sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
+            connections[os.getpid(), path] = connection
         return connection
 
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:

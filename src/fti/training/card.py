@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from fti.contract.registered import fetch_version
+from fti.contract.registered import fetch_version, require_registry
 from fti.errors import Refusal
 from fti.page import write
 from fti.project import project
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
+        require_registry()
         client, name = MlflowClient(), load_config({"model_name": options.model_name}).model_name
         version = find_version(client, name, options.version)
         text = card(client, version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from pydantic import (
 from fti.contract.task import WEIGHABLE
 from fti.errors import Refusal, few
 from fti.project import project
-from fti.times import utc
+from fti.times import LONGEST, utc
 
 # Parameters of the command line and of MLproject, and where in config.yaml their defaults are.
 PARAMETERS = {
@@ -39,14 +39,11 @@ class ConfigInvalid(Refusal):
 
 def _moment(value: Any) -> Any:
     """YAML reads 2013-10-01 as a date, the command line as text; both mean a moment in UTC."""
-    if isinstance(value, str):
-        return utc(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value
+    return utc(value.isoformat() if isinstance(value, date) else value) if isinstance(value, str | date) else value
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+Days = Annotated[int, Field(gt=0, le=LONGEST.days)]
 Mode = Literal["enabled", "dry_run", "disabled"]
 
 
@@ -71,7 +68,7 @@ class Search(Section):
     """Optuna's search for better parameters before the fit. No trials: the parameters as they are written."""
 
     trials: int = Field(ge=0)
-    days: PositiveInt
+    days: Days
 
 
 class MetricRule(Section):
@@ -125,8 +122,8 @@ class TrainingConfig(Section):
     feature_service: str = Field(min_length=1)
     as_of: Moment
     start: Moment
-    validation_days: PositiveInt
-    label_delay_hours: int = Field(ge=0)
+    validation_days: Days
+    label_delay_hours: int = Field(ge=0, le=LONGEST.days * 24)
     model: ModelParameters
     search: Search
     slices: dict[str, list[float]]

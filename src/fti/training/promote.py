@@ -1,4 +1,4 @@
-"""Move the aliases: a judged challenger becomes the champion, or the champion before comes back.
+"""Move the aliases: a judged challenger becomes the champion, or a version retires. rollback.py has the way back.
 
 `champion` is what serving follows, `previous` is what it was before, `challenger` is what waits. Setting `champion` is
 the one step that matters and comes between the other two, so a kill anywhere leaves a champion. Before it moves, the
@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from fti.contract.registered import (
+    ABSENT,
     AGAINST_TAG,
     DECISION_TAG,
     EVERY_RULE,
@@ -24,9 +25,11 @@ from fti.contract.registered import (
     TRIAL_TAG,
 )
 from fti.errors import Refusal, few
-from fti.training.turn import ABSENT, TURN_SECONDS, PromotionRefused, one_at_a_time
+from fti.training.turn import TURN_SECONDS, PromotionRefused, one_at_a_time
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+# Of a registered model while a rollback is under way: the number of the version that was the champion.
+INTENT_TAG = "rollback.from"
 # What a training waits for its turn: until one that was killed has lost it. Who only moves aliases is told at once.
 PATIENCE = 2 * TURN_SECONDS
 
@@ -108,49 +111,49 @@ def promote(
         with one_at_a_time(client, name, patience):
             _record_trial(client, challenger, untried)
         said = f"Version {challenger.version} would be promoted; the gate is in dry_run mode, so nothing was moved."
-        return said + _told(untried)
+        return said + not_tried(untried)
     with one_at_a_time(client, name, patience):
         now, champion = _candidate(client, name, version), version_at(client, name, CHAMPION)
         waiting = version_at(client, name, CHALLENGER)
-        _require_same(challenger, now, CHALLENGER)
+        require_same(challenger, now, CHALLENGER)
         if mode != "disabled":
             _require_judgement(now, champion)
             _record_trial(client, now, untried)
+        if INTENT_TAG in client.get_registered_model(name).tags:  # it goes on from where that rollback was cut off
+            client.delete_registered_model_tag(name, INTENT_TAG)
         if champion is not None and str(champion.version) != str(challenger.version):
             client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, challenger.version)
         if waiting is not None and str(waiting.version) == str(challenger.version):
             client.delete_registered_model_alias(name, CHALLENGER)
     before = f"version {champion.version}, now {PREVIOUS!r}" if champion is not None else "no champion"
-    return f"{name}: version {challenger.version} is the champion; before it was {before}.{_told(untried)}"
+    return f"{name}: version {challenger.version} is the champion; before it was {before}.{not_tried(untried)}"
 
 
-def rollback(client: MlflowClient, name: str, trial: Trial | None) -> str:
-    """Swap `champion` and `previous`; returns what was done. Raises NothingToDo, PromotionRefused.
-
-    The version to go back to is tried first, unless `trial` is None. Moving `champion` is one step of the registry, and
-    the first: cut off after it, the champion before is back.
+def retire(client: MlflowClient, name: str, wanted: str) -> str:
+    """Drop every alias of a version, by number or alias, so that nothing has to keep its definitions; returns what was
+    done. The version and its files stay. Raises NothingToDo, PromotionRefused.
     """
-    champion, previous = _to_swap(client, name)
-    untried = ""
-    if trial is not None:
-        try:
-            untried = _told(trial(previous, champion))
-        except CannotServe as refused:
-            then = "Nothing was moved; with `-P mode=disabled` a rollback tries nothing."
-            raise TrialFailed(previous, str(refused), then) from refused
     with one_at_a_time(client, name):
-        champion, now = _to_swap(client, name)
-        _require_same(previous, now, PREVIOUS)
-        client.set_registered_model_alias(name, CHAMPION, previous.version)
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        version = find_version(client, name, wanted)
+        aliases = sorted(client.get_model_version(name, str(version.version)).aliases)
+        if CHAMPION in aliases:
+            raise PromotionRefused(
+                f"Version {version.version} of {name!r} is the champion: the service answers with it. Nothing was "
+                "changed. Promote another one, or roll back, first."
+            )
+        if not aliases:
+            return f"{name}: version {version.version} has no alias; nothing has to keep its definitions."
+        for alias in aliases:
+            client.delete_registered_model_alias(name, alias)
+    lost = " There is nothing to roll back to until the next promotion." if PREVIOUS in aliases else ""
     return (
-        f"{name}: back to version {previous.version} ({_service(previous)}); version {champion.version} "
-        f"({_service(champion)}) is {PREVIOUS!r} now. Again undoes it.{untried}"
+        f"{name}: version {version.version} ({service_of(version)}) has lost {', '.join(aliases)}; nothing has to keep "
+        f"its definitions.{lost} Its predictions are still monitored while it can be fetched."
     )
 
 
-def _service(version: ModelVersion) -> str:
+def service_of(version: ModelVersion) -> str:
     return version.tags.get(SERVICE_TAG, "no feature service")
 
 
@@ -158,21 +161,7 @@ def _candidate(client: MlflowClient, name: str, version: str | None) -> ModelVer
     return challenger_of(client, name) if version is None else client.get_model_version(name, version)
 
 
-def _to_swap(client: MlflowClient, name: str) -> tuple[ModelVersion, ModelVersion]:
-    """The champion and the version before it. Raises NothingToDo."""
-    champion, previous = version_at(client, name, CHAMPION), version_at(client, name, PREVIOUS)
-    if champion is None or previous is None:
-        missing = CHAMPION if champion is None else PREVIOUS
-        raise NothingToDo(f"Model {name!r} has no version with the alias {missing!r}: there is nothing to go back to.")
-    if champion.version == previous.version:
-        raise NothingToDo(
-            f"Both {CHAMPION!r} and {PREVIOUS!r} of model {name!r} are version {champion.version}: a rollback was "
-            f"cut off once it had moved the champion. To go elsewhere, set {PREVIOUS!r} to that version first."
-        )
-    return champion, previous
-
-
-def _require_same(tried: ModelVersion, now: ModelVersion, alias: str) -> None:
+def require_same(tried: ModelVersion, now: ModelVersion, alias: str) -> None:
     if str(now.version) != str(tried.version):
         raise PromotionRefused(
             f"Version {tried.version} was tried, but {alias!r} is version {now.version} by now. Nothing was moved; run "
@@ -203,7 +192,7 @@ def _record_trial(client: MlflowClient, challenger: ModelVersion, untried: str) 
         client.set_model_version_tag(name, version, DECISION_TAG, PASSED)
 
 
-def _told(untried: str) -> str:
+def not_tried(untried: str) -> str:
     return f" Not tried: {untried}" if untried else ""
 
 

@@ -17,30 +17,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlflow
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
-from fti.contract.registered import CAUSE_TAG
+from fti.contract.predictions import CHAMPION
+from fti.contract.registered import CAUSE_TAG, require_registry
 from fti.errors import Refusal
 from fti.project import project
+from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
 from fti.training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
-from fti.training.promote import (
-    CHAMPION,
-    PATIENCE,
-    Trial,
-    TrialFailed,
-    challenger_of,
-    promote,
-    rollback,
-    version_at,
-)
-from fti.training.turn import PromotionRefused
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from fti.training.promote import Trial
 
 COMMANDS = {
     "main": "train, evaluate and promote",
@@ -48,6 +38,7 @@ COMMANDS = {
     "evaluate": "judge the challenger against the champion",
     "promote": "make the challenger the champion, if it passed",
     "rollback": "give the alias back to the champion before",
+    "retire": "drop the aliases of a version, so that the definitions that it reads may go",
     "reproduce": "build a version again, training set and model, and compare to the digit",
 }
 
@@ -64,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--mode", default="", help="promote, rollback: enabled, dry_run or disabled (default: config.yaml)"
     )
-    parser.add_argument("--version", default=CHAMPION, help="reproduce: a version's number or alias (champion)")
+    parser.add_argument("--version", default=CHAMPION, help="reproduce, retire: a version's number or alias (champion)")
     parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -75,6 +66,15 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         config = load_config({name: getattr(options, name) for name in PARAMETERS})
+        if options.command in ("main", "train"):
+            require_landed(feast_repo(), {"as_of": config.as_of})
+    except Refusal as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    # Not above: it takes seconds that a wrong parameter should not wait for.
+    from mlflow.exceptions import MlflowException
+
+    try:
         return run(options.command, config, options)
     except (Refusal, MlflowException, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -87,16 +87,30 @@ def _one_line(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
+    import mlflow
+
     server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
     return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 
 
 def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> int:
     """Carry out one command; returns the exit code."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from fti.training.promote import PATIENCE, challenger_of, retire, version_at
+    from fti.training.rollback import rollback
+    from fti.training.turn import PromotionRefused
+
     require_one_registry(mlflow.get_tracking_uri())
+    if command not in ("main", "train"):
+        require_registry()
     client, name = MlflowClient(), config.model_name
     if command == "rollback":
         print(rollback(client, name, None if config.gate.mode == "disabled" else _trial()))
+        return 0
+    if command == "retire":
+        print(retire(client, name, options.version))
         return 0
     if command == "promote":
         print(_promote(client, config, _trial()))
@@ -107,7 +121,7 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
     from fti.training.runs import claim
     from fti.training.train import train
 
-    store = _open_store()
+    store = open_repository(feast_repo())
     if command == "reproduce":
         version = version_of(client, name, options.version, options.run_id)
         found = reproduce(store, client, version)
@@ -137,6 +151,8 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
 def _promote(
     client: MlflowClient, config: TrainingConfig, trial: Trial, version: str | None = None, patience: float = 0
 ) -> str:
+    from fti.training.promote import TrialFailed, promote
+
     try:
         return promote(client, config.model_name, config.gate.mode, trial, version, patience)
     except TrialFailed as failed:
@@ -153,13 +169,14 @@ def _trial(store: FeatureStore | None = None) -> Trial:
     def trial(version: ModelVersion, champion: ModelVersion | None) -> str:
         from fti.training.trial import try_version
 
-        return try_version(store or _open_store(), version, champion)
+        return try_version(store or open_repository(feast_repo()), version, champion)
 
     return trial
 
 
-def _open_store() -> FeatureStore:
-    return open_repository(project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo"))
+def feast_repo() -> Path:
+    """The Feast repository to train over: TRAINING_FEAST_REPO, or the project's."""
+    return project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")
 
 
 def require_one_registry(uri: str) -> None:

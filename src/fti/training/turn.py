@@ -10,16 +10,11 @@ from contextlib import contextmanager
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_ALREADY_EXISTS,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
+from fti.contract.registered import ABSENT
 from fti.errors import Refusal
 
-ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 # A promotion takes a second; whoever holds the turn for longer was killed.
 TURN_SECONDS = 120

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import mlflow.sklearn
 import pytest
 
-from fti.contract.registered import LibraryMissing, folder_sha256, load_model
+from fti.contract.registered import LibraryMissing, RegistryMissing, folder_sha256, load_model, require_registry
 
 VERSION = SimpleNamespace(name="made-up", version="2")
 BOOSTER = """
@@ -63,3 +63,17 @@ def test_only_the_file_that_mlflow_writes_is_left_out_of_a_models_hash(tmp_path)
             (tmp_path / place / "registered_model_meta").write_text(content)
             found.add(folder_sha256(tmp_path))
     assert len(found) == 7
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "file://"])
+def test_a_registry_that_is_not_there_is_not_made_by_who_looks(scheme, tmp_path, monkeypatch):
+    """MLflow would make an empty one; one that is there, and a server, are left to it."""
+    place = tmp_path / "registry"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}{place}")
+    with pytest.raises(RegistryMissing, match=r"There is no model registry at .*make train"):
+        require_registry()
+    assert not place.exists()
+    place.touch()
+    require_registry()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    require_registry()

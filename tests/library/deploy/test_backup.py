@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import make_url
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from fti.deploy.backup import CannotRestore, _unpacked
 from fti.deploy.compose import Composed, main, prepare
 from fti.deploy.programs import postgres_binary
 from fti.deploy.stack import DATABASES
@@ -123,3 +125,20 @@ def test_an_mlflow_that_refuses_its_administrator_is_said_in_a_line(receive, tmp
     assert said.startswith("error: MLflow refused: ")
     assert "`prepare postgres` makes it so" in said
     assert mlflow.seen
+
+
+@pytest.mark.parametrize("packed", ["", "gz", "xz"])
+def test_a_backup_that_is_cut_off_is_refused(packed, tmp_path):
+    """Wherever it ends, in one line, and before anything is started or changed."""
+    for database in DATABASES:
+        (tmp_path / f"{database}.dump").write_bytes(os.urandom(3000))
+    with tarfile.open(tmp_path / "whole", f"w:{packed}") as archive:
+        for database in DATABASES:
+            archive.add(tmp_path / f"{database}.dump", f"{database}.dump")
+    whole, file = (tmp_path / "whole").read_bytes(), tmp_path / "cut"
+    needed = len(whole) - (0 if packed else 10_240)  # a tar ends with empty blocks
+    for length in [*range(20), *range(20, needed - 1, 397)]:
+        file.write_bytes(whole[:length])
+        with pytest.raises(CannotRestore, match=r"cannot be read to its end|is no backup of this profile") as refused:
+            _unpacked(file, tmp_path / f"to-{length}")
+        assert "\n" not in str(refused.value)

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from feature_repo.source import RawFiles
 from fti.features import run
+from fti.features.pipeline import FeaturePipeline
 from tests.small_repo import (
     JULY,
     ROOT,
@@ -60,7 +61,7 @@ def restate(folder: Path) -> None:
 def _no_docs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data Docs take a third of each run; only a disk that is full shall fail in them too."""
     if "small_disk" not in request.fixturenames:
-        monkeypatch.setattr(run.FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
+        monkeypatch.setattr(FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
 
 
 @pytest.fixture(scope="module")

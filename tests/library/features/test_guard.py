@@ -15,9 +15,10 @@ from fti.contract.applying import DefinitionNeeded, RegistryUnreadable
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import DIGEST_TAG, FILE_NAME, MODEL_DIGEST_TAG, SERVICE_TAG, folder_sha256
+from fti.contract.registered import DIGEST_TAG, FILE_NAME, MODEL_DIGEST_TAG, SERVICE_TAG, fetch_version, folder_sha256
 from fti.features.feast_steps import FeastFailed, apply
 from fti.features.guard import check, plan
+from fti.features.readers import NoDefinition, needs
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -139,6 +140,29 @@ def registered(tmp_path_factory) -> Path:
 def test_a_plan_of_applied_definitions_has_no_changes(registered):
     """Times of creation and the like are no changes."""
     assert plan(write(registered)) == "No changes: the registry says what the definitions say."
+
+
+def test_what_a_definition_is_needed_by_is_said(registered):
+    """A view and a service, by model versions with their aliases; what nobody reads may go."""
+    for name in ("ship_speed", "late_v1", "sailings"):
+        assert "model lateness version 1 (previous)" in needs(registered, name)
+    assert "feature service `late_v1`" in needs(registered, "ship_speed")
+    with pytest.raises(NoDefinition, match=r"late_v1.*ship_speed"):
+        needs(registered, "nothing_of_the_kind")
+
+
+@pytest.mark.parametrize("service", ["late_v2", None])
+def test_a_version_whose_tag_names_another_service_is_refused(registered, service):
+    """The tag is what plans, people and retraining go by; the contract is what is served."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{registered.parent / 'mlflow.db'}")
+    version = client.get_model_version("lateness", "1")
+    assert fetch_version(version)[1].interface.feature_service == "late_v1"
+    version.tags.pop(SERVICE_TAG)
+    version.tags.update({SERVICE_TAG: service} if service else {})
+    with pytest.raises(ContractBroken, match=r"the tag feast\.feature_service .*reads 'late_v1'"):
+        fetch_version(version)
 
 
 def test_a_plan_names_each_object_and_what_changes_in_it(registered):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from deltalake import write_deltalake
 
 from fti.features import run
 from fti.features.definitions import copy_definitions
+from fti.features.pipeline import FeaturePipeline
 from fti.stores.delta import connect, create_parquet_view, create_view
-from tests.small_repo import JULY, arguments, assert_same, build, frames, succeed
+from tests.small_repo import JULY, ROOT, arguments, assert_same, build, frames, succeed
 
 AS_OF = "2013-07-02T12:00"
 FLIGHT = {
@@ -44,7 +48,7 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", autouse=True)
 def _no_docs() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
+        patch.setattr(FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
         yield
 
 
@@ -129,3 +133,23 @@ def test_a_parquet_file_is_itself_and_no_pattern(tmp_path, name):
     con = connect()
     create_parquet_view(con, "v", tmp_path / name)
     assert rows(con, "k") == [(name,)]
+
+
+def test_a_name_that_the_locale_cannot_read_is_refused_in_one_line(tmp_path):
+    """Without UTF-8 mode the C locale knows ASCII: no table's library takes what Python makes of other names."""
+    repo = tmp_path / "clöck" / "feature_repo"
+    repo.mkdir(parents=True)
+    (repo / "feature_store.yaml").write_text("project: x\n")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "FTI_PROJECT": str(ROOT)}
+    command = [sys.executable, "-m", "fti.features.run", "validate", "--repo", str(repo)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Unset PYTHONUTF8" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_make_reads_names_as_utf_8_whatever_the_locale(tmp_path):
+    """So that every command of it does, and what that starts."""
+    told = ["make", "-s", "-f", str(ROOT / "Makefile"), "--eval", "show: ; @echo $$PYTHONUTF8", "show"]
+    done = subprocess.run(told, cwd=tmp_path, env=os.environ | {"PYTHONUTF8": "0"}, capture_output=True, text=True)
+    assert done.stdout == "1\n"

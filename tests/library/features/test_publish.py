@@ -17,9 +17,10 @@ from deltalake.exceptions import DeltaError
 from feature_repo import transforms
 from feature_repo.source import RawEvents
 from feature_repo.transforms import FEATURE_TABLES, Interval
-from fti.features import publish
-from fti.features import run as pipeline_run
+from fti.features import pipeline as pipeline_steps
+from fti.features import printed, publish
 from fti.features.columns import ColumnsChanged
+from fti.features.pipeline import FeaturePipeline
 from fti.features.publish import (
     OtherWriter,
     RowsOutside,
@@ -29,7 +30,6 @@ from fti.features.publish import (
     with_month,
 )
 from fti.features.quarantine import held_rows
-from fti.features.run import FeaturePipeline
 from fti.monitoring.freshness import quarantine
 from fti.stores.delta import connect
 from fti.validation.gate import BatchRefused, Outcome
@@ -440,7 +440,7 @@ def test_a_run_killed_between_two_tables_ends_right_when_run_again(tmp_path, mon
     mended = pipeline(tmp_path / "mended", *two_days())
     mended.ingest(span(DAY_ONE))
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_run, "replace_interval", replace_or_die)
+        patch.setattr(pipeline_steps, "replace_interval", replace_or_die)
         with pytest.raises(Killed):
             mended.publish(span(DAY_ONE))
     mended.ingest(span(DAY_ONE))
@@ -467,8 +467,7 @@ def test_a_view_and_a_raw_table_of_one_name_hold_rows_apart(tmp_path, monkeypatc
     found = held_rows(both.con, both.tables)
     delays = {name: frame.arr_delay_minutes.tolist() for name, frame in found.items()}
     assert delays == {"arrivals": [400.0], "features_arrivals": [200.0]}
-    pipeline_run.print_held(found, None)
-    assert "features_arrivals: 1 row(s) held" in capsys.readouterr().out
+    assert "features_arrivals: 1 row(s) held" in printed.held_table(found, None)
     shares = quarantine(cast(Any, SimpleNamespace(repo_path=both.repo)), *map(utc, DAY_ONE))
     assert {one.subject: (one.value, one.rows) for one in shares} == {
         "arrivals": (1 / 3, 3),
@@ -511,7 +510,7 @@ def test_a_run_killed_between_a_table_and_its_quarantine_loses_no_row(tmp_path, 
         restated.ingest(span(DAY_ONE))
         if name == "killed":
             with monkeypatch.context() as patch:
-                patch.setattr(pipeline_run, killed_before, dies_at_labels(getattr(pipeline_run, killed_before)))
+                patch.setattr(pipeline_steps, killed_before, dies_at_labels(getattr(pipeline_steps, killed_before)))
                 with pytest.raises(Killed):
                     restated.publish(span(DAY_TWO))
         pipeline(tmp_path / name, *late, gate=HoldingLabels()).publish(span(DAY_TWO))

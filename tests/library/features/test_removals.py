@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from fti.features import removals, run
+from fti.features import removals
+from fti.features.pipeline import FeaturePipeline
 from tests.small_repo import JULY, read_raw, succeed, write_raw
 
 FLIGHTS = "flights.csv.zip"
@@ -44,7 +45,7 @@ def built_once(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def materialized(built_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(run.FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
+    monkeypatch.setattr(FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
     return Path(shutil.copytree(built_once, tmp_path / "copy"))
 
 

@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable
 from upath import UPath
 
-from fti.features import run
+from fti.features.pipeline import FeaturePipeline
 from fti.features.publish import replace_interval
 from fti.features.restatements import Restatements, restamped
 from fti.stores.delta import connect
@@ -45,7 +45,7 @@ def twice(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The repository after two corrections; online is what each `materialize` wrote."""
     folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("twice") / "copy"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
+        patch.setattr(FeaturePipeline, "write_docs", lambda pipeline: pipeline.data / "docs")
         succeed(folder, "apply")
         materialize(folder, MIDNIGHT)
         correct(folder, 25, ONCE)

@@ -41,7 +41,7 @@ def test_a_missing_column_is_named(folder, capsys):
 )
 def test_an_interval_without_data_is_refused(folder, capsys, command, reason):
     """A year that the source does not have would otherwise publish twelve times nothing, and say it was done."""
-    assert reason in complaint(folder, capsys, command, "--start", "2020-01-01", "--end", "2020-02-01")
+    assert reason in complaint(folder, capsys, command, "--start", "2020-01-01", "--end", "2020-02-01", "--force")
 
 
 def test_time_that_never_landed_is_not_published(folder, capsys):

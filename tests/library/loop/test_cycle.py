@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from feature_repo.source import RawEvents, RawFiles
-from fti.loop.cycle import open_cycle
+from fti.loop.day import open_cycle
 from fti.serving.settings import ServingSettings
 from fti.times import utc
 from tests.small_repo import succeed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
+from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, UnixTimestamp
 
 from fti.contract.feature_contract import differences
@@ -21,6 +24,7 @@ from fti.scoring.features import (
     FeatureRow,
     FeaturesMissing,
     NotComputable,
+    Present,
     StoreUnavailable,
     open_store,
     request_names,
@@ -220,6 +224,57 @@ def test_a_moment_before_the_rows_is_refused(reader):
         read(reader, request(), NOON - timedelta(seconds=1))
     assert list(refused.value.problems) == ["as_of"]
     assert read(reader, request(), refused.value.earliest).ages["wear"] == refused.value.earliest - NOON
+
+
+def test_a_row_stamped_ahead_of_the_servers_clock_is_used_within_the_tolerance(repo):
+    """Of a request that gives no moment: a few seconds are another machine's clock, more are left out."""
+    store = open_store(repo)
+    interface = read_interface(store, "pump_v1")
+    clock = datetime.now(UTC).replace(microsecond=0)  # Feast's own SQLite store keeps whole seconds
+    store.write_to_online_store("wear", pd.DataFrame([{"pump": "P7", "turns": 1, "heat": 2.5}]).assign(
+        event_timestamp=clock + timedelta(hours=1)
+    ))  # fmt: skip
+    asked = request(pump="P7")
+    near = read(FeatureReader(store, interface, timedelta(hours=2)), asked, Present.of(clock))
+    assert near.values["turns"] == 1
+    assert (near.ages["wear"], near.as_of) == (timedelta(0), clock + timedelta(hours=1))
+    assert timedelta(minutes=30) < near.ahead["wear"] <= timedelta(hours=1)
+    far = read(FeatureReader(store, interface), asked, Present.of(clock))
+    assert far.values["turns"] is None
+    assert far.missing == ["wear"]
+    assert any("ahead of this server's clock; not used" in warning for warning in far.warnings)
+    with pytest.raises(AsOfTooEarly):  # who names a moment asks for what was known then
+        read(FeatureReader(store, interface, timedelta(hours=2)), asked, clock)
+
+
+def test_a_row_that_was_written_while_the_request_waited_is_used(repo, reader):
+    """It is not ahead of any clock, and nothing is counted."""
+    row = read(reader, request(), Present.of(NOON - timedelta(seconds=1)))
+    assert (row.values["turns"], row.ages["wear"], row.ahead, row.as_of) == (7, timedelta(0), {}, NOON)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("value", b"\xff\xfe\x00junk"),
+        ("value", Value(string_val="warm").SerializeToString()),
+        ("value", Value(bytes_val=b"warm").SerializeToString()),
+    ],
+)
+def test_a_damaged_value_is_an_unavailable_store(repo, reader, column, value):
+    """Bits that flipped, or a value of another kind: never an error of the service itself, nor a guess."""
+    file = repo / "online.db"
+    good = file.read_bytes()
+    with closing(sqlite3.connect(file)) as con, con:
+        changed = con.execute(f"UPDATE pumps_wear SET {column} = ? WHERE feature_name = 'turns'", (value,)).rowcount
+    assert changed
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            read(reader, request(), NOON)
+        assert reader.failed
+    finally:
+        file.write_bytes(good)
+    read(reader, request(), NOON)
 
 
 def test_requests_may_carry_what_any_model_of_the_store_takes(repo):

@@ -35,6 +35,21 @@ def test_a_port_in_use_is_refused_in_one_line(arguments, busy, capsys):
     assert said.count("\n") == 1
 
 
+def test_a_name_of_this_machine_is_listened_on_by_its_address(monkeypatch, capsys):
+    """BentoML takes IP addresses alone; a name that nobody knows is refused before it is started."""
+    monkeypatch.setenv("SERVING_HOST", "localhost")
+    assert ServingSettings().host in ("127.0.0.1", "::1")
+    for host in ("127.0.0.1", "0.0.0.0", "::1"):
+        monkeypatch.setenv("SERVING_HOST", host)
+        assert ServingSettings().host == host
+    monkeypatch.setenv("SERVING_HOST", "no-such-host.invalid")
+    assert main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert "SERVING_HOST" in said
+    assert "give an IP address" in said
+    assert said.count("\n") == 1
+
+
 def test_check_passes_on_a_free_port(busy, monkeypatch, capsys):
     """`--check` starts nothing and says nothing."""
     with socket.socket() as probe:

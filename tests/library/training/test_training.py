@@ -45,9 +45,10 @@ from fti.training.promote import (
     find_version,
     make_challenger,
     promote,
-    rollback,
+    retire,
     version_at,
 )
+from fti.training.rollback import rollback
 from fti.training.run import require_one_registry
 from fti.training.runs import claim
 from fti.training.search import search
@@ -748,27 +749,77 @@ def test_a_version_that_is_not_there_is_told_from_a_server_that_is_not(client, m
             find_version(MlflowClient("http://127.0.0.1:9"), MODEL, wanted)
 
 
-def test_a_rollback_that_was_cut_off_has_the_champion_before(client, monkeypatch):
-    """The first step is the one that counts; what is left to do is said, and nothing is guessed."""
+@pytest.mark.parametrize(
+    ("write", "left"),
+    [
+        ("set_registered_model_tag", {"champion": "2", "previous": "1"}),
+        ("champion", {"champion": "2", "previous": "1"}),
+        ("previous", {"champion": "1", "previous": "1"}),
+        ("delete_registered_model_tag", {"champion": "1", "previous": "2"}),
+    ],
+)
+def test_a_rollback_that_was_killed_is_ended_by_the_next(client, monkeypatch, write, left):
+    """Before whichever write: the champion before serves then, and the one that was left can be gone back to."""
     for against in ("none", "1"):
         register(client, against=against)
         promote(client, MODEL, "enabled", served)
-    calls = []
-
-    def once(name, alias, version):
-        calls.append(alias)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        MlflowClient.set_registered_model_alias(client, name, alias, version)
-
-    with monkeypatch.context() as here:
-        here.setattr(client, "set_registered_model_alias", once)
-        with pytest.raises(KeyboardInterrupt):
-            rollback(client, MODEL, served)
-    assert calls == ["champion", "previous"]
-    assert aliases(client) == {"champion": "1", "previous": "1"}
-    with pytest.raises(NothingToDo, match="cut off"):
+    program = f"""
+import time
+from mlflow import MlflowClient
+from fti.training.rollback import rollback
+def hang_at(name):
+    before = getattr(MlflowClient, name)
+    def write(client, *given):
+        if {write!r} in (name, *given):
+            print("there", flush=True)
+            time.sleep(600)
+        before(client, *given)
+    setattr(MlflowClient, name, write)
+for name in ("set_registered_model_tag", "set_registered_model_alias", "delete_registered_model_tag"):
+    hang_at(name)
+rollback(MlflowClient({client.tracking_uri!r}), {MODEL!r}, lambda *_: '')
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "there\n"
+        process.kill()
+    assert aliases(client) == left
+    with pytest.raises(PromotionRefused, match="its turn ends"):
         rollback(client, MODEL, served)
+    monkeypatch.setattr("fti.training.turn.TURN_SECONDS", 0)
+    monkeypatch.setattr("fti.training.turn.SETTLING", 0)
+    assert "back to version 1" in rollback(client, MODEL, served)
+    assert aliases(client) == {"champion": "1", "previous": "2"}
+    assert "back to version 2" in rollback(client, MODEL, served)
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+
+
+def test_a_retired_version_has_no_alias_and_the_champion_does_not_retire(client):
+    """By number or alias; its files and tags stay."""
+    for against in ("none", "1"):
+        register(client, against=against)
+        promote(client, MODEL, "enabled", served)
+    for champion in ("champion", "2"):
+        with pytest.raises(PromotionRefused, match="is the champion"):
+            retire(client, MODEL, champion)
+    assert "has lost previous" in retire(client, MODEL, "1")
+    assert aliases(client) == {"champion": "2"}
+    assert "has no alias" in retire(client, MODEL, "1")
+    assert client.get_model_version(MODEL, "1").tags[DECISION_TAG] == "passed"
+    with pytest.raises(NothingToDo, match="no version '9'"):
+        retire(client, MODEL, "9")
+
+
+def test_a_promotion_that_was_cut_off_is_no_rollback(client, monkeypatch):
+    """Nothing is guessed: which version was the previous one is not known any more."""
+    register(client)
+    promote(client, MODEL, "enabled", served)
+    client.set_registered_model_alias(MODEL, "previous", "1")
+    with pytest.raises(NothingToDo, match="Run `make promote` again"):
+        rollback(client, MODEL, served)
+    register(client, against="1")
+    client.set_registered_model_tag(MODEL, "rollback.from", "9")
+    promote(client, MODEL, "enabled", served)
+    assert "back to version 1" in rollback(client, MODEL, served)
 
 
 def test_an_alias_of_a_deleted_version_is_none(client):

@@ -169,7 +169,11 @@ def test_it_says_what_the_service_would_have_said(score, url, trained, schedule,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--as-of", "2020-01-01"], "No row of 'flight_schedule' is to be predicted in 2020-01-01T00:00Z/2020-01-02"),
+        (["--as-of", "2020-01-01"], "after what has landed in"),
+        (
+            ["--as-of", "2020-01-01", "--force"],
+            "No row of 'flight_schedule' is to be predicted in 2020-01-01T00:00Z/2020-01-02",
+        ),
         (["--as-of", "2013-10-02", "--version", "77"], "'arrival-delay' has no version 77"),
         (["--as-of", "2013-10-02", "--alias", "nobody"], "has no version with the alias 'nobody'"),
     ],

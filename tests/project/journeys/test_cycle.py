@@ -34,10 +34,10 @@ from fti.contract.spine import rows_due
 from fti.features.publish import MONTH, merge_events
 from fti.features.windows import Interval
 from fti.loop import cycle as command
-from fti.loop.cycle import CYCLE_STEPS, STEPS, Cycle, open_cycle
+from fti.loop.day import CYCLE_STEPS, STEPS, Cycle, open_cycle
 from fti.loop.faulty import FaultySource
-from fti.loop.replay import Folder, ReplayStopped
-from fti.loop.replay import run as run_replay
+from fti.loop.lived import Folder, ReplayStopped
+from fti.loop.lived import run as run_replay
 from fti.project import project
 from fti.serving.settings import ServingSettings
 from tests.conftest import ROOT, Workspace, empty

@@ -46,7 +46,7 @@ def write_raw(folder: Path, flights: pd.DataFrame, weather: pd.DataFrame) -> Non
 def pipeline_over(tmp_path_factory) -> Callable:
     """Make a pipeline with tables of its own over a folder of raw files."""
     from feature_repo.source import RawEvents, RawFiles
-    from fti.features.run import FeaturePipeline
+    from fti.features.pipeline import FeaturePipeline
 
     def build(raw: Path):
         repo = tmp_path_factory.mktemp("workspace") / "feature_repo"
@@ -321,7 +321,7 @@ def test_a_day_that_cannot_be_is_refused_beside_the_weeks_before(
     from deltalake import DeltaTable
 
     from feature_repo.source import RawEvents, RawFiles
-    from fti.features.run import FeaturePipeline
+    from fti.features.pipeline import FeaturePipeline
     from fti.validation.gate import BatchRefused, Gate
 
     frames = {

@@ -129,7 +129,7 @@ class Predictor:
         found = (str(version.version), version.tags.get(MODEL_DIGEST_TAG))
         if self._loaded != found:
             try:
-                self._take_over(load(version, self._settings.feast_repo))
+                self._take_over(load(version, self._settings.feast_repo, self._settings.clock_skew))
             except Exception as error:
                 raise NoModel(f"Version {version.version} of {version.name!r} is refused: {_public(error)}") from error
             self._loaded = found
@@ -155,7 +155,7 @@ class Predictor:
         """Notice a store that was mended, replaced or changed: an open one shows what it was when it was opened."""
         served = self._served
         if served is not None and (served.reader.failed or time.monotonic() - self._opened > REOPEN_SECONDS):
-            self._take_over(reopen(served, self._settings.feast_repo))
+            self._take_over(reopen(served, self._settings.feast_repo, self._settings.clock_skew))
 
     def _take_over(self, model: ServedModel) -> None:
         self._served, self._opened = replace(model, stage=metrics.stage), time.monotonic()

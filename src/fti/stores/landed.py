@@ -1,0 +1,97 @@
+"""From when to when raw events have landed: the moments that a command may be asked to look at.
+
+The log of a Delta table says of each file its first and last event, so that no row is read to know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
+
+from fti.errors import Refusal
+from fti.stores.delta import connect, create_view, open_table
+from fti.stores.tables import tables_in, tables_of
+
+# A weekend without events: a moment so long after the newest one is still taken for one that was meant.
+SILENCE = timedelta(days=3)
+FIRST, LAST = "min.event_timestamp", "max.event_timestamp"
+
+
+class NotLanded(Refusal):
+    """A moment is outside of the time of which anything has landed."""
+
+
+class Landed(NamedTuple):
+    """The first and the newest event of all raw tables."""
+
+    first: datetime
+    last: datetime
+
+
+def landed(tables: UPath) -> Landed | None:
+    """Return the range of the raw tables' event timestamps, UTC, or None where no raw event has landed.
+
+    Raises TableCorrupt.
+    """
+    ranges = [found for name in tables_in(tables / "raw") if (found := _range(tables / "raw" / name)) is not None]
+    if not ranges:
+        return None
+    return Landed(min(one.first for one in ranges), max(one.last for one in ranges))
+
+
+def require_landed(
+    repo: Path, moments: Mapping[str, datetime | None], force: bool = False, source: Landed | None = None
+) -> None:
+    """Refuse moments, by what the caller names them, that are outside of what has landed in a repository's tables.
+
+    `source` widens the range by what can still be landed. Nothing at all has landed: only the future is refused. With
+    `force` every moment passes. Raises NotLanded.
+    """
+    asked = {name: moment for name, moment in moments.items() if moment is not None}
+    if force or not asked:
+        return
+    known = [one for one in (landed(tables_of(repo)), source) if one is not None]
+    if not known:
+        require_past(asked)
+        return
+    first, last = min(one.first for one in known), max(one.last for one in known)
+    for name, moment in asked.items():
+        if not first <= moment <= last + SILENCE:
+            side = "before" if moment < first else "after"
+            can = "has landed, or can," if source else "has landed"
+            raise NotLanded(
+                f"{name} is {moment:%Y-%m-%dT%H:%MZ}, {side} what {can} in {tables_of(repo)}: events from "
+                f"{first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}, and up to {SILENCE.days} days of silence after. "
+                "Nothing was read or written. Correct it, or land that time first: `make ingest publish`."
+            )
+
+
+def require_past(moments: Mapping[str, datetime | None]) -> None:
+    """Refuse moments that this machine's clock has not reached. Raises NotLanded."""
+    now = datetime.now(UTC)
+    for name, moment in moments.items():
+        if moment is not None and moment > now + timedelta(minutes=5):
+            raise NotLanded(
+                f"{name} is {moment:%Y-%m-%dT%H:%MZ}, which is yet to come: it is {now:%Y-%m-%dT%H:%MZ}. Nothing was "
+                "read or written. Correct it, or this machine's clock."
+            )
+
+
+def _range(path: UPath) -> Landed | None:
+    """What the log says of a table's event timestamps; where it does not say it of every file, what the rows say."""
+    actions = pa.table(open_table(path).get_add_actions(flatten=True))
+    if not actions.num_rows:
+        return None
+    if {FIRST, LAST} <= {*actions.column_names} and not actions[FIRST].null_count + actions[LAST].null_count:
+        first, last = pc.min(actions[FIRST]).as_py(), pc.max(actions[LAST]).as_py()
+    else:
+        con = connect()
+        create_view(con, "__rows", path)
+        first, last = con.execute("SELECT min(event_timestamp), max(event_timestamp) FROM __rows").fetchall()[0]
+    return None if first is None else Landed(first, last)
