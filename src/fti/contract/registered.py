@@ -28,6 +28,8 @@ MODEL_DIGEST_TAG = "model.sha256"
 CAUSE_TAG = "training.cause"
 # What the gate said of a version, against which champion, and why.
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
+# When rows were erased that the version was fitted to.
+ERASED_TAG = "training_set.erased"
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 

@@ -149,7 +149,7 @@ def contracts(uri: str) -> dict[str, FeatureContract]:
         from mlflow import MlflowClient
 
         found = {}
-        with _tracking(uri):
+        with tracking(uri):
             client = MlflowClient()
             for name, number in _aliased(client):
                 version = client.get_model_version(name, number)
@@ -167,7 +167,7 @@ def contracts(uri: str) -> dict[str, FeatureContract]:
 
 
 @contextmanager
-def _tracking(uri: str) -> Iterator[None]:
+def tracking(uri: str) -> Iterator[None]:
     """Let MLflow, which finds artifacts by a global setting, use this registry."""
     import mlflow
 

@@ -2,7 +2,8 @@
 
     python -m fti.loop.cycle --as-of 2013-10-05
 
-The steps, in this order: land (ingest, validate, publish), materialize, score (the day that comes), monitor, retrain.
+The steps, in this order: land (ingest, validate, publish), materialize, score (the day that comes), monitor, maintain
+(keep tables and online store as quick as they were), retrain.
 Each that is done is a row of `cycle_steps` beside the log of predictions, and is not done again: a cycle that was
 killed goes on where it ended, and one that is started twice waits for the other and finds nothing to do. A step that
 is refused does not keep the others from doing their part with what there is. Exit codes: 0 done, 1 a step was refused
@@ -38,6 +39,7 @@ from fti.errors import Refusal, one_line
 from fti.features.compute import newest_event, open_raw
 from fti.features.feast_steps import feast_errors, materialize
 from fti.features.lock import one_writer
+from fti.features.maintain import maintain
 from fti.features.publish import changed_since
 from fti.features.run import FeaturePipeline
 from fti.features.source import EventSource
@@ -58,7 +60,7 @@ from fti.times import utc
 from fti.validation.gate import Gate
 
 DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)
-STEPS = ("land", "materialize", "score", "monitor", "retrain")
+STEPS = ("land", "materialize", "score", "monitor", "maintain", "retrain")
 BREACHED = 3
 LOST = "online rows were lost of"  # a step that says so was done, and somebody is to hear of it
 MONITORED_DAYS = 7
@@ -101,6 +103,7 @@ class Cycle:
             "materialize": self._materialize,
             "score": self._score,
             "monitor": self._monitor,
+            "maintain": self._maintain,
             "retrain": lambda as_of: retrain(self.engine, self.name, self.pipeline.repo, as_of),
         }
 
@@ -233,6 +236,12 @@ class Cycle:
             return ""
         gone = delete_before(self.engine, as_of - timedelta(days=days))
         return f"; {gone} predictions made over {days} days ago deleted" if gone else ""
+
+    def _maintain(self, as_of: datetime) -> str:
+        lines = maintain(self.pipeline.repo, as_of)
+        for line in lines:
+            logger.info("%s", line)
+        return f"{len(lines) - 1} tables; {lines[-1]}"
 
     def _own_results(self, as_of: datetime) -> list[Result]:
         """What became of the steps before: one that was refused or failed is a breach like another, and so are rows

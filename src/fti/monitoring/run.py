@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import yaml
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,7 +37,8 @@ from fti.monitoring.consistency import consistency
 from fti.monitoring.drift import Seen, drift, training_profile
 from fti.monitoring.freshness import freshness, online_rows, quarantine, volume
 from fti.monitoring.logged import Logged, Predictions, logged, together
-from fti.monitoring.quality import labels_of, quality
+from fti.monitoring.outcomes import Outcomes
+from fti.monitoring.quality import quality
 from fti.monitoring.sample import SAMPLE_ROWS, Sample
 from fti.project import project
 from fti.steps import step
@@ -123,7 +125,7 @@ def _of_predictions(
             results += drift(found.seen, subject, *recent)
             report.update(rows=found.seen.rows)
     if found.mature:
-        results += _of_what_became(store, together(found.mature), found.training, *mature, recent[1])
+        results += _of_what_became(store, found.mature, found.training, mature, recent[1])
     return results
 
 
@@ -156,16 +158,23 @@ class _Found:
 
 
 def _of_what_became(
-    store: FeatureStore, served: Logged, training: tuple[dict[str, float], dict[str, Any]], start: datetime,
-    end: datetime, known_by: datetime,
+    store: FeatureStore, batches: list[Logged], training: tuple[dict[str, float], dict[str, Any]], window: Window,
+    known_by: datetime,
 ) -> list[Result]:  # fmt: skip
-    with step(f"quality of {served.subject}") as report:
-        labels, results = labels_of(store, served, known_by), []
+    """Score predictions whose outcomes are known. Takes the batches from the list: so their requests need not stay."""
+    with step(f"quality of {batches[0].subject}") as report:
+        outcomes, anchor = Outcomes(store, batches, known_by), batches[0].contract.interface.prediction_anchor
+        known, scored, results = [], [], []
+        while batches:
+            batch = batches.pop(0)
+            known.append(outcomes.of(batch))
+            scored.append(replace(batch, requests=batch.requests[[anchor, PREDICTION_TIME]]))
+        served, labels = together(scored), pd.concat(known, ignore_index=True)
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
         for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
             if rows.any():
                 mine, theirs = served.only(rows), labels[rows].reset_index(drop=True)
-                found = quality(mine, theirs, *training, start, end)
+                found = quality(mine, theirs, *training, *window)
                 # What is asked a day ahead is not what the model was fitted to: scores, but no verdict.
                 results += [replace(one, subject=one.subject + what, verdict=None) for one in found] if what else found
         return results

@@ -10,13 +10,17 @@ redis-py would ask it four times, and sleep in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from feast import FeatureView, utils
-from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
@@ -28,7 +32,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce
-from fti.stores.stamps import stamp_of
+from fti.stores.stamps import microseconds, stamp_of
 
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
 # the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
@@ -40,6 +44,16 @@ for first = 1, #ARGV, 4000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
 end
 return 1"""
+# ARGV the field of the row's moment, the moment that was read, and the other fields of the view.
+DELETE_UNLESS_NEWER = """if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+for first = 3, #ARGV, 4000 do
+  redis.call('HDEL', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+end
+return 1"""
+
+
+KEYS_AT_ONCE = 1000
 
 
 class RestatingRedisOnlineStoreConfig(RedisOnlineStoreConfig):
@@ -85,6 +99,45 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         if progress:
             progress(len(data))
 
+    def forget_before(self, config: RepoConfig, moments: Mapping[str, datetime], views: Sequence[FeatureView]) -> int:
+        """Delete each view's rows that were so before its moment, by the view's name; returns how many.
+
+        A row that is written meanwhile stays.
+        """
+        client, gone = self._get_client(config.online_store), 0
+        for view in views:
+            name = compute_versioned_name(view, config.registry.enable_online_feature_view_versioning)
+            others = [f"_stamp:{name}", *(_mmh3(f"{name}:{feature.name}") for feature in view.features)]
+            for keys in batched(_keys_of(client, config, view), KEYS_AT_ONCE):
+                with client.pipeline(transaction=False) as pipe:
+                    for key in keys:
+                        pipe.hget(key, f"_ts:{name}")
+                    known = pipe.execute()
+                with client.pipeline(transaction=False) as pipe:
+                    for key, moment in zip(keys, known, strict=True):
+                        if moment is not None and _micros(moment) < microseconds(moments[view.name]):
+                            pipe.eval(DELETE_UNLESS_NEWER, 1, key, f"_ts:{name}", moment, *others)
+                    gone += sum(pipe.execute())
+        return gone
+
+    def forget_keys(
+        self, config: RepoConfig, view: FeatureView, about: Callable[[EntityKey], bool], delete: bool
+    ) -> int:
+        """Return how many rows of a view are of keys that `about` says yes to; with `delete`, delete them."""
+        client, suffix = self._get_client(config.online_store), config.project.encode()
+        version = config.entity_key_serialization_version
+        name = compute_versioned_name(view, config.registry.enable_online_feature_view_versioning)
+        keys = [
+            key for key in _keys_of(client, config, view)
+            if about(deserialize_entity_key(key[: -len(suffix)], version)) and client.hexists(key, f"_ts:{name}")
+        ]  # fmt: skip
+        if delete:
+            others = [f"_stamp:{name}", *(_mmh3(f"{name}:{feature.name}") for feature in view.features)]
+            for key in keys:
+                while (moment := client.hget(key, f"_ts:{name}")) is not None:
+                    client.eval(DELETE_UNLESS_NEWER, 1, key, f"_ts:{name}", moment, *others)
+        return len(keys)
+
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:
         suffix = config.project.encode()
         asked: dict[bytes, list[str | bytes]] = {}  # fields by entity: views of the same keys share it
@@ -112,6 +165,13 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         return super()._get_features_for_entity(values, feature_view, requested_features)
 
 
+def batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """The keys in lists of so many."""
+    some = iter(keys)
+    while batch := list(islice(some, size)):
+        yield batch
+
+
 @lru_cache(maxsize=1024)
 def _fields(view: str, features: tuple[str, ...]) -> list[str | bytes]:
     """Where a view's timestamp and features are in an entity's hash."""
@@ -122,10 +182,31 @@ def _found(names: Sequence[str], values: Sequence[Any], start: int) -> Found | N
     """The row whose timestamp is at `start` of the values of an entity, and whose features follow it."""
     if values[start] is None:
         return None
-    moment = Timestamp.FromString(values[start])
     given = zip(names, values[start + 1 : start + 1 + len(names)], strict=True)
     row = {name: Value.FromString(value) for name, value in given if value is not None}
-    return moment.seconds * 10**6 + moment.nanos // 1000, row
+    return _micros(values[start]), row
+
+
+def _micros(moment: bytes) -> int:
+    """A row's moment as it is stored, in microseconds since 1970."""
+    stored = Timestamp.FromString(moment)
+    return int(stored.seconds * 10**6 + stored.nanos // 1000)
+
+
+def _keys_of(client: Any, config: RepoConfig, view: FeatureView) -> Iterator[bytes]:
+    """The entities of this project that have the join keys of a view, each once."""
+    version, suffix = config.entity_key_serialization_version, config.project.encode()
+    # What is no letter may mean something in a pattern.
+    pattern = re.sub(rb"([*?\[\]\\^])", rb"\\\1", _redis_key_prefix(view.join_keys)) + b"*" + suffix
+    for key in set(client.scan_iter(pattern, count=KEYS_AT_ONCE)):
+        # Another project's name may end as this one's does.
+        body = key[: -len(suffix)]
+        try:
+            ours = serialize_entity_key(deserialize_entity_key(body, version), version) == body
+        except (ValueError, IndexError, struct.error):
+            ours = False
+        if ours:
+            yield key
 
 
 def _sortable(event: datetime, created: datetime | None) -> str:

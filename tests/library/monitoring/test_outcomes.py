@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fti.monitoring.quality import named
+from fti.monitoring.outcomes import Spine
 
 FIELDS = {"zone": "string", "depot_id": "int64", "fragile": "bool", "pace": "double"}
 INTERFACE: Any = SimpleNamespace(
@@ -17,7 +17,8 @@ INTERFACE: Any = SimpleNamespace(
 
 
 def keys_of(rows: pd.DataFrame, spine: pd.DataFrame) -> list[str | None]:
-    found = named(INTERFACE, rows, spine, pd.Series([f"row {number}" for number in range(len(spine))]))
+    keys = pd.Series([f"row {number}" for number in range(len(spine))])
+    found = Spine(INTERFACE, spine, keys).keys_of(rows)
     assert found.index.equals(rows.index)
     return found.tolist()
 
