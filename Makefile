@@ -81,7 +81,7 @@ new: setup ## A project of its own, with another problem  (DEST=../my-problem FR
 	$(PYTHON) -m examples.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
 
 ##@ Feature pipeline
-.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs
+.PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs maintain erase
 pipeline: features ## Features, then every model; all of `run` but serving
 	for service in $(FEATURE_SERVICES); do $(call train,"$$service") || exit 1; done
 features: setup ## The five steps below in one process
@@ -106,6 +106,10 @@ datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in dat
 	$(PYTHON) -m fti.features.datasheet $(as_of) $(force)
 needs: setup ## Which services and model versions read a definition  (NAME=origin_weather)
 	$(FEATURES) needs $(call option,--name,NAME)
+maintain: setup ## Compact tables, delete what nobody needs; each cycle does it
+	$(PYTHON) -m fti.features.maintain $(as_of)
+erase: setup ## Say what is stored of an entity; with YES=1 delete it, for good  (ENTITY=tailnum=N14228)
+	$(PYTHON) -m fti.features.erase $(call quoted,$(value ENTITY)) $(if $(YES),--yes)
 
 ##@ Training pipeline
 .PHONY: train evaluate promote rollback retire reproduce card
@@ -139,7 +143,7 @@ undo-monitor: setup ## Delete what `monitor` found as of AS_OF; the report is th
 
 ##@ The loop
 .PHONY: cycle replay
-cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, perhaps retrain  (AGAIN=1)
+cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, maintain, perhaps retrain  (AGAIN=1)
 	$(PYTHON) -m fti.loop.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again) $(force)
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
 	$(PYTHON) -m fti.loop.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
@@ -203,6 +207,7 @@ clean: ## Remove the environment and everything the project made
 
 ##@ Variables: make train AS_OF=2013-11-01 FEATURE_SERVICE=arrival_delay_v2  (.env.example lists the environment's)
 ##? START, END  interval of raw events and features, UTC, END not in it; unset: the whole data set
+##? ENTITY, YES  erase: whose rows, KEY=VALUE with the name of a join key; set: delete them
 ##? REWIND  set: materialize lets newer rows go, to replay an earlier AS_OF
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time

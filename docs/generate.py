@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT))
 COMMANDS = (
     "fti.features.run",
     "fti.features.datasheet",
+    "fti.features.maintain",
+    "fti.features.erase",
     "fti.training.run",
     "fti.training.card",
     "fti.serving.start",

@@ -90,7 +90,7 @@ def tracking_uri(repo: Path, was_applied: Callable[[], bool]) -> str | None:
     if told and was_applied():
         raise RegistryUnreadable(
             f"MLFLOW_TRACKING_URI is {uri}, but there is no {file.resolve()}, so nobody knows which definitions its "
-            "models need. Nothing was applied. Correct it; before the first training, unset it for this command."
+            "models need. Nothing was changed. Correct it; before the first training, unset it for this command."
         )
     logger.info("No model registry at %s: no model needs a definition yet.", file.resolve())
     return None
@@ -108,7 +108,7 @@ def contracts(uri: str) -> dict[str, FeatureContract]:
         from mlflow import MlflowClient
 
         found = {}
-        with _tracking(uri):
+        with tracking(uri):
             client = MlflowClient()
             for name, number in _aliased(client):
                 version = client.get_model_version(name, number)
@@ -120,13 +120,13 @@ def contracts(uri: str) -> dict[str, FeatureContract]:
     except Exception as error:
         raise RegistryUnreadable(
             f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
-            "definitions its models need. Nothing was applied. Mend it, or let MLFLOW_TRACKING_URI name the right one."
+            "definitions its models need. Nothing was changed. Mend it, or let MLFLOW_TRACKING_URI name the right one."
         ) from error
     return found
 
 
 @contextmanager
-def _tracking(uri: str) -> Iterator[None]:
+def tracking(uri: str) -> Iterator[None]:
     """Let MLflow, which finds artifacts by a global setting, use this registry."""
     import mlflow
 

@@ -13,7 +13,7 @@ from fti.contract.predictions import METADATA, Utc
 from fti.contract.results import RESULTS
 
 # The steps of a cycle, in this order, and how many days its monitors look at where nobody says.
-STEPS = ("land", "materialize", "score", "monitor", "retrain")
+STEPS = ("land", "materialize", "score", "monitor", "maintain", "retrain")
 MONITORED_DAYS = 7
 
 Happened = list[tuple[datetime, str]]

@@ -5,8 +5,9 @@ Serving writes it (fti/serving/prediction_log.py), monitoring reads it: here is 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    and_,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -48,6 +51,7 @@ PARAMSTYLES: dict[str, Any] = {"sqlite": "qmark", "postgresql": "format"}
 # How long to wait for another's lock, and for a server that does not answer, where the URL does not say.
 PATIENCE = {"sqlite": {"timeout": 5}, "postgresql": {"connect_timeout": 5, "tcp_user_timeout": 10_000}}
 PAGE_BYTES = 16_384
+ERASED_AT_ONCE = 1000
 # In which role a version predicts: it answers, or it is only watched, or it scores in bulk.
 ROLES = CHAMPION, SHADOW, BATCH = "champion", "shadow", "batch"
 
@@ -203,6 +207,32 @@ def delete_before(engine: Engine, moment: datetime) -> int:
     """Delete what was predicted before a moment, for which the table's owner has the right; returns how many rows."""
     with engine.begin() as connection:
         return connection.execute(delete(PREDICTIONS).where(PREDICTIONS.c.predicted_at < moment)).rowcount
+
+
+def erase(engine: Engine, fields: Collection[str], value: str, delete_them: bool) -> int:
+    """Return how many rows asked about this value in one of these request fields, or have it as their row key.
+
+    With `delete_them`, delete them, for which the table's owner has the right.
+    """
+    columns, keys = PREDICTIONS.c, list(PREDICTIONS.primary_key)
+    written = json.dumps(value, ensure_ascii=False)[1:-1]
+    maybe = columns.request.contains(written, autoescape=True) | (columns.row_key == value)
+    found = []
+    with engine.connect().execution_options(yield_per=ERASED_AT_ONCE) as connection:
+        for *key, request, row_key in connection.execute(select(*keys, columns.request, columns.row_key).where(maybe)):
+            asked = json.loads(request)
+            if row_key == value or any(str(asked.get(field)) == value for field in fields):
+                found.append(dict(zip((column.name for column in keys), key, strict=True)))
+    if delete_them and found:
+        mine = and_(*(column == bindparam(f"its_{column.name}") for column in keys))
+        with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":  # which else leaves in the file what was in it
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            connection.execute(
+                delete(PREDICTIONS).where(mine),
+                [{f"its_{name}": part for name, part in key.items()} for key in found],
+            )
+    return len(found)
 
 
 def read(engine: Engine, start: datetime, end: datetime) -> pd.DataFrame:

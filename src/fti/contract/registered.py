@@ -35,6 +35,8 @@ PASSED, FAILED = "passed", "failed"
 EVERY_RULE = "every rule passed"  # the reasons of a decision to pass
 # What MLflow answers for an unknown model or version, and for a known model without the alias.
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+# When rows were erased that the version was fitted to.
+ERASED_TAG = "training_set.erased"
 # MLflow writes this one into the folder of a model once it is registered.
 WRITTEN_LATER = "registered_model_meta"
 

@@ -30,13 +30,14 @@ from fti.features import columns, removals
 from fti.features.restatements import CREATED, Restatements, restamped
 from fti.stores.delta import REBUILT, create_view, exists, literal, open_table, quote, version_of
 from fti.stores.frames import as_frame
+from fti.stores.upkeep import KEEP_LOG
 from fti.times import union
 
 MONTH = "event_month"
 REFLECTS = "reflects"
 CHANGED_FROM = "changed_from"
 LEARNT, COMMIT = "learnt", "_commit_version"
-CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
+CHANGE_FEED = {"delta.enableChangeDataFeed": "true"} | KEEP_LOG
 
 
 class RowsOutside(Refusal):
@@ -68,12 +69,11 @@ class Reflects:
         """What the table's newest commit that says so says; nothing, when there is none."""
         if not exists(path):
             return cls({})
-        for limit in (1, None):  # nearly always the newest commit says so, and the history may be long
-            for commit in open_table(path).history(limit):
-                if text := commit.get(REFLECTS):
-                    said = json.loads(text)
-                    moments = [tuple(datetime.fromisoformat(moment) for moment in pair) for pair in said["intervals"]]
-                    return cls(said["raw"], [(start, end) for start, end in moments])
+        for commit in newest_commits(path):
+            if text := commit.get(REFLECTS):
+                said = json.loads(text)
+                moments = [tuple(datetime.fromisoformat(moment) for moment in pair) for pair in said["intervals"]]
+                return cls(said["raw"], [(start, end) for start, end in moments])
         return cls({})
 
     def and_also(self, raw: Mapping[str, str], start: datetime, end: datetime) -> Reflects:
@@ -96,7 +96,7 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
     """
     events = with_month(events, month_of or "event_timestamp")
     if not exists(path):
-        with _alone(path):
+        with alone(path):
             write_deltalake(str(path), events, partition_by=[MONTH], configuration=CHANGE_FEED)
         return Written(events.num_rows, events.num_rows, 0)
     table = open_table(path)
@@ -104,7 +104,7 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
         "Give the source that column again, null where it says nothing; what a column means anew belongs into one of "
         f"another name. Or delete the table's folder and ingest every interval again: {REBUILT}."
     )
-    with _alone(path):
+    with alone(path):
         columns.add_new(path, table, events, fix)
     if events.num_rows == 0:
         return Written(0, 0, table.version())
@@ -126,7 +126,7 @@ def merge_events(path: UPath, events: pa.Table, keys: list[str], month_of: str |
         .when_matched_update_all(predicate=f"({differs}) AND ({newer})")
         .when_not_matched_insert_all()
     )
-    with _alone(path):
+    with alone(path):
         outcome = merge.execute()
     changed = outcome["num_target_rows_inserted"] + outcome["num_target_rows_updated"]
     return Written(events.num_rows, changed, version_of(path))
@@ -261,7 +261,7 @@ def changed_since(path: UPath, moment: datetime) -> datetime | None:
     None when there is none; the earliest moment there is, when the log does not go back that far.
     """
     first, version = None, 0
-    for commit in open_table(path).history():
+    for commit in newest_commits(path):
         if datetime.fromtimestamp(commit["timestamp"] / 1000, UTC) < moment:
             return first
         version = commit["version"]
@@ -269,6 +269,17 @@ def changed_since(path: UPath, moment: datetime) -> datetime | None:
             changed = datetime.fromisoformat(text)
             first = min(first or changed, changed)
     return datetime.min.replace(tzinfo=UTC) if version else first
+
+
+def newest_commits(path: UPath) -> Iterator[dict[str, Any]]:
+    """What the commits of a table say, the newest first. Nearly always a few are asked for, of a history of many."""
+    table, told, limit = open_table(path), 0, 1
+    while True:
+        commits = table.history(limit)
+        yield from commits[told:]
+        if len(commits) < limit:
+            return
+        told, limit = limit, limit * 8
 
 
 def _commit(
@@ -287,12 +298,13 @@ def _commit(
         said = said | {CHANGED_FROM: min(moments).isoformat()}
     properties = CommitProperties(custom_metadata=said, max_commit_retries=0)
     table = str(path) if version is None else open_table(path, version)
-    with _alone(path):
+    how |= {"configuration": KEEP_LOG} if version is None else {}
+    with alone(path):
         write_deltalake(table, rows, partition_by=[MONTH], commit_properties=properties, **how)
 
 
 @contextmanager
-def _alone(path: UPath) -> Iterator[None]:
+def alone(path: UPath) -> Iterator[None]:
     """Say whose fault it is when a version is taken. It fails at once: with retries delta-rs appends to the newest."""
     try:
         yield

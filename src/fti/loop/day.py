@@ -1,4 +1,4 @@
-"""The steps of one complete day, each done once as of a moment: land, materialize, score, monitor, retrain."""
+"""One complete day, step by step, each step done once as of a moment: land to retrain (fti.contract.events.STEPS)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from fti.errors import Refusal, one_line
 from fti.features.compute import newest_event, open_raw
 from fti.features.feast_steps import feast_errors, materialize
 from fti.features.lock import one_writer
+from fti.features.maintain import maintain
 from fti.features.pipeline import FeaturePipeline
 from fti.features.publish import changed_since
 from fti.features.source import EventSource
@@ -84,6 +85,7 @@ class Cycle:
             "materialize": self._materialize,
             "score": self._score,
             "monitor": self._monitor,
+            "maintain": self._maintain,
             "retrain": lambda as_of: retrain(self.engine, self.name, self.pipeline.repo, as_of),
         }
 
@@ -208,6 +210,12 @@ class Cycle:
         conclude(self.engine, as_of, results, outputs / "report.html", outputs / "monitor.prom", alerts, told)
         breaches = [f"{one.monitor} {one.metric} of {one.subject}" for one in results if one.verdict == "breach"]
         return ": ".join([worst(results), *(["; ".join(breaches[:5])] if breaches else [])]) + self._delete_old(as_of)
+
+    def _maintain(self, as_of: datetime) -> str:
+        lines = maintain(self.pipeline.repo, as_of)
+        for line in lines:
+            logger.info("%s", line)
+        return f"{len(lines) - 1} tables; {lines[-1]}"
 
     def _delete_old(self, as_of: datetime) -> str:
         """Delete predictions that the settings keep no longer, as of a moment as scores are made as of one: in

@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from fti.contract.interface import FeatureInterface
 from fti.contract.metrics import HEADLINE, intervals, scores, slice_scores
-from fti.contract.on_demand import ARROW
 from fti.contract.results import Result, Verdict
-from fti.contract.spine import KNOWN_AT, PREDICTION_TIME, row_key_of, row_keys_of, rows_due, view_rows
+from fti.contract.spine import PREDICTION_TIME
 from fti.contract.task import CLASSIFICATION, LABEL_DTYPE, Task
 from fti.errors import few
 from fti.monitoring.logged import Logged
-from fti.stores.delta import connect, quote
-from fti.stores.frames import COLUMN_TYPES
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 MONITOR = "quality"
 MIN_ROWS, MIN_COVERAGE = 200, 0.8
@@ -34,7 +25,6 @@ MIN_DAYS = 5  # of fewer, hours are drawn, which says nothing of how days differ
 ODD_DAYS: dict[Task, float] = {"classification": 0.15, "regression": 0.35}
 RESAMPLES, CONFIDENCE, SEED = 200, 0.95, 2013
 SLICE_ROWS = 100
-ROW, ROW_KEY = "__row", "__row_key"
 
 
 @dataclass(frozen=True)
@@ -85,61 +75,6 @@ RULES: dict[Task, dict[str, Rule]] = {
         "bias": Rule(_off_by_spread, 0.1, 0.25),
     },
 }
-
-
-def labels_of(store: FeatureStore, served: Logged, known_by: datetime) -> pd.Series:
-    """The label of each prediction that is known by then, NaN for others.
-
-    A batch has logged the row key. The request of an online prediction is looked for in the spine: by all of its
-    fields, and where two rows of the spine have them, neither is taken.
-    """
-    interface = served.contract.interface
-    row_key, keys = row_key_of(store, interface), served.row_keys.astype(object)
-    if (unnamed := keys.isna()).any():
-        keys = keys.mask(unnamed, _row_keys(store, interface, served.requests[unnamed], row_key, known_by))
-    # What happened is not known before it was asked about.
-    known = view_rows(store, interface.label_view, known_by, since=served.requests[PREDICTION_TIME].min())
-    known = known.sort_values(KNOWN_AT).drop_duplicates(row_key, keep="last")
-    labels = known[interface.label].astype("float64").set_axis(row_keys_of(known, row_key))
-    return keys.map(labels).astype("float64")
-
-
-def _row_keys(
-    store: FeatureStore, interface: FeatureInterface, requests: pd.DataFrame, row_key: str, known_by: datetime
-) -> pd.Series:
-    lead = timedelta(minutes=interface.prediction_lead_minutes)
-    anchors = requests[interface.prediction_anchor].dropna()
-    if anchors.empty:
-        return pd.Series(None, requests.index, dtype=object)
-    first, last = anchors.min().to_pydatetime() - lead, anchors.max().to_pydatetime() - lead
-    spine = rows_due(store, interface, first, last + timedelta(microseconds=1), known_by)
-    return named(interface, requests, spine, row_keys_of(spine, row_key))
-
-
-def named(interface: FeatureInterface, requests: pd.DataFrame, spine: pd.DataFrame, keys: pd.Series) -> pd.Series:
-    """The key of the one row of the spine that has all fields of a request, None where there is none, or are several.
-
-    A number is the same in whatever type a table has it, and a field without a value is one without a value.
-    """
-    con, fields = connect(), [field.name for field in interface.request_fields]
-    con.register("__spine", _typed(interface, spine).append_column(ROW_KEY, pa.array(keys, pa.string())))
-    con.register("__asked", _typed(interface, requests).append_column(ROW, pa.array(np.arange(len(requests)))))
-    same = " AND ".join(f"a.{quote(name)} IS NOT DISTINCT FROM s.{quote(name)}" for name in fields)
-    found = con.sql(
-        f"WITH s AS (SELECT {', '.join(map(quote, fields))}, any_value({ROW_KEY}) AS {ROW_KEY} FROM __spine "
-        f"GROUP BY ALL HAVING count(*) = 1) SELECT s.{ROW_KEY} FROM __asked a LEFT JOIN s ON {same} ORDER BY a.{ROW}"
-    ).to_arrow_table()
-    return found.column(ROW_KEY).to_pandas().astype(object).set_axis(requests.index)
-
-
-def _typed(interface: FeatureInterface, rows: pd.DataFrame) -> pa.Table:
-    """The request fields of each row, in the types of the contract."""
-    columns = {}
-    for field in interface.request_fields:
-        kind = COLUMN_TYPES.get(field.dtype)
-        values = rows[field.name].astype(kind) if kind else rows[field.name]
-        columns[field.name] = pa.array(values, ARROW[field.dtype], from_pandas=True)
-    return pa.table(columns)
 
 
 def quality(

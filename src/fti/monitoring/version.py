@@ -8,12 +8,15 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from fti.contract.registered import ABSENT
 from fti.contract.results import Result
 from fti.contract.spine import PREDICTION_TIME
 from fti.errors import one_line
 from fti.monitoring.consistency import consistency
 from fti.monitoring.logged import Logged, Predictions, together
+from fti.monitoring.outcomes import Outcomes
 from fti.monitoring.sample import Sample
 from fti.steps import step
 
@@ -61,7 +64,7 @@ def of_predictions(
                 results += drift(found.seen, subject, *recent)
             report.update(rows=found.on_time)
     if found.mature:
-        results += _of_what_became(store, together(found.mature), found.training, *mature, recent[1])
+        results += _of_what_became(store, found.mature, found.training, mature, recent[1])
     return results
 
 
@@ -118,20 +121,29 @@ class _Found:
 
 
 def _of_what_became(
-    store: FeatureStore, served: Logged, training: Training | str, start: datetime, end: datetime, known_by: datetime
+    store: FeatureStore, batches: list[Logged], training: Training | str, window: Window, known_by: datetime
 ) -> list[Result]:
-    from fti.monitoring.quality import labels_of, quality
+    """Score predictions whose outcomes are known. Takes the batches out of the list, so that their requests can go."""
+    from fti.monitoring.quality import quality
 
-    with step(f"quality of {served.subject}") as report:
-        labels, results = labels_of(store, served, known_by), []
+    with step(f"quality of {batches[0].subject}") as report:
+        outcomes, anchor = Outcomes(store, batches, known_by), batches[0].contract.interface.prediction_anchor
+        known: list[pd.Series] = []
+        scored: list[Logged] = []
+        results: list[Result] = []
+        while batches:
+            batch = batches.pop(0)
+            known.append(outcomes.of(batch))
+            scored.append(replace(batch, requests=batch.requests[[anchor, PREDICTION_TIME]]))
+        served, labels = together(scored), pd.concat(known, ignore_index=True)
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
         for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
             if rows.any():
                 mine, theirs = served.only(rows), labels[rows].reset_index(drop=True)
                 if isinstance(training, str):
-                    found = [not_judged("quality", served.subject, start, end, len(theirs), training)]
+                    found = [not_judged("quality", served.subject, *window, len(theirs), training)]
                 else:
-                    found = quality(mine, theirs, *training, start, end)
+                    found = quality(mine, theirs, *training, *window)
                 # What is asked a day ahead is not what the model was fitted to: scores, but no verdict.
                 results += [replace(one, subject=one.subject + what, verdict=None) for one in found] if what else found
         return results

@@ -10,13 +10,17 @@ redis-py would ask it four times, and sleep in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from feast import FeatureView, utils
-from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
@@ -30,7 +34,7 @@ from redis.retry import Retry
 from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, Write
-from fti.stores.stamps import stamp_of
+from fti.stores.stamps import microseconds, stamp_of
 
 # KEYS[1] is the entity; ARGV the field of the view's stamp, the stamp, and then fields and values; the first of them is
 # the row's moment, which Feast deletes with a view, while it leaves the stamp. Sent whole with each row: a cluster's
@@ -42,14 +46,20 @@ for first = 1, #ARGV, 4000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
 end
 return 1"""
-
-# KEYS[1] is the entity; ARGV the field of the view's stamp, the event timestamps that are removed, and then the view's
-# fields.
-FORGET_REMOVED = """local known = redis.call('HGET', KEYS[1], ARGV[1])
-if not known or not string.find(ARGV[2], string.sub(known, 1, 20), 1, true) then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[1])
-for field = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[field]) end
-return 1"""
+# ARGV the field of the row's moment, how many moments follow, those, and then the other fields of the view. A row is
+# deleted if it is of one of these moments: what has been written since stays.
+DELETE_ROW_OF = """local known, moments = redis.call('HGET', KEYS[1], ARGV[1]), tonumber(ARGV[2])
+for moment = 3, moments + 2 do
+  if known == ARGV[moment] then
+    redis.call('HDEL', KEYS[1], ARGV[1])
+    for first = moments + 3, #ARGV, 4000 do
+      redis.call('HDEL', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+    end
+    return 1
+  end
+end
+return 0"""
+KEYS_AT_ONCE = 1000
 
 
 class RestatingRedisOnlineStoreConfig(GuardingConfig, RedisOnlineStoreConfig):
@@ -99,18 +109,54 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
         Returns how many keys had such a row. Naive timestamps are UTC.
         """
         view = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
-        fields = _fields(view, tuple(feature.name for feature in table.features))
-        moments: dict[bytes, list[str]] = {}
+        moments: dict[bytes, list[bytes]] = {}
         for key, event in removed:
             entity = _redis_key(config.project, key, config.entity_key_serialization_version)
-            moments.setdefault(entity, []).append(_sortable(event, None)[:20])
+            moments.setdefault(entity, []).append(_stored(event))
         writes = {entity: parts for entity, *parts in (_write(config, view, row) for row in data if has_key(row[0]))}
         with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for entity, of_entity in moments.items():
-                pipe.eval(FORGET_REMOVED, 1, entity, f"_stamp:{view}", ",".join(of_entity), *fields)
+                pipe.eval(DELETE_ROW_OF, 1, entity, *_delete(config, table, of_entity))
             for entity, parts in writes.items():
                 pipe.eval(WRITE_UNLESS_OLDER, 1, entity, *parts)
             return sum(pipe.execute()[: len(moments)])
+
+    def forget_before(self, config: RepoConfig, moments: Mapping[str, datetime], views: Sequence[FeatureView]) -> int:
+        """Delete each view's rows of before its moment, by the view's name; returns how many.
+
+        A row that is written meanwhile stays. Naive moments are UTC.
+        """
+        client, gone = self._get_client(config.online_store), 0
+        for view in views:
+            name = compute_versioned_name(view, config.registry.enable_online_feature_view_versioning)
+            for keys in _batched(_keys_of(client, config, view), KEYS_AT_ONCE):
+                with client.pipeline(transaction=False) as pipe:
+                    for key in keys:
+                        pipe.hget(key, f"_ts:{name}")
+                    known = pipe.execute()
+                with client.pipeline(transaction=False) as pipe:
+                    for key, moment in zip(keys, known, strict=True):
+                        if moment is not None and _micros(moment) < microseconds(moments[view.name]):
+                            pipe.eval(DELETE_ROW_OF, 1, key, *_delete(config, view, [moment]))
+                    gone += sum(pipe.execute())
+        return gone
+
+    def forget_keys(
+        self, config: RepoConfig, view: FeatureView, about: Callable[[EntityKey], bool], delete: bool
+    ) -> int:
+        """Return how many rows of a view have a key for which `about` is true; with `delete`, delete them."""
+        client, suffix = self._get_client(config.online_store), config.project.encode()
+        version = config.entity_key_serialization_version
+        name = compute_versioned_name(view, config.registry.enable_online_feature_view_versioning)
+        keys = [
+            key for key in _keys_of(client, config, view)
+            if about(deserialize_entity_key(key[: -len(suffix)], version)) and client.hexists(key, f"_ts:{name}")
+        ]  # fmt: skip
+        if delete:
+            for key in keys:
+                while (moment := client.hget(key, f"_ts:{name}")) is not None:
+                    client.eval(DELETE_ROW_OF, 1, key, *_delete(config, view, [moment]))
+        return len(keys)
 
     def _read(self, config: RepoConfig, reads: Sequence[Read]) -> list[list[Found | None]]:
         suffix = config.project.encode()
@@ -142,12 +188,24 @@ class RestatingRedisOnlineStore(ReadsAtOnce, RedisOnlineStore):
 def _write(config: RepoConfig, view: str, row: Write) -> list[Any]:
     """The entity of a row, and what `WRITE_UNLESS_OLDER` takes for it."""
     key, values, event, created = row
-    moment = Timestamp()
-    moment.FromDatetime(utils.make_tzaware(event))
-    fields: dict[str | bytes, bytes] = {f"_ts:{view}": moment.SerializeToString()}
+    fields: dict[str | bytes, bytes] = {f"_ts:{view}": _stored(event)}
     fields |= {_mmh3(f"{view}:{name}"): value.SerializeToString() for name, value in values.items()}
     entity = _redis_key(config.project, key, config.entity_key_serialization_version)
     return [entity, f"_stamp:{view}", _sortable(event, created), *(part for field in fields.items() for part in field)]
+
+
+def _delete(config: RepoConfig, view: FeatureView, moments: list[bytes]) -> list[Any]:
+    """What `DELETE_ROW_OF` takes for a view's row of one of these moments."""
+    name = compute_versioned_name(view, config.registry.enable_online_feature_view_versioning)
+    row_moment, *fields = _fields(name, tuple(feature.name for feature in view.features))
+    return [row_moment, len(moments), *moments, f"_stamp:{name}", *fields]
+
+
+def _batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """The keys in lists of so many."""
+    some = iter(keys)
+    while batch := list(islice(some, size)):
+        yield batch
 
 
 @lru_cache(maxsize=1024)
@@ -160,10 +218,38 @@ def _found(names: Sequence[str], values: Sequence[Any], start: int) -> Found | N
     """The row whose timestamp is at `start` of the values of an entity, and whose features follow it."""
     if values[start] is None:
         return None
-    moment = Timestamp.FromString(values[start])
     given = zip(names, values[start + 1 : start + 1 + len(names)], strict=True)
     row = {name: Value.FromString(value) for name, value in given if value is not None}
-    return moment.seconds * 10**6 + moment.nanos // 1000, row
+    return _micros(values[start]), row
+
+
+def _stored(moment: datetime) -> bytes:
+    """A row's moment as it is stored. A naive one is UTC."""
+    stored = Timestamp()
+    stored.FromDatetime(utils.make_tzaware(moment))
+    return bytes(stored.SerializeToString())
+
+
+def _micros(moment: bytes) -> int:
+    """A row's moment as it is stored, in microseconds since 1970."""
+    stored = Timestamp.FromString(moment)
+    return int(stored.seconds * 10**6 + stored.nanos // 1000)
+
+
+def _keys_of(client: Any, config: RepoConfig, view: FeatureView) -> Iterator[bytes]:
+    """The entities of this project that have the join keys of a view, each once."""
+    version, suffix = config.entity_key_serialization_version, config.project.encode()
+    # What is no letter may mean something in a pattern.
+    pattern = re.sub(rb"([*?\[\]\\^])", rb"\\\1", _redis_key_prefix(view.join_keys)) + b"*" + suffix
+    for key in set(client.scan_iter(pattern, count=KEYS_AT_ONCE)):
+        # Another project's name may end as this one's does.
+        body = key[: -len(suffix)]
+        try:
+            ours = serialize_entity_key(deserialize_entity_key(body, version), version) == body
+        except (ValueError, IndexError, struct.error):
+            ours = False
+        if ours:
+            yield key
 
 
 def _sortable(event: datetime, created: datetime | None) -> str:

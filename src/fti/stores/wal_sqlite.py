@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from feast import Entity, FeatureView
+from feast.infra.key_encoding_utils import deserialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Map, Value
@@ -45,6 +46,7 @@ CREATE = """CREATE TABLE IF NOT EXISTS {table} (
 REPLACE = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM {table} WHERE entity_key = ?"
 FORGET = "DELETE FROM {table} WHERE event_us > ?"
+FORGET_BEFORE = "DELETE FROM {table} WHERE event_us < ?"
 SELECT_ROW = "SELECT event_us, created_us, features, older FROM {table} WHERE entity_key = ?"
 SELECT_KEYS = "SELECT {number}, entity_key, event_us, features, older FROM {table} WHERE entity_key IN ({keys})"
 
@@ -153,6 +155,31 @@ class WalSqliteOnlineStore(ReadsAtOnce):
                 con.execute(FORGET.format(table=_table(config, view)), (microseconds(moment),)).rowcount
                 for view in tables
             )
+
+    def forget_before(self, config: RepoConfig, moments: Mapping[str, datetime], views: Sequence[FeatureView]) -> int:
+        """Delete each view's rows that were so before its moment, by the view's name; returns how many."""
+        with _explained(config), self._connection(config) as con:
+            con.execute("BEGIN IMMEDIATE")
+            return sum(
+                con.execute(
+                    FORGET_BEFORE.format(table=_table(config, view)), (microseconds(moments[view.name]),)
+                ).rowcount
+                for view in views
+            )
+
+    def forget_keys(
+        self, config: RepoConfig, view: FeatureView, about: Callable[[EntityKey], bool], delete: bool
+    ) -> int:
+        """Return how many rows of a view are of keys that `about` says yes to; with `delete`, delete them."""
+        table, version = _table(config, view), config.entity_key_serialization_version
+        with _explained(config), self._connection(config) as con:
+            con.execute("BEGIN IMMEDIATE")
+            keys = con.execute(f"SELECT entity_key FROM {table}").fetchall()
+            found = [(key,) for (key,) in keys if about(deserialize_entity_key(key, version))]
+            if delete and found:
+                con.execute("PRAGMA secure_delete=ON")
+                con.executemany(f"DELETE FROM {table} WHERE entity_key = ?", found)
+        return len(found)
 
     def update(
         self, config: RepoConfig, tables_to_delete: Sequence[FeatureView], tables_to_keep: Sequence[FeatureView],

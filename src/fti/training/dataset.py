@@ -41,6 +41,7 @@ from fti.contract.task import LABEL_DTYPE
 from fti.errors import Refusal
 from fti.stores.frames import as_frame
 from fti.stores.tables import address, tables_of
+from fti.stores.upkeep import KEEP_LOG
 
 logger = logging.getLogger("training")
 LABEL_KNOWN_AT = "label_known_at"
@@ -105,6 +106,7 @@ def store_rows(rows: LabelledRows, table: UPath) -> int:
         pa.Table.from_pandas(rows.frame, preserve_index=False),
         mode="overwrite",
         schema_mode="overwrite",
+        configuration=KEEP_LOG,
         commit_properties=CommitProperties(custom_metadata={CONTENT: rows.sha256}),
     )
     written = _version_of(table, rows.sha256)  # the newest may be of a training that ran meanwhile

@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.registered import fetch_version, load_model
+from fti.contract.registered import ERASED_TAG, fetch_version, load_model
 from fti.contract.spine import row_key_of
 from fti.contract.task import forecast
 from fti.errors import Refusal
@@ -55,9 +55,15 @@ class Rebuilt:
 def reproduce(store: FeatureStore, client: MlflowClient, version: ModelVersion) -> Rebuilt:
     """Build the rows again from the recorded table versions, fit again, and predict a fixed sample of them again.
 
-    Raises ContractBroken when the feature service has changed or the model's files have, NothingToDo when the run did
-    not record how it was trained. Whether all came out the same is for the caller to see.
+    Raises ContractBroken when the feature service has changed or the model's files have, NotReproduced when rows that
+    it was fitted to were erased, NothingToDo when the run did not record how it was trained. Whether all came out the
+    same is for the caller to see.
     """
+    if erased := version.tags.get(ERASED_TAG):
+        raise NotReproduced(
+            f"{version.name} version {version.version} was fitted to rows that were erased on {erased}, so it can no "
+            "longer be rebuilt. The receipts in data/erasures say what was erased."
+        )
     folder, contract = fetch_version(version)
     contract.verify(store)
     config = _config_of(version)

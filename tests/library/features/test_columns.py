@@ -107,6 +107,40 @@ def test_a_raw_column_that_is_gone_or_of_another_type_is_refused(path, types, re
     assert DeltaTable(str(path)).version() == version
 
 
+def test_a_column_that_the_source_renames_goes_on_under_its_old_name(path):
+    """Mapped by the source, as the how-to says, nothing that is there changes, and what comes is in the same column."""
+    before = content_of_fares(path)
+    renamed = events({"id": "c", "price": 5.0}, {"id": "a", "price": 1.0}, price=pa.float64())
+    with pytest.raises(ColumnsChanged, match="fare"):
+        merge_events(path, renamed, ["id"])
+    mapped = renamed.rename_columns(["fare" if name == "price" else name for name in renamed.column_names])
+    assert merge_events(path, mapped, ["id"]).changed == 1
+    assert content_of_fares(path) == [*before, ("c", 5.0)]
+
+
+def test_a_column_that_the_source_retypes_is_cast_or_lands_under_another_name(path):
+    """Cast it is the same column, and nothing that is there changes; in another unit it is one column more."""
+    whole = events({"id": "a", "fare": 1}, {"id": "d", "fare": 4}, fare=pa.int64())
+    with pytest.raises(ColumnsChanged, match="another type"):
+        merge_events(path, whole, ["id"])
+    position = whole.schema.get_field_index("fare")
+    cast = whole.set_column(position, "fare", whole.column("fare").cast(pa.float64()))
+    assert merge_events(path, cast, ["id"]).changed == 1
+    both = {"fare": pa.float64(), "fare_cents": pa.int64()}
+    merge_events(path, events({"id": "e", "fare": None, "fare_cents": 700}, **both), ["id"])
+    con = connect()
+    create_view(con, "v", path)
+    assert con.sql("SELECT id, fare, fare_cents FROM v ORDER BY id").fetchall() == [
+        ("a", 1.0, None), ("b", 3.0, None), ("d", 4.0, None), ("e", None, 700),
+    ]  # fmt: skip
+
+
+def content_of_fares(path: Path) -> list[tuple[object, ...]]:
+    con = connect()
+    create_view(con, "v", path)
+    return con.sql("SELECT id, fare FROM v ORDER BY id").fetchall()
+
+
 @pytest.mark.parametrize("types", [WIDER, {}, {"fare": pa.int64()}])
 def test_a_feature_table_takes_no_other_columns(path, types):
     """Its raw events rebuild it: so a column that is new, gone or of another type needs a new table."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import great_expectations.expectations as gxe
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -15,6 +17,7 @@ from feature_repo import source as ingest
 from fti.features import quarantine, run
 from fti.stores.frames import as_frame
 from tests.small_repo import JULY, arguments, complaint, read_raw, succeed, write_raw
+from validation import raw
 
 FLIGHT = "B67_JFK_20130701T0300Z"
 RECEIVED = "2013-07-05T00:00:00Z"
@@ -327,3 +330,17 @@ def test_a_corrected_row_that_says_na_is_judged_by_that_word(held, capsys):
     pd.read_csv(file, dtype=str).assign(tailnum=None).to_csv(file, index=False)
     assert release(held, file) == 0
     assert table(held, "raw/schedule").set_index("flight_id").loc[FLIGHT].tailnum is None
+
+
+def test_what_a_suite_has_learnt_lands_and_leaves_quarantine(held, monkeypatch):
+    """The rule takes such distances now: the same interval again brings the row in, and publishing what it touches."""
+    suite = raw.RAW_SUITES["schedule"]
+    wider = gxe.ExpectColumnValuesToBeBetween(column="distance_miles", min_value=10, max_value=6000)
+    monkeypatch.setitem(
+        raw.RAW_SUITES, "schedule", replace(suite, row_rules={**suite.row_rules, "distance_in_range": wider})
+    )
+    succeed(held, "ingest", *JULY)
+    assert table(held, "quarantine/schedule").empty
+    assert FLIGHT in set(table(held, "raw/schedule").flight_id)
+    succeed(held, "publish", "--start", "2013-07-02", "--end", "2013-07-03")
+    assert FLIGHT in set(table(held, "features/flight_schedule").flight_id)

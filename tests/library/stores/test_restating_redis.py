@@ -115,6 +115,24 @@ def test_a_view_may_have_thousands_of_features(online, features: int):
     assert online.read(wide, key) == [(NOON, row)]
     online.write(wide, (key, dict.fromkeys(names, 7), NOON + MINUTE, NOON))
     assert online.read(wide, key) == [(NOON + MINUTE, dict.fromkeys(names, 7))]
+    assert online.store.forget_before(online.config, {"wide": NOON + MINUTE + MICROSECOND}, [wide]) == 1
+    assert online.read(wide, key) == [(None, None)]
+
+
+def test_rows_from_before_a_moment_go_and_no_others(online, valkey, prices):
+    """Neither those of the moment itself, nor of other views of the key, nor of a project whose name ends alike."""
+    stocks, other = view_of("stocks", ("a",)), Online(valkey, "x" + online.config.project)
+    for store in (online, other):
+        for key, moment in {"old": NOON - MICROSECOND, "new": NOON}.items():
+            store.write(prices, (key, {"a": 1}, moment, NOON))
+            store.write(stocks, (key, {"a": 2}, moment, NOON))
+    assert online.store.forget_before(online.config, {"prices": NOON}, [prices]) == 1
+    assert online.store.forget_before(online.config, {"prices": NOON}, [prices]) == 0
+    assert [values(online, prices, key) for key in ("old", "new")] == [(None, None), (NOON, 1)]
+    assert [values(online, stocks, key)[1] for key in ("old", "new")] == [2, 2]
+    assert [values(other, view, key)[1] for view in (prices, stocks) for key in ("old", "new")] == [1, 1, 2, 2]
+    online.write(prices, ("old", {"a": 3}, NOON - MINUTE, None))
+    assert values(online, prices, "old") == (NOON - MINUTE, 3)
 
 
 def test_a_view_that_was_deleted_begins_anew(online, prices):

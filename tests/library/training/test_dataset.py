@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from upath import UPath
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import FeatureInterface
+from fti.contract.registered import ERASED_TAG
 from fti.contract.spine import row_key_of, rows_due, spine_rows, view_moments, view_rows
 from fti.times import utc
 from fti.training import dataset
 from fti.training.config import load_config
 from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, store_rows, training_sets
 from fti.training.evaluate import Forecast, NotComparable, on_common_rows
-from fti.training.reproduce import NotReproduced, Rebuilt
+from fti.training.reproduce import NotReproduced, Rebuilt, reproduce
 from fti.training.reproduce import _rows as reproduce_rows
 from fti.training.train import split
 from tests.small_repo import JULY, read_raw, succeed, write_raw
@@ -185,3 +187,11 @@ def test_a_training_set_has_its_own_version_also_when_another_training_is_faster
     version = store_rows(rows, table)
     assert DeltaTable(str(table), version=version).to_pyarrow_table().num_rows == len(rows)
     assert DeltaTable(str(table)).to_pyarrow_table().num_rows == 5
+
+
+def test_a_version_whose_rows_were_erased_says_so_in_a_line():
+    """Before anything is fetched or fitted: nobody looks for a fault in the tables."""
+    version: Any = SimpleNamespace(name="delay", version="3", tags={ERASED_TAG: "2026-01-02T03:04:05Z"})
+    with pytest.raises(NotReproduced, match="was fitted to rows that were erased on 2026-01-02") as refusal:
+        reproduce(Any, Any, version)  # type: ignore[arg-type]
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,222 @@
+"""Upkeep of what the feature pipeline has made, so that a day costs in two years what it costs now.
+
+    python -m fti.features.maintain
+
+Of each Delta table, small files become few, and files and log entries go that nobody needs: neither the newest version,
+nor one that a registered model version was trained on, nor whoever reads or publishes now. Online rows go that are past
+their view's ttl. What was done is printed, a line a table. It may be killed at any moment, and run again at any time.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltalake.exceptions import DeltaError
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from upath import UPath
+
+from fti.contract import kept
+from fti.contract.applying import RegistryUnreadable, tracking, tracking_uri
+from fti.contract.feature_contract import FeatureContract
+from fti.errors import Refusal, one_line
+from fti.features.feast_steps import feast_errors
+from fti.features.guard import was_applied
+from fti.features.lock import one_writer
+from fti.features.publish import REFLECTS, Reflects, alone, id_of, newest_commits
+from fti.project import project
+from fti.stores.delta import version_of
+from fti.stores.repository import open_repository
+from fti.stores.tables import data_of, tables_in, tables_of
+from fti.stores.upkeep import Upkeep, compact, shorten_log, vacuum
+from fti.times import utc
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+KINDS = ("raw", "quarantine", "features")
+logger = logging.getLogger("features")
+
+
+class MaintenanceSettings(BaseSettings):
+    """Read from variables named `FTI_*`; `.env.example` documents each."""
+
+    model_config = SettingsConfigDict(env_prefix="FTI_", env_ignore_empty=True, frozen=True)
+
+    keep_files_days: float = Field(default=7, ge=0)
+    keep_log_days: float = Field(default=7, ge=0)
+    keep_expired_hours: float = Field(default=24, ge=0)
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Versions of tables that registered model versions were trained on, by where the table is.
+
+    `known` are the tables of applied views. `unknown` are sources that models name and no view has: of which table they
+    are, nobody knows.
+    """
+
+    versions: Mapping[str, frozenset[int]]
+    known: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+
+    def of(self, path: UPath) -> frozenset[int] | None:
+        """The versions of a table to keep; None: all, for a model may have been trained on it."""
+        where = _location(str(path))
+        if where in self.known:
+            return self.versions.get(where, frozenset())
+        of_a_view_that_was = path.parent.name == "features" and bool(self.versions)
+        return None if self.unknown or of_a_view_that_was else frozenset()
+
+
+def needed_by(store: FeatureStore, contracts: Mapping[str, FeatureContract]) -> Needed:
+    """Which versions of which tables the training sets of these contracts were made of."""
+    from feast.infra.offline_stores.file_source import FileSource
+
+    places = {
+        view.batch_source.name: _location(
+            FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=view.batch_source.path)
+        )
+        for view in store.list_feature_views()
+        if isinstance(view.batch_source, FileSource)
+    }
+    versions: dict[str, set[int]] = {}
+    unknown = set()
+    for contract in contracts.values():
+        for source, version in contract.training_set.delta_versions.items():
+            if source in places:
+                versions.setdefault(places[source], set()).add(version)
+            else:
+                unknown.add(source)
+    return Needed(
+        {place: frozenset(found) for place, found in versions.items()}, frozenset(places.values()), frozenset(unknown)
+    )
+
+
+def _location(path: str) -> str:
+    """One way to write where a table is: views name it relative to the definitions."""
+    return path.rstrip("/") if "://" in path else os.path.realpath(path)
+
+
+def registered(repo: Path) -> dict[str, FeatureContract]:
+    """The contracts of all registered versions. Raises RegistryUnreadable, ContractBroken."""
+    uri = tracking_uri(repo, partial(was_applied, repo))
+    if not uri:
+        return {}
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    try:
+        with tracking(uri):
+            return kept.contracts(MlflowClient())
+    except Refusal:
+        raise
+    except Exception as error:
+        raise RegistryUnreadable(
+            f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
+            "versions of the tables its models need. Nothing was deleted. Mend it, or let MLFLOW_TRACKING_URI name the "
+            "right one."
+        ) from error
+
+
+def maintain(repo: Path, as_of: datetime | None = None, settings: MaintenanceSettings | None = None) -> list[str]:
+    """Keep tables and online store up; returns what was done, a line each.
+
+    Online rows are past their ttl as of a moment, or of what each view was materialized to if that is earlier, and for
+    `keep_expired_hours` more. Raises RegistryUnreadable, ContractBroken, OtherWriter, FeastFailed.
+    """
+    settings = settings or MaintenanceSettings()
+    with feast_errors("feast", repo):
+        store = open_repository(repo)
+        needed = needed_by(store, registered(repo))
+    if needed.unknown:
+        logger.warning("no view has %s, which a model was trained on: see below", ", ".join(sorted(needed.unknown)))
+    tables = tables_of(repo)
+    with one_writer(data_of(repo), "maintain"):
+        lines = [
+            f"{kind}/{name}: {_keep_up(tables, kind, name, needed, settings)}"
+            for kind in KINDS
+            for name in tables_in(tables / kind)
+        ]
+    return [*lines, *_forget_expired(store, repo, as_of, timedelta(hours=settings.keep_expired_hours))]
+
+
+def _keep_up(tables: UPath, kind: str, name: str, needed: Needed, settings: MaintenanceSettings) -> str:
+    path, said = tables / kind / name, {}
+    if kind == "features" and (reflects := Reflects.of(path)).raw:
+        said = reflects.as_metadata()
+    unused, keep = timedelta(days=settings.keep_files_days), needed.of(path)
+    with alone(path):
+        before, files = compact(path, said)
+        if keep is None:
+            return f"{before:,} files, now {files:,}; nothing deleted: a model was trained on a table that no view has"
+        since = _unpublished(tables, path) if kind == "raw" else _newest_reflecting(path)
+        removed, size = (0, 0) if since is None else vacuum(path, keep, unused, said)
+        log_before, log = shorten_log(
+            path, keep, version_of(path) if since is None else since, timedelta(days=settings.keep_log_days)
+        )
+    return str(Upkeep(before, files, removed, size, log_before, log))
+
+
+def _newest_reflecting(path: UPath) -> int:
+    """The newest commit that says what a table's rows were made of, or the newest: those before it tell no more."""
+    reflecting = (int(commit["version"]) for commit in newest_commits(path) if commit.get(REFLECTS))
+    return next(reflecting, version_of(path))
+
+
+def _unpublished(tables: UPath, raw: UPath) -> int | None:
+    """The version of a raw table that every feature table made of it reflects: publishing reads what changed since."""
+    identity, versions = id_of(raw), [version_of(raw)]
+    for name in tables_in(tables / "features"):
+        known, _, version = Reflects.of(tables / "features" / name).raw.get(raw.name, "").rpartition("@")
+        if known == identity:
+            versions.append(int(version))
+    return min(versions)
+
+
+def _forget_expired(store: FeatureStore, repo: Path, as_of: datetime | None, grace: timedelta) -> list[str]:
+    online_store = store._get_provider().online_store
+    if not hasattr(online_store, "forget_before"):
+        return [f"online: {type(online_store).__name__} cannot delete rows past their ttl"]
+    views, moments = [], {}
+    for view in store.list_feature_views():
+        if view.online and view.ttl and (filled := view.most_recent_end_time):
+            views.append(view)
+            moments[view.name] = min(as_of or filled, filled) - view.ttl - grace
+    with feast_errors("feast", repo):
+        gone = online_store.forget_before(store.config, moments, views)
+    return [f"online: {gone:,} rows past their ttl deleted"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fti.features.maintain", description=__doc__.split("\n")[0])
+    parser.add_argument("--repo", type=Path, default=project().repo, help="Feast repository; tables lie beside it")
+    parser.add_argument("--as-of", help="of which moment, UTC, the ttl of online rows is past (when materialized)")
+    options = parser.parse_args(argv)
+    try:
+        as_of = utc(options.as_of) if options.as_of else None
+    except ValueError as error:
+        parser.error(str(error))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    for noisy in ("feast", "mlflow", "py.warnings"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        print(*maintain(options.repo.resolve(), as_of), sep="\n")
+    except (Refusal, DeltaError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
