@@ -226,11 +226,17 @@ def erase(engine: Engine, fields: Collection[str], value: str, delete_them: bool
     if delete_them and found:
         mine = and_(*(column == bindparam(f"its_{column.name}") for column in keys))
         with engine.begin() as connection:
-            if engine.dialect.name == "sqlite":  # which else leaves in the file what was in it
-                connection.exec_driver_sql("PRAGMA secure_delete=ON")
             connection.execute(
                 delete(PREDICTIONS).where(mine),
                 [{f"its_{name}": part for name, part in key.items()} for key in found],
+            )
+    if delete_them and engine.dialect.name == "sqlite":  # its files go on holding what was in them
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM")
+            held, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        if held:
+            raise LogUnusable(
+                "The log's write-ahead file could not be emptied: somebody reads it. Run this again."
             )
     return len(found)
 

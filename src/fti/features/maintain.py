@@ -44,7 +44,7 @@ from fti.times import utc
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-KINDS = ("raw", "quarantine", "features")
+KINDS = ("raw", "quarantine", "features", "removed")
 logger = logging.getLogger("features")
 
 

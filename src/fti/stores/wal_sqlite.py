@@ -28,6 +28,7 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.repo_config import RepoConfig
 from pydantic import PositiveFloat, StrictStr
 
+from fti.errors import Refusal
 from fti.stores.exact_writes import has_key
 from fti.stores.guarded import GuardingConfig
 from fti.stores.reads_at_once import Found, Read, ReadsAtOnce, Write, serialized
@@ -61,6 +62,10 @@ class WalSqliteOnlineStoreConfig(GuardingConfig):
 
 class ViewNotApplied(LookupError):
     """The online store has no table for a feature view, or is not there at all."""
+
+
+class StillThere(Refusal):
+    """A file still holds rows that were deleted."""
 
 
 class WalUnavailable(RuntimeError):
@@ -157,7 +162,7 @@ class WalSqliteOnlineStore(ReadsAtOnce):
             )
 
     def forget_before(self, config: RepoConfig, moments: Mapping[str, datetime], views: Sequence[FeatureView]) -> int:
-        """Delete each view's rows that were so before its moment, by the view's name; returns how many."""
+        """Delete each view's rows of before its moment, by the view's name; returns how many. Naive moments are UTC."""
         with _explained(config), self._connection(config) as con:
             con.execute("BEGIN IMMEDIATE")
             return sum(
@@ -170,15 +175,19 @@ class WalSqliteOnlineStore(ReadsAtOnce):
     def forget_keys(
         self, config: RepoConfig, view: FeatureView, about: Callable[[EntityKey], bool], delete: bool
     ) -> int:
-        """Return how many rows of a view are of keys that `about` says yes to; with `delete`, delete them."""
+        """Return how many rows of a view have a key for which `about` is true; with `delete`, delete them."""
         table, version = _table(config, view), config.entity_key_serialization_version
         with _explained(config), self._connection(config) as con:
             con.execute("BEGIN IMMEDIATE")
             keys = con.execute(f"SELECT entity_key FROM {table}").fetchall()
             found = [(key,) for (key,) in keys if about(deserialize_entity_key(key, version))]
             if delete and found:
-                con.execute("PRAGMA secure_delete=ON")
                 con.executemany(f"DELETE FROM {table} WHERE entity_key = ?", found)
+        if delete:  # its files go on holding what was in them
+            con.execute("VACUUM")
+            held, *_ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if held:
+                raise StillThere(f"{_path(config)}-wal could not be emptied: somebody reads the store. Run this again.")
         return len(found)
 
     def update(

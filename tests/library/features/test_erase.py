@@ -44,7 +44,7 @@ def flown(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     succeed(folder, "apply")
     trainings = [kept_training_set(folder)]
     flights = read_raw(folder, "flights.csv.zip")
-    flights.loc[[2, 5, 9], "tailnum"] = WHO
+    flights.loc[[2, 5, 9], ["tailnum", "arr_delay"]] = [WHO, 300.0]
     write_raw(folder, "flights.csv.zip", flights)
     succeed(folder, "ingest", *JULY)
     succeed(folder, "publish", *JULY)
@@ -81,7 +81,7 @@ def folder(flown: tuple[Path, list[Any]], tmp_path: Path, monkeypatch: pytest.Mo
     """A copy, with both versions registered."""
     found = {f"delay version {number}": one for number, one in enumerate(flown[1], 1)}
     monkeypatch.setattr(erasure, "registered", lambda repo: found)
-    monkeypatch.setattr(erasure, "tracking_uri", lambda repo: None)
+    monkeypatch.setattr(erasure, "tracking_uri", lambda repo, was_applied: None)
     return Path(shutil.copytree(flown[0], tmp_path / "copy"))
 
 
@@ -119,11 +119,12 @@ def test_a_dry_run_says_what_would_go_and_deletes_nothing(folder: Path, capsys: 
 
 
 def test_nothing_under_data_names_the_entity_afterwards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No data file, old or new, no log, no database; all other rows are there, and a receipt of what went."""
+    """No data file, old or new, no log, no database as a key; all other rows are there, and a receipt of what went."""
     before = frames(folder)
     assert len(naming(folder)) > 5
     assert run(folder, "--yes") == 0
-    assert naming(folder) == []
+    assert naming(folder) == ["data/predictions.db"]  # where a request says so as its destination
+    assert (folder / "data" / "predictions.db").read_bytes().count(WHO.encode()) == 1
     for name, frame in frames(folder).items():
         kept = before[name]
         kept = kept[kept.tailnum != WHO] if "tailnum" in kept else kept

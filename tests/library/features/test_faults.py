@@ -139,6 +139,14 @@ def wait_for_lock(folder: Path, process: BaseProcess) -> None:
     wait_until(lambda: lock.exists() and f"process {process.pid})" in lock.read_text(), process)
 
 
+def go_on_after(stopped: BaseProcess, met: Callable[[], bool], waiting: BaseProcess) -> None:
+    """Let a stopped process go on once the other waits for it."""
+    try:
+        wait_until(met, waiting)
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+
+
 def ended(process: BaseProcess) -> int | None:
     process.join(120)
     return process.exitcode
@@ -154,11 +162,12 @@ def test_two_ingests_at_once_end_as_one_after_the_other(built, folder, intervals
     shutil.rmtree(folder / "data")
     first = start(folder, "ingest", *intervals[0])
     wait_for_lock(folder, first)
+    os.kill(first.pid, signal.SIGSTOP)  # until the second has met it, however slow the machine is
     (folder / "ingest.log").rename(folder / "first.log")
     second = start(folder, "ingest", *intervals[1])
-    assert (ended(first), ended(second)) == (0, 0)
     waits = f"ingest waits: `ingest` (process {first.pid}) is writing to {folder / 'data'}"
-    assert waits in said(folder, "ingest")
+    go_on_after(first, lambda: waits in said(folder, "ingest"), second)
+    assert (ended(first), ended(second)) == (0, 0)
     assert "waits" not in said(folder, "first")
     succeed(folder, "publish", *JULY)
     assert_same(frames(folder), frames(built))
@@ -168,9 +177,10 @@ def test_a_publish_during_an_ingest_publishes_what_that_lands(restated, wanted):
     """It waits, says so, and then computes from all of the delivery, not from a part."""
     ingest = start(restated, "ingest", *JULY, *RECEIVED)
     wait_for_lock(restated, ingest)
+    os.kill(ingest.pid, signal.SIGSTOP)
     publish = start(restated, "publish", *JULY)
+    go_on_after(ingest, lambda: f"publish waits: `ingest` (process {ingest.pid})" in said(restated, "publish"), publish)
     assert (ended(ingest), ended(publish)) == (0, 0)
-    assert f"publish waits: `ingest` (process {ingest.pid})" in said(restated, "publish")
     assert_same(frames(restated), wanted)
 
 

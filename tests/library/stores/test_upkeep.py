@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import signal
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,7 +18,7 @@ from upath import UPath
 from fti.stores.delta import TableCorrupt, connect, create_view, snapshot
 from fti.stores.upkeep import KEEP_LOG, LOG, Upkeep, compact, shorten_log, vacuum
 
-COMMITS, MONTHS = 300, 3
+COMMITS, MONTHS, KILLS = 300, 3, 6
 KEPT = (3, 150)
 NONE, WEEK = timedelta(0), timedelta(days=7)
 SAYS = {"reflects": "something"}
@@ -71,6 +75,49 @@ def test_a_table_of_many_commits_becomes_as_short_as_a_new_one(table: UPath) -> 
     assert len(con.sql("SELECT * FROM kept").fetchall()) == KEPT[0] + 1
     with pytest.raises(TableCorrupt):
         snapshot(table, 200)
+
+
+def test_upkeep_that_is_killed_anywhere_loses_nothing_and_is_ended_by_the_next(table: UPath) -> None:
+    """Killed six times, each time a sixth later: every version that is kept reads as before, and so does the newest."""
+    newest, kept = rows_of(table), {version: rows_of(table, version) for version in KEPT}
+    seconds = _seconds_of(UPath(shutil.copytree(str(table), f"{table}-whole")))
+    killed = []
+    for number in range(KILLS):
+        one = UPath(shutil.copytree(str(table), f"{table}-{number}"))
+        killed.append(_killed_after(one, seconds * number / KILLS))
+        assert rows_of(one).equals(newest)
+        assert {version: rows_of(one, version) for version in KEPT} == kept
+        done = keep_up(one, NONE)
+        assert done.files == MONTHS
+        assert on_disk(one)[0] <= MONTHS + max(KEPT) + 1
+        assert rows_of(one).equals(newest)
+        assert {version: rows_of(one, version) for version in KEPT} == kept
+        shutil.rmtree(str(one))
+    assert sum(killed) >= KILLS // 2
+
+
+def _seconds_of(table: UPath) -> float:
+    began = time.perf_counter()
+    keep_up(table, NONE)
+    return time.perf_counter() - began
+
+
+def _killed_after(path: UPath, seconds: float) -> bool:
+    """Keep a table up in a process that is killed so long after it begins; returns whether it was still at it."""
+    spawn = multiprocessing.get_context("spawn")
+    begun = spawn.Event()
+    process = spawn.Process(target=_keep_up_beginning, args=(str(path), begun))
+    process.start()
+    assert begun.wait(60)
+    time.sleep(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def _keep_up_beginning(path: str, begun: Any) -> None:
+    begun.set()
+    keep_up(UPath(path), NONE)
 
 
 def test_upkeep_again_does_nothing(table: UPath) -> None:
