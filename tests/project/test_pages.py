@@ -103,6 +103,16 @@ def test_paths_are_those_of_the_project(page):
         assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
+def test_the_faults_that_were_tried_are_tried_by_tests() -> None:
+    """Each by the name that the page gives."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "explanation" / "faults.md").read_text()))
+    there = {
+        name for file in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert named
+    assert named <= there
+
+
 def test_the_navigation_has_every_page():
     """A page that no menu leads to is not found."""
     text = (ROOT / "mkdocs.yml").read_text()

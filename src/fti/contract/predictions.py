@@ -235,9 +235,7 @@ def erase(engine: Engine, fields: Collection[str], value: str, delete_them: bool
             connection.exec_driver_sql("VACUUM")
             held, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
         if held:
-            raise LogUnusable(
-                "The log's write-ahead file could not be emptied: somebody reads it. Run this again."
-            )
+            raise LogUnusable("The log's write-ahead file could not be emptied: somebody reads it. Run this again.")
     return len(found)
 
 

@@ -20,7 +20,15 @@ from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import Engine, delete, select, update
 
 from fti.contract.events import RETRAININGS
-from fti.contract.registered import CAUSE_TAG, DECISION_TAG, FAILED, PASSED, REASONS_TAG, SERVICE_TAG
+from fti.contract.registered import (
+    CAUSE_TAG,
+    DECISION_TAG,
+    FAILED,
+    PASSED,
+    REASONS_TAG,
+    SERVICE_TAG,
+    require_registry,
+)
 from fti.errors import Refusal
 from fti.monitoring.trigger import decide
 from fti.project import project
@@ -37,10 +45,11 @@ class TrainingFailed(Refusal):
 
 
 def retrain(engine: Engine, name: str, repo: Path, as_of: datetime) -> str:
-    """Do what the monitors' verdicts ask for; returns what was done. Raises TrainingFailed.
+    """Do what the monitors' verdicts ask for; returns what was done. Raises TrainingFailed, RegistryMissing.
 
     Killed anywhere and run again, it goes on: a version that this moment has asked for already is not trained twice.
     """
+    require_registry()
     decision = decide(engine, name, champion_then(engine, name, as_of), as_of)
     if decision.action != "train":
         return f"{decision.action}: {decision.reasons}"
