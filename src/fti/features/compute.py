@@ -189,11 +189,16 @@ def _rows(
     tables = {}
     earliest = interval.start - timedelta(seconds=table.lookback_seconds)
     for name in table.reads:
-        events = backend.table(f"raw_{name}")
-        events = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
+        source = f"raw_{name}"
         if keys is not None:
-            events = events.semi_join(backend.table(TOUCHED), keys.column_names)
-        tables[name] = events
+            # A view, not ibis' semi_join: what that gives cannot be joined with itself, as a transform may want to.
+            source, names = f"__touched_{name}", ", ".join(map(quote, keys.column_names))
+            con.execute(
+                f"CREATE OR REPLACE TEMP VIEW {quote(source)} AS "
+                f"SELECT * FROM {quote(f'raw_{name}')} SEMI JOIN {TOUCHED} USING ({names})"
+            )
+        events = backend.table(source)
+        tables[name] = events.filter(events.event_timestamp >= earliest, events.event_timestamp < interval.end)
     try:
         return backend.to_pyarrow(table.compute(tables, interval))
     except (duckdb.ConversionException, duckdb.OutOfRangeException, pa.ArrowInvalid) as error:

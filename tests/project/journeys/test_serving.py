@@ -658,11 +658,18 @@ def test_a_bad_field_is_a_422_that_names_it(service, complete, change, field):
     assert answer.json["error"] == f"{field}: {answer.json['fields'][field]}"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"NaN", b"\xff\xfe", b"[" * 10_000 + b"]" * 10_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"NaN", b"[" * 10_000 + b"]" * 10_000])
 def test_what_is_no_object_is_a_422(service, body):
-    """Empty, torn, of another type, not text, or deep enough to break a parser."""
+    """Empty, torn, of another type, or deep enough to break a parser."""
     answer = service.send("POST", "/predict", body)
     assert (answer.status, list(answer.json["fields"])) == (422, ["body"])
+
+
+@pytest.mark.parametrize("body", ['{"dest": "Z\u00fcrich"}'.encode("utf-16"), b'{"dest": "Z\xfcrich"}'])
+def test_what_is_no_utf_8_is_a_415(service, body):
+    answer = service.send("POST", "/predict", body)
+    assert answer.status == 415
+    assert "Send JSON in UTF-8." in answer.json["error"]
 
 
 def test_a_moment_before_the_online_rows_is_a_422(service, complete):
