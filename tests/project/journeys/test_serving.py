@@ -783,7 +783,7 @@ def test_a_lost_registry_changes_nothing_and_is_followed_when_it_is_back(service
     kept = service.root / "kept.db"
     shutil.copy(service.registry, kept)
     service.registry.unlink()
-    service.logged("The MLflow registry does not answer; see MLFLOW_TRACKING_URI. Version 2 goes on serving.")
+    service.logged("There is no MLflow registry where MLFLOW_TRACKING_URI says. Correct that, or train a model: ")
     assert service.predict(complete).status == 200
     kept.replace(service.registry)
     service.champion("1")

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED, ErrorCode
 
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import MODEL_DIGEST_TAG
+from fti.contract.registered import MODEL_DIGEST_TAG, RegistryMissing
 from fti.scoring.features import StoreUnavailable
 from fti.scoring.loading import find_version, load, reopen
 from fti.scoring.served_model import ServedModel
@@ -30,6 +30,7 @@ from fti.serving.settings import ServingSettings
 # Under BentoML's own logger, whose handler and level are the only ones that show what is not a warning.
 logger = logging.getLogger("bentoml.serving")
 AWAY = "The MLflow registry does not answer; see MLFLOW_TRACKING_URI."
+GONE = "There is no MLflow registry where MLFLOW_TRACKING_URI says. Correct that, or train a model: `make pipeline`."
 # A registry that has users answers 403 for a model that is not there, too: MLflow 3.17 does not tell the two apart.
 REFUSED = {
     ErrorCode.Name(PERMISSION_DENIED): "The MLflow registry shows no {name!r} to this service's user: there is none "
@@ -145,6 +146,8 @@ class Predictor:
         name, number = self._settings.model_name, None if self._pinned is None else str(self._pinned)
         try:
             version = find_version(name, self._alias, number)
+        except RegistryMissing as error:
+            raise NoModel(GONE) from error
         except MlflowException as error:
             raise NoModel(REFUSED.get(error.error_code, AWAY).format(name=name)) from error
         if version is None:
