@@ -14,9 +14,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ from fti.times import utc
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from mlflow import MlflowClient
 
 KINDS = ("raw", "quarantine", "features", "removed")
 logger = logging.getLogger("features")
@@ -56,6 +58,7 @@ class MaintenanceSettings(BaseSettings):
     keep_files_days: float = Field(default=7, ge=0)
     keep_log_days: float = Field(default=7, ge=0)
     keep_expired_hours: float = Field(default=24, ge=0)
+    keep_models_days: float | None = Field(default=None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -110,15 +113,34 @@ def _location(path: str) -> str:
 
 def registered(repo: Path) -> dict[str, FeatureContract]:
     """The contracts of all registered versions. Raises RegistryUnreadable, ContractBroken."""
+    with _registry(repo) as client:
+        return kept.contracts(client) if client is not None else {}
+
+
+def _delete_models(store: FeatureStore, repo: Path, days: float) -> str:
+    """Delete what `keep_models_days` says of model versions and runs; returns what was done, as a line."""
+    services = [service.name for service in store.list_feature_services()]
+    with _registry(repo) as client:
+        deleted = (0, 0)
+        if client is not None:
+            deleted = kept.delete_old(client, project().model_name, services, datetime.now(UTC) - timedelta(days=days))
+    versions, runs = deleted
+    return f"models: {versions} versions without an alias and {runs} runs of over {days:g} days ago deleted"
+
+
+@contextmanager
+def _registry(repo: Path) -> Iterator[MlflowClient | None]:
+    """A client of the model registry; None if there is none yet. Raises RegistryUnreadable."""
     uri = tracking_uri(repo, partial(was_applied, repo))
     if not uri:
-        return {}
+        yield None
+        return
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         with tracking(uri):
-            return kept.contracts(MlflowClient())
+            yield MlflowClient()
     except Refusal:
         raise
     except Exception as error:
@@ -138,6 +160,7 @@ def maintain(repo: Path, as_of: datetime | None = None, settings: MaintenanceSet
     settings = settings or MaintenanceSettings()
     with feast_errors("feast", repo):
         store = open_repository(repo)
+        models = [] if settings.keep_models_days is None else [_delete_models(store, repo, settings.keep_models_days)]
         needed = needed_by(store, registered(repo))
     if needed.unknown:
         logger.warning("no view has %s, which a model was trained on: see below", ", ".join(sorted(needed.unknown)))
@@ -148,7 +171,7 @@ def maintain(repo: Path, as_of: datetime | None = None, settings: MaintenanceSet
             for kind in KINDS
             for name in tables_in(tables / kind)
         ]
-    return [*lines, *_forget_expired(store, repo, as_of, timedelta(hours=settings.keep_expired_hours))]
+    return [*lines, *models, *_forget_expired(store, repo, as_of, timedelta(hours=settings.keep_expired_hours))]
 
 
 def _keep_up(tables: UPath, kind: str, name: str, needed: Needed, settings: MaintenanceSettings) -> str:

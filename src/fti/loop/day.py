@@ -215,7 +215,8 @@ class Cycle:
         lines = maintain(self.pipeline.repo, as_of)
         for line in lines:
             logger.info("%s", line)
-        return f"{len(lines) - 1} tables; {lines[-1]}"
+        whole = [line for line in lines if "/" not in line.partition(":")[0]]
+        return "; ".join([f"{len(lines) - len(whole)} tables", *whole])
 
     def _delete_old(self, as_of: datetime) -> str:
         """Delete predictions that the settings keep no longer, as of a moment as scores are made as of one: in
