@@ -40,7 +40,7 @@ from fti.stores.delta import version_of
 from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
 from fti.stores.upkeep import Upkeep, compact, shorten_log, vacuum
-from fti.times import utc
+from fti.times import moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -224,17 +224,15 @@ def _forget_expired(store: FeatureStore, repo: Path, as_of: datetime | None, gra
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fti.features.maintain", description=__doc__.split("\n")[0])
     parser.add_argument("--repo", type=Path, default=project().repo, help="Feast repository; tables lie beside it")
-    parser.add_argument("--as-of", help="of which moment, UTC, the ttl of online rows is past (when materialized)")
+    parser.add_argument(
+        "--as-of", type=moment, help="of which moment, UTC, the ttl of online rows is past (when materialized)"
+    )
     options = parser.parse_args(argv)
-    try:
-        as_of = utc(options.as_of) if options.as_of else None
-    except ValueError as error:
-        parser.error(str(error))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("feast", "mlflow", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        print(*maintain(options.repo.resolve(), as_of), sep="\n")
+        print(*maintain(options.repo.resolve(), options.as_of), sep="\n")
     except (Refusal, DeltaError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
