@@ -45,11 +45,11 @@ def _move_artifacts(database: Path, old: str, new: str) -> None:
 
 
 def _link_environment(project: Path) -> None:
-    """Make `.venv` look set up: links to this environment, and the file by which .ci/setup knows its own work."""
+    """Make `.venv` look set up: links to this environment, and the files by which .ci/setup knows its own work."""
     environment, own = Path(sys.prefix), project / ".venv"
     own.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (own / name).symlink_to(environment / name)
-    identity = "{ pwd -P; cat pyproject.toml uv.lock .ci/setup; } | cksum"
-    ready = subprocess.run(["sh", "-c", identity], cwd=project, capture_output=True, text=True, check=True).stdout
-    (own / ".ready").write_text(ready)
+    definitions = "eval \"$(grep -E '^(identity|contents)\\(\\)' .ci/setup)\""
+    script = f"{definitions}; identity >.venv/.ready; contents >.venv/.contents"
+    subprocess.run(["sh", "-c", script], cwd=project, check=True)

@@ -16,7 +16,6 @@ from fti.contract.spine import PREDICTION_TIME
 from fti.errors import one_line
 from fti.monitoring.consistency import consistency
 from fti.monitoring.logged import Logged, Predictions, together
-from fti.monitoring.outcomes import Outcomes
 from fti.monitoring.sample import Sample
 from fti.steps import step
 
@@ -124,6 +123,7 @@ def _of_what_became(
     store: FeatureStore, batches: list[Logged], training: Training | str, window: Window, known_by: datetime
 ) -> list[Result]:
     """Score predictions whose outcomes are known. Takes the batches out of the list, so that their requests can go."""
+    from fti.monitoring.outcomes import Outcomes
     from fti.monitoring.quality import quality
 
     with step(f"quality of {batches[0].subject}") as report:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 from upath import UPath
 
-from fti.errors import Refusal
+from fti.errors import Refusal, one_line
 from fti.stores.delta import connect, create_view, open_table
 from fti.stores.tables import tables_in, tables_of
 
@@ -27,6 +28,10 @@ class NotLanded(Refusal):
     """A moment is outside of the time of which anything has landed."""
 
 
+class TablesUnreadable(Refusal):
+    """The place of the tables does not answer, or may not be read."""
+
+
 class Landed(NamedTuple):
     """The first and the newest event of all raw tables."""
 
@@ -37,9 +42,15 @@ class Landed(NamedTuple):
 def landed(tables: UPath) -> Landed | None:
     """Return the range of the raw tables' event timestamps, UTC, or None where no raw event has landed.
 
-    Raises TableCorrupt.
+    Raises TableCorrupt, TablesUnreadable.
     """
-    ranges = [found for name in tables_in(tables / "raw") if (found := _range(tables / "raw" / name)) is not None]
+    try:
+        ranges = [found for name in tables_in(tables / "raw") if (found := _range(tables / "raw" / name)) is not None]
+    except (OSError, DeltaError) as error:
+        raise TablesUnreadable(
+            f"The raw tables in {tables} cannot be read ({type(error).__name__}: {one_line(error)}). Nothing was read "
+            "or written. Check that this is their place (FTI_TABLES), that it answers, and that you may read it."
+        ) from error
     if not ranges:
         return None
     return Landed(min(one.first for one in ranges), max(one.last for one in ranges))
@@ -51,7 +62,7 @@ def require_landed(
     """Refuse moments, by what the caller names them, that are outside of what has landed in a repository's tables.
 
     `source` widens the range by what can still be landed. Nothing at all has landed: only the future is refused. With
-    `force` every moment passes. Raises NotLanded.
+    `force` every moment passes. Raises NotLanded, TableCorrupt, TablesUnreadable.
     """
     asked = {name: moment for name, moment in moments.items() if moment is not None}
     if force or not asked:

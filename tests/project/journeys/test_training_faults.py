@@ -255,7 +255,7 @@ def test_a_model_whose_files_were_changed_is_not_loaded(training, registry, tmp_
     folder = Path(download_artifacts(version.source))  # of artifacts on this disk, the very files
     for file, change in (
         ("model.skops", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
-        ("MLmodel", lambda content: content.replace(b"mlflow.sklearn", b"evil_loader.py")),
+        ("MLmodel", lambda content: content.replace(b"fti.contract.pyfunc", b"evil.loader.of_files")),
     ):
         kept = (folder / file).read_bytes()
         (folder / file).write_bytes(change(kept))
