@@ -56,6 +56,7 @@ ABOUT = {
     "materialize": "The newest feature rows, online.",
     "score": "Predictions of the day that comes.",
     "monitor": "What the monitors found, in monitor_results.",
+    "maintain": "Tables of few files, without what nobody needs; the online store without rows past their ttl.",
     "retrain": "The model version that answers, trained again where the monitors ask for it.",
 }
 

@@ -72,7 +72,9 @@ class Logged:
         return f"{self.name} version {self.version}, {self.role}"
 
     def only(self, rows: pd.Series) -> Logged:
-        """Those of the predictions for which `rows` is true."""
+        """Those of the predictions for which `rows` is true; nearly always all are, and nothing is copied."""
+        if rows.all():
+            return self
         return replace(self, **{name: getattr(self, name)[rows].reset_index(drop=True) for name in FRAMES})
 
 

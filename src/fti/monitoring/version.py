@@ -135,6 +135,7 @@ def _of_what_became(
             batch = batches.pop(0)
             known.append(outcomes.of(batch))
             scored.append(replace(batch, requests=batch.requests[[anchor, PREDICTION_TIME]]))
+        del outcomes
         served, labels = together(scored), pd.concat(known, ignore_index=True)
         report.update(rows=len(labels), labelled=int(labels.notna().sum()))
         for rows, what in ((~served.ahead, ""), (served.ahead, AHEAD)):
