@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,35 @@ def test_rows_beyond_the_first_arrow_batch_go_online_too(applied, monkeypatch):
     with sqlite3.connect(applied / "data" / "feast" / "online_wal.db") as online:
         ((rows,),) = online.execute('SELECT count(*) FROM "flights.origin_schedule_load"').fetchall()
     assert rows == 48
+
+
+@pytest.mark.parametrize("damage", ["flipped bits", "cut in half"])
+def test_a_damaged_online_store_is_one_line_and_filled_anew_as_that_says(applied, damage):
+    """Whatever SQLite says of its pages, and of the files beside it."""
+    feast = applied / "data" / "feast"
+    before, online = contents(feast), feast / "online_wal.db"
+    bits = bytearray(online.read_bytes())
+    if damage == "cut in half":
+        bits = bits[: len(bits) // 2 + 1]
+    for at in range(0, len(bits), 101) if damage == "flipped bits" else ():
+        bits[at] ^= 0x10
+    online.write_bytes(bits)
+    for command, given in {"materialize": MORNING, "apply": ()}.items():
+        process = start(applied, command, *given)
+        process.join(120)
+        (line,) = [one for one in said(applied, command).splitlines() if one.startswith(("error:", "Traceback"))]
+        assert (process.exitcode, "Delete them, apply, and materialize: no data are lost." in line) == (1, True)
+    for file in feast.iterdir():
+        file.unlink()
+    for command, given in {"apply": (), "materialize": MORNING}.items():
+        process = start(applied, command, *given)
+        process.join(120)
+        assert process.exitcode == 0
+    assert contents(feast) == before
+
+
+def contents(feast: Path) -> dict[str, list[Any]]:
+    """The rows of each table of the online store, but for the moments at which they were written."""
+    with closing(sqlite3.connect(f"file:{feast / 'online_wal.db'}?mode=ro", uri=True)) as con:
+        tables = [name for (name,) in con.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return {name: sorted(con.execute(f'SELECT * FROM "{name}"').fetchall()) for name in tables}
