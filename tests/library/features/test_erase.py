@@ -139,7 +139,7 @@ def test_nothing_under_data_names_the_entity_afterwards(folder: Path, capsys: py
     assert WHO not in file.read_text()
     capsys.readouterr()
     assert run(folder) == 0
-    assert "Nothing is stored of it." in capsys.readouterr().out
+    assert capsys.readouterr().out == "delay version 2 has such a row as its example request\n"
 
 
 def test_the_copy_of_a_training_set_without_the_entity_stays(folder: Path, flown: tuple[Path, list[Any]]) -> None:
