@@ -21,7 +21,7 @@ from fti.contract.spine import rows_due, view_rows
 from fti.monitoring import logged
 from fti.monitoring.consistency import consistency
 from fti.monitoring.online import presence
-from fti.monitoring.quality import labels_of
+from fti.monitoring.outcomes import Outcomes
 from fti.scoring.features import FeatureReader, FeatureRow
 from fti.scoring.schemas import parse, request_schema
 from fti.serving.batch import BatchScorer
@@ -178,12 +178,12 @@ def test_a_batch_logs_what_was_asked_and_the_monitor_reads_it(scored, store, con
     assert sorted(map(str, requests)) == sorted(str({name: row[name] for name in requests[0]}) for row in PARCELS)
     whole, *_ = consistency(store, served, NOON, OVER)
     assert (whole.metric, whole.value, whole.rows) == ("consistency", 1.0, 5)
-    labels = labels_of(store, served, OVER)
+    labels = Outcomes(store, [served], OVER).of(served)
     outcomes = {str(row["parcel"]): number % 2 for number, row in enumerate(PARCELS)}
     assert labels.tolist() == [outcomes[key] for key in served.row_keys]
     online = served.only(served.row_keys.notna())
     object.__setattr__(online, "row_keys", pd.Series([None] * 5, dtype=object))
-    assert labels_of(store, online, OVER).tolist() == labels.tolist()
+    assert Outcomes(store, [online], OVER).of(online).tolist() == labels.tolist()
 
 
 def test_null_and_nan_are_the_same_to_code_on_demand(store, interface):
