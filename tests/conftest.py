@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -51,6 +52,12 @@ class Workspace:
     @property
     def online_store(self) -> Path:
         return self.root / "data" / "feast" / "online_wal.db"
+
+
+def copy_registry(of: Workspace, to: Path) -> None:
+    """Copy a registry of files into a folder, with a link to its artifacts: a copy takes none but those beside it."""
+    shutil.copy(of.root / "mlflow.db", to / "mlflow.db")
+    (to / "mlruns").symlink_to(of.root / "mlruns")
 
 
 def empty(database: Path, tables: str = "%") -> None:

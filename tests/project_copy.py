@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where MLflow's database names files, by table: whole, so they have to be told where they are now.
-ADDRESSES = {
-    "experiments": ["artifact_location"],
-    "runs": ["artifact_uri"],
-    "logged_models": ["artifact_location"],
-    "model_versions": ["source", "storage_location"],
-}
 
 
 def copy_project(to: Path, trained: Path) -> Path:
@@ -30,18 +21,8 @@ def copy_project(to: Path, trained: Path) -> Path:
     for folder in ("data", "mlruns"):
         shutil.copytree(trained / folder, to / folder)
     shutil.copy2(trained / "mlflow.db", to / "mlflow.db")
-    _move_artifacts(to / "mlflow.db", str(trained), str(to))
     _link_environment(to)
     return to
-
-
-def _move_artifacts(database: Path, old: str, new: str) -> None:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        root = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()[0]
-        old = root.removeprefix("file://").rpartition("/mlruns")[0] or old
-        for table, columns in ADDRESSES.items():
-            for column in columns:
-                connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [old, new])
 
 
 def _link_environment(project: Path) -> None:

@@ -7,9 +7,9 @@ and from nowhere but the project's own folder. Nothing else in `fti` imports a p
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import os
-import sys
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fti import parts
 from fti.errors import Refusal
+from fti.own_code import VARIABLE, NoProject, load
+from fti.parts import PartWrong
 
-VARIABLE = "FTI_PROJECT"
 SETTINGS = "pyproject.toml"
 
 
-class NoProject(Refusal):
-    """There is no project, or a module that is imported as one of its parts is another's."""
+class LibraryTooOld(Refusal):
+    """The project asks for a newer `fti` than this one."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,47 @@ class Project:
         return settings
 
     @property
+    def name(self) -> str:
+        """The project's name in Feast's registry."""
+        return str(self.setting("name"))
+
+    @property
     def model_name(self) -> str:
         """The registered model that is trained and served."""
-        return str(self.settings["model_name"])
+        return str(self.setting("model_name"))
+
+    @property
+    def feature_services(self) -> list[str]:
+        """The feature services that models are trained on, in their order."""
+        return list(self.setting("feature_services"))
+
+    @property
+    def data_packages(self) -> list[str]:
+        """The packages that the source reads, as pip takes them."""
+        return list(self.setting("data_packages"))
+
+    def setting(self, key: str) -> Any:
+        """Return what `[tool.fti]` says under a key. Raises PartWrong."""
+        value, where = parts.SETTINGS[key], f"[tool.fti] of {self.root / SETTINGS}"
+        if key not in self.settings:
+            raise PartWrong(f"{where} has no {key}. It must be {value.holds}; for example: {value.example}")
+        parts.require(f"{key} in {where}", self.settings[key], value)
+        return self.settings[key]
+
+    def require_library(self) -> None:
+        """Check that this `fti` is as new as the project asks for. Raises LibraryTooOld, PartWrong."""
+        if "requires" not in self.settings:
+            return
+        asked = str(self.setting("requires"))
+        try:
+            version = importlib.metadata.version("fti")
+        except importlib.metadata.PackageNotFoundError:  # in a Bento, which holds the code that it was built with
+            return
+        if _numbers(version) < _numbers(asked):
+            raise LibraryTooOld(
+                f"The project in {self.root} asks for fti{asked}, and this is fti {version}. Install that version "
+                f"(`make setup`), or change `requires` in [tool.fti] of {self.root / SETTINGS}. Nothing was done."
+            )
 
     @property
     def repo(self) -> Path:
@@ -95,16 +135,14 @@ class Project:
         return self._part("training.references")
 
     def _part(self, name: str) -> ModuleType:
-        if name not in sys.modules and str(self.root) not in sys.path:
-            sys.path.insert(0, str(self.root))
-        part = importlib.import_module(name)
-        found = Path(part.__file__ or "").resolve()
-        if not found.is_relative_to(self.root):
-            raise NoProject(
-                f"`{name}` is {found}, not the one of the project in {self.root}. One process works for one project: "
-                f"take the other off PYTHONPATH, or let {VARIABLE} name its folder."
-            )
-        return part
+        """Import a part and check what it holds. Raises PartWrong, NoProject."""
+        if name not in self._loaded:
+            self._loaded[name] = load(self.root, name)
+        return self._loaded[name]
+
+    @cached_property
+    def _loaded(self) -> dict[str, ModuleType]:
+        return {}
 
 
 _CURRENT: list[Project] = []  # none until it is asked for, and then one
@@ -115,14 +153,19 @@ def use(root: Path) -> None:
     named = os.environ.get(VARIABLE)
     if named and Path(named).resolve() != root:
         raise NoProject(f"{VARIABLE} is {named}, and this is a module of the project in {root}. Unset it.")
-    _CURRENT[:] = [Project(root)]
+    _set(Project(root))
 
 
 def project() -> Project:
-    """The project of this process. Raises NoProject."""
+    """The project of this process. Raises NoProject, LibraryTooOld."""
     if not _CURRENT:
-        _CURRENT.append(_found())
+        _set(_found())
     return _CURRENT[0]
+
+
+def _set(current: Project) -> None:
+    current.require_library()
+    _CURRENT[:] = [current]
 
 
 def _found() -> Project:
@@ -150,5 +193,17 @@ def _settings(file: Path) -> dict[str, Any] | None:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise NoProject(f"{file} is no TOML: {error}.") from error
-    settings: dict[str, Any] | None = written.get("tool", {}).get("fti")
+    tool = written.get("tool", {})
+    settings = tool.get("fti") if isinstance(tool, dict) else None
+    if settings is not None and not isinstance(settings, dict):
+        raise NoProject(f"`fti` under [tool] of {file} is {settings!r}. It must be a table: [tool.fti].")
     return settings
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release of a version, without zeros at its end: 0.2 is as new as 0.2.0."""
+    release = re.match(r"(?:>=)?(\d+(?:\.\d+)*)", version)
+    numbers = [int(one) for one in release[1].split(".")] if release else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -9,14 +11,81 @@ from pathlib import Path
 
 import pytest
 
+from fti import parts
+
 LOOK = "from fti.project import project; print(project().root, project().model_name)"
 
 
+# Every part, with stand-ins of what libraries make: what a part must hold is no matter of their types.
+PARTS = {
+    "feature_repo/source.py": """
+from datetime import datetime, timezone
+from types import SimpleNamespace
+
+HERE = __file__
+START, END, TODAY = "2024-01-01", "2024-02-01", "2024-01-15"
+RAW_KEYS = {"counts": ["hour"]}
+KEY_MOMENTS = {"counts": "hour"}
+RAW_SCHEMAS = {"counts": SimpleNamespace(names=["hour"], types=["timestamp"])}
+COMPLETE_UNTIL = {"counts": datetime(2100, 1, 1, tzinfo=timezone.utc)}
+RawFiles = RawEvents = object
+""",
+    "feature_repo/transforms.py": """
+from types import SimpleNamespace
+
+FEATURE_TABLES = {"by_street": SimpleNamespace(keys=["street"], reads=["counts"])}
+""",
+    "feature_repo/faults.py": "FAULTS = {}\n",
+    "validation/raw.py": """
+from types import SimpleNamespace
+
+RAW_SUITES = {"counts": SimpleNamespace(name="counts")}
+""",
+    "validation/profiles.py": "PROFILES = {}\n",
+    "validation/features.py": 'BOUNDS = {"*_share": (0, 1)}\n',
+    "validation/training_set.py": """
+from types import SimpleNamespace
+
+LIMITS = SimpleNamespace(mostly_known=0.5, told_alone={}, label=(0, 1))
+""",
+    "training/model.py": """
+def build_model(): ...
+def search_space(): ...
+TRUSTED_TYPES = []
+""",
+    "training/references.py": "def references(): ...\n",
+}
+# What is written in the place of a value, and is none of that kind.
+WRONG = dict.fromkeys(("RawFiles", "RawEvents", "build_model", "search_space", "references"), "17") | {
+    "START": "'soon'", "END": "20240101", "TODAY": "None", "RAW_KEYS": "{'counts': 'hour'}", "KEY_MOMENTS": "['hour']",
+    "RAW_SCHEMAS": "{'counts': 'hour'}", "COMPLETE_UNTIL": "{'counts': datetime(2100, 1, 1)}",
+    "FEATURE_TABLES": "['by_street']", "FAULTS": "{'camera': 7}", "RAW_SUITES": "{'counts': 0}",
+    "PROFILES": "{'counts': 0}", "BOUNDS": "{'*_share': 1}", "LIMITS": "{}", "TRUSTED_TYPES": "'sklearn'",
+}  # fmt: skip
+LOAD = """
+import json, pathlib, sys
+from fti.errors import Refusal
+from fti.own_code import load
+
+for folder, part in json.loads(sys.stdin.read()):
+    for name in [name for name in sys.modules if name.split(".")[0] in ("feature_repo", "validation", "training")]:
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if not path.startswith(str(pathlib.Path(folder).parent))]
+    try:
+        load(pathlib.Path(folder), part)
+        print(json.dumps("loaded"))
+    except Refusal as refusal:
+        print(json.dumps(str(refusal)))
+"""
+
+
 def made(root: Path, settings: str = '[tool.fti]\nmodel_name = "made-up"\n') -> Path:
-    """A project whose source says where it lies."""
-    (root / "feature_repo").mkdir(parents=True)
+    """A project with every part; its source says where it lies."""
+    root.mkdir(parents=True)
     (root / "pyproject.toml").write_text(settings)
-    (root / "feature_repo" / "source.py").write_text("HERE = __file__\n")
+    for name, text in PARTS.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
     return root
 
 
@@ -96,3 +165,123 @@ def test_the_seam_imports_nothing_heavy(tmp_path):
     assert said(python(f"import sys; {LOOK}; print({heavy} & set(sys.modules))", made(tmp_path / "one"))).endswith(
         "set()"
     )
+
+
+def test_code_of_another_project_is_not_run(tmp_path):
+    """Though it is on the path, and is a regular package where this one's folder has no __init__.py."""
+    one, other = made(tmp_path / "one"), made(tmp_path / "other")
+    (other / "feature_repo" / "__init__.py").write_text("raise SystemExit('run')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(other)!r}); from fti.project import project; print(project().source.HERE)"
+    )
+    assert said(python(code, one)) == str(one / "feature_repo" / "source.py")
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def broken(file: str, way: str, name: str) -> str | None:
+    """The text of a part that is broken in one way; None where it is missing."""
+    if way == "missing":
+        return None
+    if way == "raises":
+        return PARTS[file] + "\nimport no_such_package\n"
+    if way == "no Python":
+        return "def broken(:\n"
+    return PARTS[file] + (f"\ndel {name}\n" if way == "lacks" else f"\n{name} = {WRONG[name]}\n")
+
+
+CASES = [
+    (file, way, "")
+    for file in PARTS for way in ("whole", "missing", "raises", "no Python")
+] + [
+    (file, way, name)
+    for file in PARTS for name in parts.PARTS[file.removesuffix(".py").replace("/", ".")].values
+    for way in ("lacks", "wrong")
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], str]:
+    """What loading a part says, by how it is broken: all in one process, each from a project of its own."""
+    folder, asked = tmp_path_factory.mktemp("broken"), []
+    for number, (file, way, name) in enumerate(CASES):
+        root = made(folder / str(number))
+        (root / file).unlink()
+        text = PARTS[file] if way == "whole" else broken(file, way, name)
+        if text is not None:
+            (root / file).write_text(text)
+        asked.append([str(root), file.removesuffix(".py").replace("/", ".")])
+    done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps(asked), capture_output=True, text=True)
+    return dict(zip(CASES, map(json.loads, said(done).splitlines()), strict=True))
+
+
+@pytest.mark.parametrize(("file", "way", "name"), CASES)
+def test_a_broken_part_is_one_line(outcomes, file, way, name):
+    """Which file, what is wrong, what it must hold, and an example."""
+    line = outcomes[file, way, name]
+    if way == "whole":
+        assert line == "loaded"
+        return
+    reason = {
+        "missing": "is missing", "raises": "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        "no Python": "cannot be imported: SyntaxError", "lacks": f"has no {name}.", "wrong": f"{name} of ",
+    }[way]  # fmt: skip
+    assert file in line
+    assert reason in line
+    assert "must " in line
+    assert "; for example: " in line
+    assert "\n" not in line
+    if way in ("raises", "no Python"):
+        assert f"{file}, line " in line
+
+
+def test_a_source_names_the_same_tables_throughout(tmp_path):
+    """A raw table without a schema is noticed before anything is read."""
+    root = made(tmp_path / "one")
+    (root / "feature_repo/source.py").write_text(PARTS["feature_repo/source.py"] + '\nRAW_KEYS["more"] = ["hour"]\n')
+    line = refused(python("from fti.project import project; project().source", root))
+    assert "RAW_SCHEMAS of " in line
+    assert "['counts', 'more']" in line
+
+
+# ---- [tool.fti] -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", parts.SETTINGS)
+def test_a_setting_that_is_missing_or_wrong_is_one_line(tmp_path, key):
+    """Which file and key, what it must be, and an example."""
+    look = f"from fti.project import project; print(project().setting({key!r}))"
+    other = "model_name" if key != "model_name" else "name"
+    line = refused(python(look, made(tmp_path / "without", f'[tool.fti]\n{other} = "x"\n')))
+    assert f"{tmp_path / 'without' / 'pyproject.toml'} has no {key}. It must be " in line
+    assert f"; for example: {key} = " in line
+    line = refused(python(look, made(tmp_path / "wrong", f"[tool.fti]\n{key} = 17\n")))
+    assert f"{key} in [tool.fti] of {tmp_path / 'wrong' / 'pyproject.toml'} is 17. It must be " in line
+
+
+def test_a_table_that_is_none_is_one_line(tmp_path):
+    """As `fti = "x"` under [tool]."""
+    assert "It must be a table" in refused(python(LOOK, made(tmp_path / "one", '[tool]\nfti = "x"\n')))
+
+
+@pytest.mark.parametrize(("asked", "fits"), [(">=0.0.1", True), (">=0.1", True), (">=0.1.0", True), (">=999", False)])
+def test_a_project_that_asks_for_a_newer_library_is_refused(tmp_path, asked, fits):
+    """Before anything is read or written, whatever is asked of it."""
+    root = made(tmp_path / "one", f'[tool.fti]\nmodel_name = "made-up"\nrequires = "{asked}"\n')
+    done = python(LOOK, root)
+    if fits:
+        assert said(done) == f"{root} made-up"
+    else:
+        assert f"asks for fti{asked}, and this is fti {importlib.metadata.version('fti')}." in refused(done)
+
+
+def test_what_serving_loads_imports_no_other_pipeline(tmp_path):
+    """Its settings are those of the project; no module of the project but its own is imported, nor what those need."""
+    root = made(tmp_path / "one")
+    heavy = "{'ibis', 'great_expectations', 'duckdb', 'optuna', 'deltalake', 'feature_repo', 'training', 'validation'}"
+    code = (
+        "import sys; from fti.serving.settings import ServingSettings; told = ServingSettings(); "
+        f"print(told.model_name, told.feast_repo, {heavy} & set(sys.modules), 'fti.features' in sys.modules)"
+    )
+    assert said(python(code, root)) == f"made-up {root / 'feature_repo'} set() False"

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from fti.contract.definitions import require_sound, require_storable
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import SERVICE_TAG, fetch_version, registry_file
+from fti.contract.registered import PROJECT_TAG, SERVICE_TAG, fetch_version, registry_file
 from fti.errors import Refusal
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def require_allowed(draft: FeatureStore, repo: Path, was_applied: Callable[[], b
     that cannot be read.
     """
     uri = tracking_uri(repo, was_applied)
-    found = contracts(uri) if uri else {}
+    found = contracts(uri, str(draft.project)) if uri else {}
     broken = [line for version, contract in found.items() if (line := _broken(draft, version, contract))]
     if broken:
         raise DefinitionNeeded("\n".join(broken))
@@ -69,7 +69,10 @@ def _broken(draft: FeatureStore, version: str, contract: FeatureContract) -> str
         reason = f"Feature service {service!r} can no longer be described ({error!r}): put the old definition back."
     else:
         return ""
-    way = "Or, if it will not be served again, drop its aliases: `make retire VERSION=...`."
+    way = (
+        "Or, if it will not be served again, drop its aliases: `make retire VERSION=...`. Or, if it is of another "
+        f"project that is called {draft.project!r}, too, give one of them another name."
+    )
     return f"{version} needs what these definitions change. {reason} {way}"
 
 
@@ -96,9 +99,10 @@ def tracking_uri(repo: Path, was_applied: Callable[[], bool]) -> str | None:
     return None
 
 
-def contracts(uri: str) -> dict[str, FeatureContract]:
+def contracts(uri: str, project: str) -> dict[str, FeatureContract]:
     """The contract of each model version that has an alias and reads a feature service, by what the version is called.
 
+    Models of which the registry says that they are another Feast project's are left out.
     Raises RegistryUnreadable, or ContractBroken.
     """
     # By default MLflow tries for minutes.
@@ -110,7 +114,7 @@ def contracts(uri: str) -> dict[str, FeatureContract]:
         found = {}
         with tracking(uri):
             client = MlflowClient()
-            for name, number in _aliased(client):
+            for name, number in _aliased(client, project):
                 version = client.get_model_version(name, number)
                 if SERVICE_TAG in version.tags:
                     aliases = ", ".join(sorted(version.aliases))
@@ -140,11 +144,12 @@ def tracking(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which takes the variable back that it has set
 
 
-def _aliased(client: MlflowClient) -> list[tuple[str, str]]:
-    """Name and number of each model version under any alias, once."""
+def _aliased(client: MlflowClient, project: str) -> list[tuple[str, str]]:
+    """Name and number of each model version of a project under any alias, once."""
     page = client.search_registered_models()
     models = [*page]
     while page.token:
         page = client.search_registered_models(page_token=page.token)
         models += page
-    return [(model.name, number) for model in models for number in sorted({*model.aliases.values()})]
+    own = [model for model in models if model.tags.get(PROJECT_TAG, project) == project]
+    return [(model.name, number) for model in own for number in sorted({*model.aliases.values()})]

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
+from fti.contract.artifact_places import resolve_places
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.interface import ContractBroken
 from fti.contract.task import Task
@@ -27,6 +28,7 @@ SERVICE_TAG = "feast.feature_service"
 DIGEST_TAG = "feature_contract.sha256"
 MODEL_DIGEST_TAG = "model.sha256"
 CAUSE_TAG = "training.cause"
+PROJECT_TAG = "fti.project"  # of a registered model: the Feast project whose training registers its versions
 # What the gate said of a version, against which champion, and why.
 DECISION_TAG, AGAINST_TAG, REASONS_TAG = "gate.decision", "gate.against", "gate.reasons"
 # The result of its trial: before an alias moves, the version is loaded and answers its example.
@@ -71,6 +73,8 @@ def require_registry() -> None:
     import mlflow
 
     file = registry_file(mlflow.get_tracking_uri())
+    if file is not None:
+        resolve_places()  # by itself MLflow does so only where `fti` is installed, which it is not in a Bento
     if file is not None and not file.exists():
         raise RegistryMissing(
             f"There is no model registry at {file.resolve()}. Train a model (`make train`), which makes it; or let "
@@ -85,12 +89,19 @@ def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path
     Raises ContractBroken when there is none, or when a file is not as the version was registered: nothing of the model
     is to be loaded then, for what a model's files say decides which code runs.
     """
+    from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of ten small files, beside what is told
     named = f"{version.name} version {version.version}"
     folder = Path(download_artifacts(version.source, dst_path=str(into or mkdtemp(dir=_fetched().name))))
     file = folder / "extra_files" / FILE_NAME
+    if not any(folder.iterdir()):
+        place = MlflowClient().get_model_version_download_uri(version.name, version.version)
+        raise ContractBroken(
+            f"The files of {named} are not at {place}. A registry that is a file has its artifacts in the folder "
+            "`mlruns` beside it: when one is moved, copied or restored, the other goes with it."
+        )
     if not file.is_file():
         raise ContractBroken(f"{named} carries no {FILE_NAME}; it was not registered by this training pipeline.")
     try:

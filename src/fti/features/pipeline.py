@@ -23,6 +23,7 @@ from fti.features.source import EventSource, learnt
 from fti.features.windows import FeatureTable, Interval
 from fti.project import project
 from fti.steps import step
+from fti.stores.data_format import note
 from fti.stores.delta import connect
 from fti.stores.frames import as_frame
 from fti.stores.tables import data_of, tables_of
@@ -103,6 +104,7 @@ class FeaturePipeline:
         What is new or restated is recorded as learnt at `received_at` where that is later than the event itself.
         """
         outcomes = self.check_raw(interval)
+        note(self.data)
         start, end = bounds(interval)
         holds = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
         for table, outcome in outcomes.items():

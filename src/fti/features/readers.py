@@ -49,7 +49,7 @@ def users(store: FeatureStore, repo: Path) -> Mapping[str, list[str]]:
         for name in names | {service.tags[role] for role in ("spine", "label") if role in service.tags}:
             used[name].append(f"feature service `{service.name}`")
     uri = tracking_uri(repo, partial(was_applied, repo))
-    for version, contract in (contracts(uri) if uri else {}).items():
+    for version, contract in (contracts(uri, str(store.project)) if uri else {}).items():
         interface = contract.interface
         read = {view.source for view in interface.stored_views} | {view.name for view in interface.on_demand_views}
         for name in read | {interface.spine_view, interface.label_view, interface.feature_service}:

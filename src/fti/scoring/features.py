@@ -26,6 +26,7 @@ from typeguard import suppress_type_checks
 from fti.contract.interface import FeatureInterface, OnDemandView, StoredView
 from fti.contract.on_demand import computed
 from fti.scoring.schemas import AS_OF
+from fti.stores.data_format import DataTooNew
 from fti.stores.repository import StoreMoved, require_applied, require_current
 
 Request = Mapping[str, Any]
@@ -115,7 +116,7 @@ def open_store(feast_repo: Path) -> FeatureStore:
         require_applied(store, feast_repo)
         store.refresh_registry()
         return store
-    except StoreMoved as moved:
+    except (StoreMoved, DataTooNew) as moved:
         raise StoreUnavailable(str(moved)) from moved
     except Exception as error:
         raise StoreUnavailable(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fti.errors import Refusal
+from fti.stores.data_format import require_readable
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -20,7 +21,9 @@ class StoreMoved(Refusal):
 
 
 def require_current(repo: Path) -> None:
-    """Check the plug-ins that `feature_store.yaml` names, or the file that Feast reads instead. Raises StoreMoved."""
+    """Check the plug-ins that `feature_store.yaml` names, or the file that Feast reads instead, and that this code
+    knows the format of the data beside the repository. Raises StoreMoved, DataTooNew."""
+    require_readable(repo.resolve().parent / "data")
     file = Path(os.environ.get("FEAST_FS_YAML_FILE_PATH") or repo / "feature_store.yaml")
     found = re.search(rf"\b{re.escape(BEFORE)}([\w.]+)", file.read_text()) if file.is_file() else None
     if found:
@@ -37,7 +40,7 @@ class RegistryAbsent(Refusal):
 def open_repository(repo: Path, applied: bool = True) -> FeatureStore:
     """Return the feature store of a repository; one that is not `applied` may have no registry yet.
 
-    Raises StoreMoved, RegistryAbsent, and what Feast raises.
+    Raises StoreMoved, DataTooNew, RegistryAbsent, and what Feast raises.
     """
     require_current(repo)
     from feast import FeatureStore

@@ -10,6 +10,7 @@ from pathlib import Path
 from upath import UPath
 
 from fti.errors import Refusal
+from fti.stores.data_format import require_readable
 
 # Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
 OF_FEATURES = "features_"
@@ -52,8 +53,9 @@ def tables_of(repo: Path) -> UPath:
     """The root of the raw, quarantine, feature and training set tables: `data_of`, or an address such as s3://lake/fti.
 
     Who may read and write there is told by the variables of the object store's own tools, `AWS_*` for S3.
-    Raises TablesNowhere, PathRefused.
+    Raises TablesNowhere, PathRefused, DataTooNew.
     """
+    require_readable(data_of(repo))
     told = os.environ.get("FTI_TABLES")
     if told and "://" not in told and not Path(told).is_absolute():
         raise TablesNowhere(

@@ -23,7 +23,7 @@ from fti.contract.definitions import require_sound
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface as read_from_registry
 from fti.contract.interface import FeatureInterface
-from fti.contract.registered import CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, SERVICE_TAG
+from fti.contract.registered import ABSENT, CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, PROJECT_TAG, SERVICE_TAG
 from fti.contract.task import forecast
 from fti.errors import Refusal, few
 from fti.project import project
@@ -50,6 +50,10 @@ MEND_JUDGES = (
 )
 
 
+class ModelOfAnother(Refusal):
+    """The registered model is another project's."""
+
+
 class UnknownFeatureService(Refusal):
     """The Feast registry has no feature service of that name."""
 
@@ -59,8 +63,9 @@ def train(
 ) -> ModelVersion:
     """Build the rows, fit, log everything to the active run, register a version and make it the challenger.
 
-    Raises UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
+    Raises ModelOfAnother, UnknownFeatureService, DataMissing, and BatchRefused when the training set breaks its suite.
     """
+    _registered(client, config.model_name, store.project)
     mlflow.set_tags({SERVICE_TAG: config.feature_service, "git_commit": git_commit()})
     interface = read_interface(store, config.feature_service)
     versions = pin_versions(store, interface)
@@ -104,7 +109,7 @@ def train(
     with step("log model"):
         model_uri, digest = log_model(model, contract, judge.inputs)
     with step("register") as report:
-        _ensure_registered(client, config.model_name)
+        _ensure_registered(client, config.model_name, store.project)
         version = client.create_model_version(
             config.model_name,
             source=model_uri,
@@ -181,12 +186,33 @@ def check(learn: LabelledRows, judge: LabelledRows, name: str) -> None:
         mlflow.log_dict({"findings": [vars(finding) for finding in gate.findings]}, "training_set_validation.json")
 
 
-def _ensure_registered(client: MlflowClient, name: str) -> None:
+def _registered(client: MlflowClient, name: str, project: str) -> bool:
+    """Return whether a registered model is there and says that it is this Feast project's. Raises ModelOfAnother."""
     try:
-        client.create_registered_model(name)
+        owner = client.get_registered_model(name).tags.get(PROJECT_TAG)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return False
+    if owner not in (None, project):
+        raise ModelOfAnother(
+            f"The registered model {name!r} belongs to the project {owner!r}, and this is {project!r}: their versions "
+            "would take over from one another. Nothing was fitted or registered. Give this one another model_name in "
+            f"[tool.fti] and training/config.yaml; or, if it was called {owner!r} before, set the model's tag "
+            f"{PROJECT_TAG} in MLflow to {project!r}."
+        )
+    return owner == project
+
+
+def _ensure_registered(client: MlflowClient, name: str, project: str) -> None:
+    if _registered(client, name, project):
+        return
+    try:
+        client.create_registered_model(name, tags={PROJECT_TAG: project})
     except MlflowException as error:
         if error.error_code != EXISTS:
             raise
+        client.set_registered_model_tag(name, PROJECT_TAG, project)
 
 
 def git_commit() -> str:

@@ -15,7 +15,15 @@ from fti.contract.applying import DefinitionNeeded, RegistryUnreadable
 from fti.contract.feature_contract import FeatureContract, TrainingSet
 from fti.contract.feature_service import read_interface
 from fti.contract.interface import ContractBroken
-from fti.contract.registered import DIGEST_TAG, FILE_NAME, MODEL_DIGEST_TAG, SERVICE_TAG, fetch_version, folder_sha256
+from fti.contract.registered import (
+    DIGEST_TAG,
+    FILE_NAME,
+    MODEL_DIGEST_TAG,
+    PROJECT_TAG,
+    SERVICE_TAG,
+    fetch_version,
+    folder_sha256,
+)
 from fti.features.feast_steps import FeastFailed, apply
 from fti.features.guard import check, plan
 from fti.features.readers import NoDefinition, needs
@@ -276,6 +284,21 @@ def test_a_change_to_what_a_version_reads_is_refused(registered, old, new, told)
     for part in ("lateness version 1 (previous)", "late_v1", told, "definition", "alias"):
         assert part in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_model_of_another_project_on_the_server_needs_nothing_here(tmp_path):
+    """By the tag of its registered model; one that says this project, or nothing, is protected, and its name said."""
+    from mlflow import MlflowClient
+
+    repo = applied(tmp_path / "repo")
+    register(repo)
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    changed = write(repo, DEFINITIONS.replace(HOUR, DAY))
+    client.set_registered_model_tag("lateness", PROJECT_TAG, "another")
+    check(changed)
+    client.set_registered_model_tag("lateness", PROJECT_TAG, FeatureStore(repo_path=str(repo)).project)
+    with pytest.raises(DefinitionNeeded, match=r"lateness version 1 .*, too, give one of them another name"):
+        check(changed)
 
 
 def test_a_version_without_an_alias_needs_nothing(tmp_path):

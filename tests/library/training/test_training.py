@@ -29,7 +29,7 @@ from sklearn.metrics import roc_auc_score
 
 from fti.contract.feature_contract import TrainingSet
 from fti.contract.metrics import Difference, calibration_error, differences, gain, scores, slice_scores
-from fti.contract.registered import AGAINST_TAG, DECISION_TAG, REASONS_TAG
+from fti.contract.registered import AGAINST_TAG, DECISION_TAG, PROJECT_TAG, REASONS_TAG
 from fti.contract.task import WEIGHABLE
 from fti.times import utc
 from fti.training.config import PARAMETERS, ConfigInvalid, GateRules, SliceRule, load_config
@@ -52,7 +52,7 @@ from fti.training.rollback import rollback
 from fti.training.run import require_one_registry
 from fti.training.runs import claim
 from fti.training.search import search
-from fti.training.train import known_of
+from fti.training.train import ModelOfAnother, _ensure_registered, known_of
 from fti.training.turn import PromotionRefused, _read, one_at_a_time
 from tests.conftest import ROOT
 from training.model import build_model
@@ -489,6 +489,17 @@ def served(*_: Any) -> str:
 def aliases(client: MlflowClient) -> dict[str, str]:
     found = {name: version_at(client, MODEL, name) for name in ("champion", "challenger", "previous")}
     return {name: str(version.version) for name, version in found.items() if version is not None}
+
+
+def test_a_registered_model_of_another_project_is_refused(client):
+    """Before anything is fitted; one that says no project becomes that of the first training."""
+    _ensure_registered(client, MODEL, "ports")
+    assert client.get_registered_model(MODEL).tags[PROJECT_TAG] == "ports"
+    _ensure_registered(client, MODEL, "ports")
+    with pytest.raises(ModelOfAnother, match=r"belongs to the project 'ports', and this is 'ships'"):
+        _ensure_registered(client, MODEL, "ships")
+    _ensure_registered(client, "new", "ships")
+    assert client.get_registered_model("new").tags == {PROJECT_TAG: "ships"}
 
 
 def test_promotion_and_rollback_move_the_aliases_and_nothing_else(client):

@@ -40,7 +40,7 @@ from fti.loop.lived import Folder, ReplayStopped
 from fti.loop.lived import run as run_replay
 from fti.project import project
 from fti.serving.settings import ServingSettings
-from tests.conftest import ROOT, Workspace, empty
+from tests.conftest import ROOT, Workspace, copy_registry, empty
 
 MODEL, DAY = "arrival-delay", timedelta(days=1)
 AS_OF = datetime(2013, 10, 5, tzinfo=UTC)
@@ -52,8 +52,7 @@ def lived(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     copy = Workspace(tmp_path_factory.mktemp("lived"))
     shutil.copytree(trained.repo, copy.repo)
     shutil.copytree(trained.root / "data", copy.root / "data", ignore=shutil.ignore_patterns("predictions.db*"))
-    with sqlite3.connect(trained.root / "mlflow.db") as source, sqlite3.connect(copy.root / "mlflow.db") as target:
-        source.backup(target)
+    copy_registry(trained, copy.root)
     with pytest.MonkeyPatch.context() as here:
         here.setenv("MLFLOW_TRACKING_URI", copy.tracking_uri)
         here.delenv("SERVING_FEAST_REPO", raising=False)

@@ -14,6 +14,7 @@ import pytest
 import requests
 import trustme
 
+from tests.conftest import copy_registry
 from tests.project.journeys.test_page import Watched, answered
 from tests.project.journeys.test_page import chrome as chrome  # noqa: PLC0414 - a fixture
 from tests.project.journeys.test_page import chromium as chromium  # noqa: PLC0414 - a fixture
@@ -43,7 +44,7 @@ class Secure:
 @pytest.fixture(scope="module")
 def secure(trained, tmp_path_factory) -> Iterator[Secure]:
     root, port, authority = tmp_path_factory.mktemp("secure"), free_port(), trustme.CA()
-    shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+    copy_registry(trained, root)
     shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
     authority.cert_pem.write_to_path(str(root / "ca.pem"))

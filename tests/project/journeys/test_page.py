@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from fti.serving.keys import main as make_key
-from tests.conftest import emptied
+from tests.conftest import copy_registry, emptied
 from tests.project.journeys.test_serving import (
     AS_OF,
     MODEL,
@@ -86,7 +86,7 @@ def services(chromium, trained, keys, tmp_path_factory) -> Iterator[tuple[Servic
     try:
         for name, told in settings.items():
             root = tmp_path_factory.mktemp(name)
-            shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+            copy_registry(trained, root)
             shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
             port, log = free_port(), root / "log"

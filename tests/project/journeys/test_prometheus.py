@@ -20,7 +20,7 @@ import yaml
 
 from fti.contract.results import Result
 from fti.monitoring.exposition import write_metrics
-from tests.conftest import ROOT, emptied
+from tests.conftest import ROOT, copy_registry, emptied
 from tests.project.journeys.test_serving import MODEL, Service, free_port, launch, until
 from tests.receiver import OK, Receiver
 
@@ -44,7 +44,7 @@ def service(trained, tmp_path_factory) -> Iterator[Service]:
     from mlflow import MlflowClient
 
     root = tmp_path_factory.mktemp("scraped")
-    shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+    copy_registry(trained, root)
     shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
     MlflowClient(f"sqlite:///{root / 'mlflow.db'}").set_registered_model_alias(MODEL, "challenger", "1")

@@ -35,7 +35,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.conftest import emptied
+from tests.conftest import copy_registry, emptied
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "arrival-delay"
@@ -230,7 +230,7 @@ def launched(trained, collector, tmp_path_factory) -> Iterator[tuple[Service, Se
     }
     for name, (command, settings) in commands.items():
         root = tmp_path_factory.mktemp(name)
-        shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+        copy_registry(trained, root)
         shutil.copytree(trained.repo, root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(trained.root / "data" / "feast", root / "data" / "feast")
         if name == "bentoml":
@@ -547,8 +547,8 @@ def test_a_registry_rebuilt_with_the_same_numbers_is_followed(trained, monkeypat
     from fti.serving.settings import ServingSettings
 
     registry, rebuilt = tmp_path / "mlflow.db", tmp_path / "rebuilt.db"
-    for file in (registry, rebuilt):
-        shutil.copy(trained.root / "mlflow.db", file)
+    copy_registry(trained, tmp_path)
+    shutil.copy(registry, rebuilt)
     MlflowClient(f"sqlite:///{registry}").set_registered_model_alias(MODEL, "champion", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{rebuilt}")
     client = MlflowClient()
