@@ -24,7 +24,7 @@ from fti.scaffold.new import new
 
 ROOT = Path(__file__).resolve().parents[2]
 NEWER = "0.99.0"
-PATIENCE = 240
+PATIENCE = 600
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Installed:
     def run(self, project: Path, *command: str) -> str:
         """Run a command from a project's folder, with this library and no other; return what it printed."""
         done = subprocess.run(
-            command, cwd=project, env=self.environment(), capture_output=True, text=True, timeout=900
+            command, cwd=project, env=self.environment(), capture_output=True, text=True, timeout=1500
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
         return done.stdout

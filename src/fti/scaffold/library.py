@@ -106,7 +106,10 @@ def _same_version(file: str) -> None:
 
 
 def _installed_from() -> str | None:
-    """Return where this `fti` was installed from, as a path or URL; None when that is gone, or an index."""
+    """Return where this `fti` was installed from, as a path or URL; None when it was an index.
+
+    Raises LibraryUnknown when that is gone: an index may have another package of this name.
+    """
     try:
         recorded = importlib.metadata.distribution(NAME).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
@@ -121,7 +124,11 @@ def _installed_from() -> str | None:
     if parts.scheme != "file":
         return str(origin["url"])
     path = Path(unquote(parts.path))
-    return str(path) if path.exists() else None
+    if not path.exists():
+        raise LibraryUnknown(
+            f"This fti was installed from {path}, which is gone. Say where the project is to take it from: --fti WHEEL."
+        )
+    return str(path)
 
 
 def _quoted(path: str) -> str:

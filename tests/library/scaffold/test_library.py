@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from fti.errors import Refusal
 from fti.scaffold.library import library, version
 from fti.scaffold.new import new
 
 ROOT = Path(__file__).resolve().parents[3]
+VERSION = version()
 
 
 def sources(folder: Path) -> dict[str, object]:
@@ -56,3 +60,36 @@ def test_a_git_tag_is_taken_by_its_name(tmp_path, url, source):
 def test_what_nobody_names_is_where_this_library_came_from(tmp_path):
     """This one is installed from a checkout."""
     assert sources(new(tmp_path / "made").folder)["editable"] is True
+
+
+@pytest.mark.parametrize(
+    ("recorded", "requirement"),
+    [
+        (None, f"fti=={version()}"),
+        (
+            {
+                "url": "https://host.example/fti",
+                "vcs_info": {"vcs": "git", "requested_revision": "v1", "commit_id": "0"},
+            },
+            "fti @ git+https://host.example/fti@v1",
+        ),
+    ],
+)
+def test_what_an_installer_recorded_is_what_a_project_takes(monkeypatch, tmp_path, recorded, requirement):
+    """Nothing is recorded of what came from an index."""
+    _record(monkeypatch, recorded)
+    assert library(None, tmp_path).requirement == requirement
+
+
+def test_a_wheel_that_is_gone_is_not_looked_for_on_an_index(monkeypatch, tmp_path):
+    """Whatever has this library's name there."""
+    _record(monkeypatch, {"url": f"file://{tmp_path}/gone.whl", "archive_info": {}})
+    with pytest.raises(Refusal, match=r"gone\.whl, which is gone"):
+        library(None, tmp_path)
+
+
+def _record(monkeypatch: pytest.MonkeyPatch, recorded: dict[str, object] | None) -> None:
+    text = recorded and json.dumps(recorded)
+    monkeypatch.setattr(importlib.metadata.Distribution, "read_text", lambda *_: text, raising=False)
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "read_text", lambda *_: text)
+    monkeypatch.setattr("fti.scaffold.library.version", lambda: VERSION)
