@@ -17,7 +17,7 @@ import pytest
 from tests.interval import AS_OF, END, START
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 240
+PATIENCE = 600
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Workspace:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=1800,
             check=False,
         )
         assert done.returncode in may_end_with, done.stderr[-4000:] + done.stdout[-2000:]
