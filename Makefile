@@ -78,7 +78,7 @@ setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
 
 new: setup ## A project of its own, with another problem  (DEST=../my-problem FROM=footfall NAME=my-problem)
-	$(PYTHON) -m examples.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
+	$(PYTHON) -m fti.scaffold.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
 
 ##@ Feature pipeline
 .PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs maintain erase
@@ -213,7 +213,7 @@ clean: ## Remove the environment and everything the project made
 ##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
-##? DEST, FROM, NAME  new: the folder, the problem to begin with (flights), what the project and its model are called
+##? DEST, FROM, NAME  new: the folder, the problem to begin with (blank), what the project and its model are called
 ##? NAME  needs: the feature view or feature service
 ##? FROM, TO  a replay's first day, and the day after its last
 ##? REFRESH, AGAIN  minutes between two fillings of the online store in a replay (15); set: a cycle does again what is done

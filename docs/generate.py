@@ -37,6 +37,8 @@ COMMANDS = (
     "fti.loop.cycle",
     "fti.loop.replay",
     "fti.deploy.production",
+    "fti.scaffold.new",
+    "fti.scaffold.upgrade",
 )
 
 

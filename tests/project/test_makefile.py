@@ -47,7 +47,7 @@ def test_a_value_arrives_as_it_is(tmp_path, target, option, variable):
 
 def test_a_new_projects_folder_arrives_as_it_is(tmp_path):
     """An argument by place, not by name."""
-    assert given(tmp_path, "new", DEST=HARD) == ["-m", "examples.new", HARD]
+    assert given(tmp_path, "new", DEST=HARD) == ["-m", "fti.scaffold.new", HARD]
 
 
 def test_a_batch_rule_that_is_accepted_is_accepted_by_validate_too(tmp_path):

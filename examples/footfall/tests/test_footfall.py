@@ -1,15 +1,10 @@
-"""The whole journey, as a user makes it: counts to features, a model behind the gate, predictions, and their watch."""
+"""Footfall: what is held back, features beside an oracle, what the model beats, predictions, the monitors. [yours]"""
 
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -21,12 +16,12 @@ from deltalake import DeltaTable
 
 from fti.contract.settings import PredictionSettings
 from tests import oracle
-from tests.conftest import AS_OF, END, ROOT, START, Workspace
+from tests.conftest import Workspace
+from tests.interval import AS_OF, END, START
 
 HOUR = pd.Timedelta(hours=1)
 FIRST, NOW, LAST = (pd.Timestamp(day, tz="UTC") for day in (START, AS_OF, END))
 BEGAN = FIRST - HOUR  # the first hour whose count landed: it was complete at the start
-PATIENCE = 240
 MODEL = PredictionSettings().model_name  # a project made of this one gives it a name of its own
 
 
@@ -40,38 +35,6 @@ def store(workspace: Workspace) -> Any:
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(workspace.repo))
-
-
-@pytest.fixture(scope="module")
-def service(trained: Workspace) -> Iterator[str]:
-    """The service, as `make serve` starts it; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = trained.root / "service.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "fti.serving.start"],
-            cwd=ROOT, env=trained.environment | {"SERVING_PORT": str(port)}, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            until = time.monotonic() + PATIENCE
-            while not _ready(f"http://127.0.0.1:{port}/readyz"):
-                assert server.poll() is None, log.read_text()[-4000:]
-                assert time.monotonic() < until, log.read_text()[-4000:]
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(60)
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 def ask(address: str, body: dict[str, Any]) -> Any:
