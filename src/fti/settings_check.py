@@ -71,12 +71,13 @@ def _makefile(current: Project) -> Iterator[str]:
 def _packages(current: Project) -> Iterator[str]:
     """What the source reads must be installed wherever the feature pipeline is."""
     written = _pyproject(current).get("project", {})
-    installed = [*written.get("dependencies", []), *written.get("optional-dependencies", {}).get("features", [])]
+    extras = written.get("optional-dependencies", {}).values()
+    installed = [*written.get("dependencies", []), *(package for extra in extras for package in extra)]
     for package in current.data_packages:
         if _packed(package) not in map(_packed, installed):
             yield (
                 f"{current.root / SETTINGS} lists {package!r} in data_packages of [tool.fti], but neither among its "
-                "dependencies nor in the extra `features`, so that no environment has it. Add it there: `make lock`."
+                "dependencies nor in an extra, so that no environment has it. Add it there: `make lock`."
             )
 
 
