@@ -151,7 +151,7 @@ class FeaturePipeline:
             raise BatchRefused(
                 f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
                 "publish. What was published before stays. Choose another interval, or land its events first: "
-                "`python -m fti.features.run ingest` with the same --start and --end."
+                "`fti ingest` with the same --start and --end."
             )
         self._require_landed(interval)
         with step("compare declared types"):
@@ -192,7 +192,7 @@ class FeaturePipeline:
         self.gate.check(frame, landed_suite()).require(
             _name(interval),
             "No raw event is as new as that many hours before --end, so nothing was published. Land the events first: "
-            "`python -m fti.features.run ingest` with the same --start and --end; or let --end be where "
+            "`fti ingest` with the same --start and --end; or let --end be where "
             "landing ended; or, if there were none, `--accept landed.events_to_the_end`.",
         )
 
