@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -23,8 +23,8 @@ def step(name: str) -> Iterator[dict[str, Any]]:
     logger.info("%-38s %s %.2fs", name, details, time.perf_counter() - began)
 
 
-def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
+def progress(items: Collection[Item], unit: str) -> Iterator[Item]:
     """Pass items on, with a bar on stderr where that is a terminal."""
-    from tqdm import tqdm  # whoever has Feast has it
+    from tqdm import tqdm  # not above: few commands need it, and whoever has Feast has it
 
-    yield from tqdm(items, total=total, unit=unit, disable=None, leave=False)
+    yield from tqdm(items, unit=unit, disable=None, leave=False)

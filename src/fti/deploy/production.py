@@ -69,7 +69,7 @@ def _up(stack: Stack, workers: int | None, rotate: bool) -> None:
     if rotate:
         stack.rotate()
     up(stack)
-    print("Next: fti production run loop fti pipeline")
+    print("Next: fti production run loop make pipeline")
 
 
 def _down(stack: Stack, purge: bool) -> None:

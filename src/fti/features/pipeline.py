@@ -22,7 +22,7 @@ from fti.features.quarantine import ReleaseRefused, held_name, hold, known, rele
 from fti.features.source import EventSource, learnt
 from fti.features.windows import FeatureTable, Interval
 from fti.project import project
-from fti.steps import step
+from fti.steps import progress, step
 from fti.stores.delta import connect
 from fti.stores.frames import as_frame
 from fti.stores.tables import data_of, tables_of
@@ -54,7 +54,7 @@ class FeaturePipeline:
         Raises SourceError, and BatchRefused once everything was judged.
         """
         outcomes, dated = {}, 0
-        for table in project().source.RAW_KEYS:
+        for table in progress(project().source.RAW_KEYS, "table"):
             with step(f"validate {table}") as report:
                 events = self.source.between(table, interval.start, interval.end)
                 suite = project().raw.RAW_SUITES[table]
@@ -105,7 +105,7 @@ class FeaturePipeline:
         outcomes = self.check_raw(interval)
         start, end = bounds(interval)
         holds = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
-        for table, outcome in outcomes.items():
+        for table, outcome in progress(outcomes.items(), "table"):
             with step(f"ingest {table}") as report:
                 accepted = outcome.accepted
                 if received_at:
@@ -135,7 +135,7 @@ class FeaturePipeline:
         computed: dict[str, Computed] = {}
         verdicts: dict[str, Future[Outcome]] = {}
         with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
-            for name, table in project().transforms.FEATURE_TABLES.items():
+            for name, table in progress(project().transforms.FEATURE_TABLES.items(), "table"):
                 with step(f"transform {name}") as report:
                     found = computed[name] = compute(self.con, self.tables, name, table, interval, raw)
                     verdicts[name] = other_core.submit(self._check, name, table, found.rows)
@@ -156,7 +156,7 @@ class FeaturePipeline:
         self._require_landed(interval)
         with step("compare declared types"):
             check_rows(self.repo, {str(self._table(name)): found.rows for name, found in computed.items()})
-        for name in project().transforms.FEATURE_TABLES:
+        for name in progress(project().transforms.FEATURE_TABLES, "table"):
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
                 found.register(self.con)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
 from fti.command import alias, fail
@@ -98,14 +98,22 @@ def _terminate(*_: object) -> None:
 def end(server: subprocess.Popen[bytes], drain: bool) -> int:
     """End the service and all of its processes; returns its exit code.
 
-    One that is ready is asked to `drain`. One that starts answers nobody, and BentoML 1.4 hears of no signal for as
-    long as its workers import: it is killed.
+    One that is ready is asked to `drain`. One that starts answers nobody, and BentoML 1.4's workers hear of no signal
+    for as long as they import: they are killed, each by itself, for each has a session of its own.
     """
+    family: list[psutil.Process] = []
 
     def kill(*_: object) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(server.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(server.pid)
+            main.suspend()  # it starts no other worker meanwhile
+            family.extend([*main.children(recursive=True), main])
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
+    with suppress(psutil.NoSuchProcess):
+        family.extend(psutil.Process(server.pid).children(recursive=True))
     for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait
         signal.signal(number, kill)
     if drain and server.poll() is None:

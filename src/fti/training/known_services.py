@@ -27,7 +27,13 @@ def require_service(repo: Path, name: str) -> None:
     registry = _registry(repo)
     if name in listed or (not listed and (registry is None or name.encode() in registry)):
         return
-    raise unknown(name, listed or defined(repo))
+    known = listed or defined(repo)
+    if name in known:
+        raise UnknownFeatureService(
+            f"The feature service {name!r} is defined, and the registry does not have it. Run `make apply`, then the "
+            "same command again. Nothing was begun."
+        )
+    raise unknown(name, known)
 
 
 def unknown(name: str, known: list[str]) -> UnknownFeatureService:
