@@ -61,6 +61,7 @@ class App(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        own_names(self.shipped)  # a name that two commands have is neither's
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             raise command.wrong(f"There is no command {args[0]!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
