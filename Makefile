@@ -1,14 +1,9 @@
-# One command a target; the logic is in Python. `make` alone lists them.
+# Each target is an alias of a command of `fti`, or of a tool. `make` alone lists them; `fti TARGET --help` says more.
 # A goal that needs the environment sets it up first: .ci/setup returns at once when .venv is as uv.lock says.
 
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-MLFLOW := PATH="$$PWD/$(VENV)/bin:$$PATH" $(PYTHON) -m mlflow
-FEATURES := $(PYTHON) -m fti.features.run
-
-# The models that `make pipeline` trains, in this order.  [yours]
-FEATURE_SERVICES := arrival_delay_v1 arrival_delay_v2
 
 # What `make clean` removes.
 MADE := data mlflow.db* mlruns mlartifacts training/mlruns dist site .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -22,16 +17,6 @@ endif
 endef
 ifneq ($(wildcard .env),)
 $(foreach name,$(shell sed -n 's/^\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' .env | sort -u),$(eval $(call from_dotenv,$(name))))
-endif
-
-# PORT and HOST are short for the service's own variables. HOST only from the command line: some shells export it.
-ifdef PORT
-SERVING_PORT := $(PORT)
-export SERVING_PORT
-endif
-ifeq ($(origin HOST),command line)
-SERVING_HOST := $(HOST)
-export SERVING_HOST
 endif
 
 # Nothing phones home unless asked to.
@@ -49,15 +34,13 @@ export PYTHONUTF8
 # The environment is .venv, whatever is active in the caller's shell.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-# Flags and parameters appear only when set: the defaults are Python's. What a value says, quotes and `$` too, is passed
-# on as it is: neither make nor the shell reads it. PARAMS and ARGS are several arguments, and for the shell to read.
+# The variables of the command line, handed over as they were typed: neither make nor the shell reads quotes or `$`.
+# `fti` turns AS_OF=... into --as-of, and refuses what no goal knows. ARGS is several arguments, for the shell to read.
 quoted = '$(subst ','\'',$(1))'
-option = $(if $(value $(2)),$(1) $(call quoted,$(value $(2))))
-interval = $(call option,--start,START) $(call option,--end,END)
-accept = $(call option,--accept,ACCEPT)
-as_of = $(call option,--as-of,AS_OF)
-force = $(if $(FORCE),--force)
-train = $(MLFLOW) run training -e main --env-manager local $(if $(1),-P feature_service=$(1)) $(if $(value AS_OF),-P as_of=$(call quoted,$(value AS_OF))) $(PARAMS)
+typed := $(strip $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
+given := $(foreach name,$(typed),$(call quoted,$(name)=$(value $(name))))
+read_here = ARGS PROFILE PYTHON VENV SHELL MADE $(if $(filter new,$(MAKECMDGOALS)),DEST FROM NAME)
+fti = $(PYTHON) -m fti.cli make $(1) $(given)
 
 .NOTPARALLEL: # the steps of a pipeline follow one another, under make -j too
 
@@ -71,102 +54,103 @@ help: ## This list
 
 ##@ Start here
 .PHONY: run test setup new
-run: setup check-port pipeline serve ## Build the features, train the models, serve the champion
+run: setup ## Build the features, train the models, serve the champion
+	$(call fti,run)
 test: setup ## Run every test  (ARGS="tests/library -k name" for some)
 	$(PYTHON) -m pytest $(ARGS)
 setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
-
+	$(if $(given),@$(PYTHON) -m fti.cli make --check --also "$(read_here)" $(MAKECMDGOALS) $(given))
 new: setup ## A project of its own, with another problem  (DEST=../my-problem FROM=footfall NAME=my-problem)
-	$(PYTHON) -m fti.scaffold.new $(call quoted,$(value DEST)) $(call option,--from,FROM) $(call option,--name,NAME)
+	$(PYTHON) -m fti.scaffold.new $(call quoted,$(value DEST)) $(if $(value FROM),--from $(call quoted,$(value FROM))) $(if $(value NAME),--name $(call quoted,$(value NAME)))
 
 ##@ Feature pipeline
 .PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs maintain erase
-pipeline: features ## Features, then every model; all of `run` but serving
-	for service in $(FEATURE_SERVICES); do $(call train,"$$service") || exit 1; done
+pipeline: setup ## Features, then every model; all of `run` but serving
+	$(call fti,pipeline)
 features: setup ## The five steps below in one process
-	$(FEATURES) all $(interval) $(as_of) $(accept) $(force)
+	$(call fti,features)
 ingest: setup ## Land raw events that pass the gate
-	$(FEATURES) ingest $(interval) $(call option,--received-at,RECEIVED_AT) $(accept) $(force)
+	$(call fti,ingest)
 validate: setup ## Judge the raw events, write nothing
-	$(FEATURES) validate $(interval) $(accept) $(force)
+	$(call fti,validate)
 publish: setup ## Compute, check and write the feature rows
-	$(FEATURES) publish $(interval) $(accept) $(force)
+	$(call fti,publish)
 plan: setup ## What apply would change, and whether a model forbids it
-	$(FEATURES) plan
+	$(call fti,plan)
 apply: setup ## Register the definitions with Feast (`feast apply`)
-	$(FEATURES) apply
+	$(call fti,apply)
 materialize: setup ## Copy the newest rows to the online store; a service beside it goes first
-	nice -n 19 $(FEATURES) materialize $(interval) $(as_of) $(if $(REWIND),--rewind) $(force)
+	nice -n 19 $(call fti,materialize)
 quarantine: setup ## List the rows held back  (TABLE=, EXPORT=held.csv)
-	$(FEATURES) quarantine $(call option,--table,TABLE) $(call option,--export,EXPORT)
+	$(call fti,quarantine)
 release: setup ## Let corrected rows in, by the gate  (TABLE=, ROWS=held.csv)
-	$(FEATURES) release $(call option,--table,TABLE) $(call option,--rows,ROWS) $(call option,--received-at,RECEIVED_AT)
+	$(call fti,release)
 datasheet: setup ## What the tables hold as of AS_OF, and who reads them, in data/datasheet.md and .html
-	$(PYTHON) -m fti.features.datasheet $(as_of) $(force)
+	$(call fti,datasheet)
 needs: setup ## Which services and model versions read a definition  (NAME=origin_weather)
-	$(FEATURES) needs $(call option,--name,NAME)
+	$(call fti,needs)
 maintain: setup ## Compact tables, delete what nobody needs; each cycle does it
-	$(PYTHON) -m fti.features.maintain $(as_of)
+	$(call fti,maintain)
 erase: setup ## Say what is stored of an entity; with YES=1 delete it, for good  (ENTITY=tailnum=N14228)
-	$(PYTHON) -m fti.features.erase $(call quoted,$(value ENTITY)) $(if $(YES),--yes)
+	$(call fti,erase)
 
 ##@ Training pipeline
 .PHONY: train evaluate promote rollback retire reproduce card
 train: setup ## Train, register and gate one model
-	$(call train,$(if $(value FEATURE_SERVICE),$(call quoted,$(value FEATURE_SERVICE))))
+	$(call fti,train)
 evaluate: setup ## Judge the challenger against the champion
-	$(MLFLOW) run training -e evaluate --env-manager local $(PARAMS)
+	$(call fti,evaluate)
 promote: setup ## Make the challenger the champion, if it passed
-	$(MLFLOW) run training -e promote --env-manager local $(PARAMS)
+	$(call fti,promote)
 rollback: setup ## Give the alias back to the champion before
-	$(MLFLOW) run training -e rollback --env-manager local $(PARAMS)
+	$(call fti,rollback)
 retire: setup ## Drop a version's aliases, so that what it reads may go  (VERSION=1)
-	$(PYTHON) -m fti.training.run retire $(call option,--version,VERSION)
-reproduce: setup ## Build the champion again and compare to the last bit  (PARAMS="-P version=1")
-	$(MLFLOW) run training -e reproduce --env-manager local $(PARAMS)
+	$(call fti,retire)
+reproduce: setup ## Build the champion again and compare to the last bit  (VERSION=1)
+	$(call fti,reproduce)
 card: setup ## The model card of a version, in data/cards  (VERSION=champion, a number or an alias)
-	$(PYTHON) -m fti.training.card $(call option,--version,VERSION)
+	$(call fti,card)
 
 ##@ Inference pipeline
 .PHONY: serve check-port batch monitor undo-monitor
 serve: setup ## Serve the champion at http://127.0.0.1:3000
-	$(PYTHON) -m fti.serving.start
+	$(call fti,serve)
 check-port: setup
-	@$(PYTHON) -m fti.serving.start --check
+	@$(call fti,check-port)
 batch: setup ## Score in bulk what is due from AS_OF on, into the log of predictions  (DAYS=1, ALIAS=)
-	$(PYTHON) -m fti.serving.batch --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(call option,--alias,ALIAS) $(force)
+	$(call fti,batch)
 monitor: setup ## Consistency, drift, quality and freshness as of AS_OF; fails on a breach  (DAYS=7)
-	$(PYTHON) -m fti.monitoring.run --as-of $(call quoted,$(value AS_OF)) $(call option,--days,DAYS) $(force)
+	$(call fti,monitor)
 undo-monitor: setup ## Delete what `monitor` found as of AS_OF; the report is that of the newest run left
-	$(PYTHON) -m fti.monitoring.undo --as-of $(call quoted,$(value AS_OF))
+	$(call fti,undo-monitor)
 
 ##@ The loop
 .PHONY: cycle replay
 cycle: setup ## One complete day as of AS_OF: land, materialize, score, monitor, maintain, perhaps retrain  (AGAIN=1)
-	$(PYTHON) -m fti.loop.cycle --as-of $(call quoted,$(value AS_OF)) $(accept) $(call option,--days,DAYS) $(if $(AGAIN),--again) $(force)
+	$(call fti,cycle)
 replay: setup ## Live through the days from FROM until TO with the service running, in data/replay  (REFRESH=15, FAULT=)
-	$(PYTHON) -m fti.loop.replay --from $(call quoted,$(value FROM)) --to $(call quoted,$(value TO)) $(call option,--refresh-minutes,REFRESH) $(foreach fault,$(value FAULT),--fault $(call quoted,$(fault)))
+	$(call fti,replay)
 
 ##@ Production profile
 .PHONY: production-up production-down production-status chart
 production-up: setup ## Start Postgres, Valkey, an object store, MLflow and the service; next: its `run` (see the README)
-	$(PYTHON) -m fti.deploy.production up
+	$(call fti,production-up)
 production-down: setup ## Stop them  (PURGE=1 deletes what they hold)
-	$(PYTHON) -m fti.deploy.production down $(if $(PURGE),--purge)
+	$(call fti,production-down)
 production-status: setup ## What runs, where, and where its logs are
-	$(PYTHON) -m fti.deploy.production status
+	$(call fti,production-status)
 chart: setup ## Check deploy/chart and render it into deploy/kubernetes.yaml; helm on the PATH
-	$(PYTHON) -m fti.deploy.render
+	$(call fti,chart)
 
 ##@ What the service is made of
 .PHONY: audit licences sbom
 audit: setup ## Known vulnerabilities of all in uv.lock; 69: nobody could be asked
-	$(PYTHON) -m fti.deploy.supply audit
+	$(call fti,audit)
 licences: setup ## Of what the service installs; fails on one that pyproject.toml does not allow
-	$(PYTHON) -m fti.deploy.supply licences
+	$(call fti,licences)
 sbom: setup ## Its bill of materials, CycloneDX, in data/sbom.json
-	$(PYTHON) -m fti.deploy.supply sbom data/sbom.json
+	$(call fti,sbom)
 
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
@@ -210,7 +194,7 @@ clean: ## Remove the environment and everything the project made
 ##? ENTITY, YES  erase: whose rows, KEY=VALUE with the name of a join key; set: delete them
 ##? REWIND  set: materialize lets newer rows go, to replay an earlier AS_OF
 ##? RECEIVED_AT  ingest, release: when what is new or corrected was received, UTC; unset: on time, and now
-##? ACCEPT  a batch rule, SUITE.RULE, that is only reported this time
+##? ACCEPT  batch rules, SUITE.RULE, that are only reported this time
 ##? AS_OF  the moment to train or materialize as of, UTC; unset: 2013-10-01. The start of a batch; what `monitor` looks back from
 ##? DAYS, ALIAS  how many days to score (1) or to monitor (7), and whose version scores: champion
 ##? DEST, FROM, NAME  new: the folder, the problem to begin with (blank), what the project and its model are called
@@ -220,7 +204,8 @@ clean: ## Remove the environment and everything the project made
 ##? FORCE  set: take moments of which nothing has landed, as when a feed has been silent for days
 ##? FAULT  faults to live through: frozen-weather@2013-10-08 celsius-online@2013-10-12 delays-in-hours@2013-10-15
 ##? FEATURE_SERVICE  which model `train` makes; unset: the one in training/config.yaml
-##? PARAMS  further MLflow parameters, PARAMS="-P name=value"
-##? VERSION  whose card `card` writes, or which version retires: a number or an alias; unset: champion
+##? TRIALS, MODE  train: Optuna trials before the fit; what the gate may do: enabled, dry_run, disabled
+##? VERSION  card, retire, reproduce: a number or an alias; unset: champion
 ##? HOST, PORT  where `serve` and `run` listen; unset: 127.0.0.1 and 3000
 ##? ARGS  arguments for pytest and for the benchmarks
+##? VERBOSE  set: show what Feast, MLflow and the other libraries say

@@ -6,40 +6,18 @@ file of the project, which is no page, becomes its path.
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import io
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+
+import click
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-COMMANDS = (
-    "fti.features.run",
-    "fti.features.datasheet",
-    "fti.features.maintain",
-    "fti.features.erase",
-    "fti.training.run",
-    "fti.training.card",
-    "fti.serving.start",
-    "fti.serving.batch",
-    "fti.serving.keys",
-    "fti.monitoring.run",
-    "fti.monitoring.undo",
-    "fti.loop.cycle",
-    "fti.loop.replay",
-    "fti.deploy.production",
-    "fti.scaffold.new",
-    "fti.scaffold.upgrade",
-)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -58,16 +36,23 @@ def _link(found: re.Match[str], folder: Path) -> str:
 
 
 def commands() -> str:
-    """What each command says of itself when it is asked: in this process, for they share imports that take seconds."""
-    return "\n\n".join(f"## `python -m {command}`\n\n```text\n{help_of(command)}\n```" for command in COMMANDS)
+    """What each command says of itself when it is asked, by pipeline."""
+    from fti.cli.app import app
+
+    parts = []
+    for section, listed in app().sections.items():
+        parts.append(f"## {section}")
+        for command in listed.values():
+            parts += [f"### `{path}`\n\n```text\n{text}\n```" for path, text in helps(command, f"fti {command.name}")]
+    return "\n\n".join(parts)
 
 
-def help_of(command: str) -> str:
-    said = io.StringIO()
-    module = importlib.import_module(command)  # outside: what a library adds to the environment on import has to stay
-    with patch.dict(os.environ, COLUMNS="110"), redirect_stdout(said), suppress(SystemExit):
-        module.main(["--help"])
-    return said.getvalue().strip()
+def helps(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
+    """The help of a command and of those in it."""
+    with click.Context(command, info_name=path, terminal_width=99) as context:
+        yield path, command.get_help(context)
+        for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+            yield from helps(command.commands[name], f"{path} {name}")
 
 
 def targets() -> str:

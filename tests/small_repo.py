@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload([__name__, "feast.repo_operations"])
 KINDS = ("raw", "features", "quarantine")
+READS_RAW = ("all", "ingest", "validate", "publish", "release")
 JULY = ("--start", "2013-06-01", "--end", "2013-07-03")
 
 
@@ -50,7 +51,8 @@ def build(folder: Path) -> Path:
 
 
 def arguments(folder: Path, command: str, *more: str) -> list[str]:
-    return [command, "--repo", str(folder / "feature_repo"), "--raw", str(folder / "raw"), *more]
+    raw = ["--raw", str(folder / "raw")] if command in READS_RAW else []
+    return [command, "--repo", str(folder / "feature_repo"), *raw, *more]
 
 
 def tables(folder: Path) -> dict[str, bytes]:

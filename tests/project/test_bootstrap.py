@@ -107,7 +107,7 @@ def test_bare_make_lists_every_target_and_variable(machine: Machine) -> None:
     described = {words[0]: words[1:] for line in result.stdout.splitlines() if (words := line.split())}
     assert [target for target in TARGETS if not described.get(target)] == []
     assert [
-        name for name in ("START,", "AS_OF", "FEATURE_SERVICE", "HOST,", "PARAMS", "ARGS") if not described.get(name)
+        name for name in ("START,", "AS_OF", "FEATURE_SERVICE", "HOST,", "TRIALS,", "ARGS") if not described.get(name)
     ] == []
     assert not (machine.checkout / ".venv").exists()
 
@@ -126,26 +126,19 @@ def test_checkout_path_may_hold_spaces_and_quotes(tmp_path: Path) -> None:
 def test_flags_are_passed_only_when_set(machine: Machine) -> None:
     """Defaults are Python's: make adds a flag or a parameter only for a variable that was given."""
     plain = machine.make("-n", "pipeline", "train").stdout
-    assert not any(flag in plain for flag in ("--start", "--end", "--as-of", "as_of="))
+    assert not any(name in plain for name in ("START", "END", "AS_OF"))
     given = machine.make(
         "-n", "pipeline", "train", "START=2013-01-01", "AS_OF=2013-11-01 06:00", "FEATURE_SERVICE=arrival_delay_v2"
     ).stdout
-    for flag in (
-        "--start '2013-01-01'",
-        "--as-of '2013-11-01 06:00'",
-        "as_of='2013-11-01 06:00'",
-        "feature_service='arrival_delay_v2'",
-    ):
-        assert flag in given
-    assert "--end" not in given
+    for variable in ("'START=2013-01-01'", "'AS_OF=2013-11-01 06:00'", "'FEATURE_SERVICE=arrival_delay_v2'"):
+        assert variable in given
+    assert "END=" not in given
 
 
-def test_run_checks_the_port_then_builds_then_serves_even_under_j(machine: Machine) -> None:
-    """The port is looked at before minutes are spent, and the steps keep their order under -j."""
+def test_the_environment_is_made_before_a_command_runs_even_under_j(machine: Machine) -> None:
+    """What `fti` does is called once .venv is there."""
     lines = machine.make("-n", "-j8", "run").stdout
-    steps = [".ci/setup", "fti.serving.start --check", "features.run all", "mlflow run training", "fti.serving.start\n"]
-    places = [lines.index(step) for step in steps]
-    assert places == sorted(places)
+    assert lines.index(".ci/setup") < lines.index("-m fti.cli make run")
 
 
 def test_dotenv_is_exported_as_it_stands_and_yields_to_the_shell(machine: Machine) -> None:

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import kubernetes_validate
 import pytest
 import yaml
 
+from fti.cli.app import app
+from fti.deploy.commands import PRODUCTION
 from fti.deploy.compose import PORTS, Composed
 from fti.deploy.compose import main as compose_main
 from fti.deploy.render import digest, render
@@ -464,13 +466,12 @@ def test_whoever_the_image_runs_as_can_read_its_code():
 
 
 def test_the_runbook_names_what_there_is():
-    """Modules, commands of the production profile, make's targets, links, alerts and panels."""
+    """Commands of `fti` and of the production profile, make's targets, links, alerts and panels."""
     text = (ROOT / "docs" / "runbook.md").read_text()
-    for module in set(re.findall(r"python -m ([a-z_.]+[a-z_])", text)) - {"fti.deploy.production"}:
-        assert find_spec(module), module
+    for name in set(re.findall(r"\bfti ([a-z]+)(?= [a-z`-])", text)):
+        assert app().get_command(click.Context(app()), name), name
     commands = set(re.findall(r"\$P ([a-z]+)", text)) | {"status"}
-    told = (ROOT / "src" / "fti" / "deploy" / "production.py").read_text()
-    assert commands <= set(re.findall(r'add_parser\("([a-z]+)"', told))
+    assert commands <= set(PRODUCTION.commands)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", text)) <= targets
     for link in re.findall(r"\]\(([^)#]+)\)", text):

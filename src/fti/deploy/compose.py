@@ -1,6 +1,6 @@
 """What `compose.yaml` mounts: a folder in; secrets and configuration files out, the same that one host's profile has.
 
-    python -m fti.deploy.compose
+    fti compose
     docker compose -f deploy/compose.yaml up --wait
 
 Both may be done again: clients' keys, the number of workers and what is in ROLE.own.env stay. `prepare` is for the
@@ -10,20 +10,21 @@ containers of that name: databases, roles, buckets and users, once the servers a
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from fti.command import alias, fail
 from fti.deploy.backup import let_the_administrator_in
 from fti.deploy.folder import NotHealthy
 from fti.deploy.servers import PREPARE
 from fti.deploy.stack import ARTIFACTS, BUCKET, ROLES, Stack, lines
-from fti.errors import Refusal, one_line
+from fti.errors import one_line
 from fti.project import project
 
 PORTS = {"postgres": 5432, "valkey": 6379, "objects": 8333, "mlflow": 5000, "service": 3000}
@@ -118,32 +119,26 @@ def prepare(stack: Stack, server: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.deploy.compose", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--folder", type=Path, default=project().root / "data" / "compose", help="where the files are (data/compose)"
-    )
-    parser.add_argument("--workers", type=int, help="processes of the service (as before; 2 at first)")
-    commands = parser.add_subparsers(dest="command")
-    commands.add_parser("rotate", help="new passwords, but for the superusers'")
-    prepared = commands.add_parser("prepare", help="in a container: what has to be there in a server")
-    prepared.add_argument("servers", nargs="+", choices=PREPARE)
-    options = parser.parse_args(argv)
-    stack = Composed(options.folder.resolve())
+    return alias("fti.deploy.compose", "fti.deploy.commands:COMPOSE", argv)
+
+
+def execute(command: str, folder: Path | None = None, workers: int | None = None, servers: Sequence[str] = ()) -> int:
+    """Carry out one command; returns the exit code."""
+    stack = Composed((folder or project().root / "data" / "compose").resolve())
     try:
-        if options.workers is not None:
-            stack.remember(workers=options.workers)
-        if options.command == "prepare":
-            for server in options.servers:
+        if workers is not None:
+            stack.remember(workers=workers)
+        if command == "prepare":
+            for server in servers:
                 prepare(stack, server)
         else:
-            if options.command == "rotate":
+            if command == "rotate":
                 stack.rotate()
             stack.configure()
             print(f"The service's key, for who runs it, is `service-admin` in {stack.root / 'settings.json'}.")
             print("Next: docker compose -f deploy/compose.yaml up --wait")
-    except (Refusal, OSError, psycopg.Error) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+    except (OSError, psycopg.Error) as error:
+        return fail(one_line(error))
     return 0
 
 

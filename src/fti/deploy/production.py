@@ -1,11 +1,11 @@
 """The production profile on one host: servers from wheels, supervised, started and found healthy in order.
 
-    python -m fti.deploy.production up
-    python -m fti.deploy.production run loop make pipeline
-    python -m fti.deploy.production status
-    python -m fti.deploy.production backup FILE
-    python -m fti.deploy.production restore FILE
-    python -m fti.deploy.production down
+    fti production up
+    fti production run loop make pipeline
+    fti production status
+    fti production backup FILE
+    fti production restore FILE
+    fti production down
 
 `run ROLE COMMAND` runs a command with the variables of a role: features, training, serving, or loop, which is all but
 serving. Every log is in FOLDER/logs. The object store is an emulator that keeps everything in memory: where tables are
@@ -15,25 +15,27 @@ and MLflow keeps its files beside it. Exit codes: 0 done, 1 failed, 2 wrong usag
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
+from fti.command import alias, fail
 from fti.deploy.backup import backup, restore
 from fti.deploy.folder import NotAProfile
 from fti.deploy.lifecycle import status, up
 from fti.deploy.programs import told
-from fti.deploy.stack import ROLES, Stack
+from fti.deploy.stack import Stack
 from fti.deploy.supervision import down
-from fti.errors import Refusal, one_line
+from fti.errors import one_line
 from fti.project import project
 
 
-def purge(stack: Stack) -> None:
+def delete(stack: Stack) -> None:
     """Delete a profile's folder, and no other. Raises NotAProfile."""
     if not stack.root.exists():
         return
@@ -46,74 +48,58 @@ def purge(stack: Stack) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if options.command == "run" and not options.args:
-        parser.error("run: which command?")
+    return alias("fti.deploy.production", "fti.deploy.commands:PRODUCTION", argv)
+
+
+def execute(command: str, folder: Path | None, **given: Any) -> int:
+    """Carry out one command; returns the exit code."""
     try:
-        _do(Stack(options.folder.resolve()), options)
-    except (Refusal, OSError, psycopg.Error) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        DO[command](Stack((folder or project().root / "data" / "production").resolve()), **given)
+    except (OSError, psycopg.Error) as error:
+        return fail(one_line(error))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fti.deploy.production", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--folder", type=Path, default=project().root / "data" / "production", help="where it lives (data/production)"
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    started = commands.add_parser("up", help="start what is not running, and wait until it is healthy")
-    started.add_argument("--workers", type=int, help="processes of the service (as before; 2 at first)")
-    started.add_argument("--rotate", action="store_true", help="with new passwords, but for the superusers'")
-    commands.add_parser("status", help="what runs, and where")
-    backed = commands.add_parser("backup", help="copy what Postgres holds into a file")
-    backed.add_argument("file", type=Path, help="which must not be there")
-    restored = commands.add_parser("restore", help="put it back; next: up")
-    restored.add_argument("file", type=Path, help="that `backup` wrote")
-    restored.add_argument("--replace", action="store_true", help="and give up what is there now")
-    ended = commands.add_parser("down", help="stop everything")
-    ended.add_argument("--purge", action="store_true", help="and delete databases, logs and passwords")
-    running = commands.add_parser("run", help="run a command with the variables of a role")
-    running.add_argument("role", choices=ROLES)
-    running.add_argument("args", nargs=argparse.REMAINDER, metavar="command")
-    return parser
-
-
-def _do(stack: Stack, options: argparse.Namespace) -> None:
-    if options.command == "up":
-        _remember(stack, options)
-        up(stack)
-        print("Next: python -m fti.deploy.production run loop make pipeline")
-    elif options.command == "down":
-        down(stack)
-        if options.purge:
-            purge(stack)
-    elif options.command == "backup":
-        print(backup(stack, options.file))
-    elif options.command == "restore":
-        stack.claim()
-        stack.adopt(told())
-        print(restore(stack, options.file, options.replace))
-        print("Next: python -m fti.deploy.production up")
-    elif options.command == "status":
-        print(status(stack))
-    else:
-        if not stack.made:
-            raise NotAProfile(f"There is no production profile in {stack.root}. Start it: make production-up")
-        os.environ |= stack.environment(options.role)
-        os.execvp(options.args[0], options.args)  # noqa: S606 - it is the user's own command
-
-
-def _remember(stack: Stack, options: argparse.Namespace) -> None:
-    """What this `up` is told, for the commands that come later."""
+def _up(stack: Stack, workers: int | None, rotate: bool) -> None:
+    """Start, with what this `up` is told, which is remembered for the commands that come later."""
     stack.claim()
     stack.adopt(told())
-    if options.workers is not None:
-        stack.remember(workers=options.workers)
-    if options.rotate:
+    if workers is not None:
+        stack.remember(workers=workers)
+    if rotate:
         stack.rotate()
+    up(stack)
+    print("Next: fti production run loop make pipeline")
+
+
+def _down(stack: Stack, purge: bool) -> None:
+    down(stack)
+    if purge:
+        delete(stack)
+
+
+def _restore(stack: Stack, file: Path, replace: bool) -> None:
+    stack.claim()
+    stack.adopt(told())
+    print(restore(stack, file, replace))
+    print("Next: fti production up")
+
+
+def _run(stack: Stack, role: str, args: Sequence[str]) -> None:
+    if not stack.made:
+        raise NotAProfile(f"There is no production profile in {stack.root}. Start it: make production-up")
+    os.environ |= stack.environment(role)
+    os.execvp(args[0], list(args))  # noqa: S606 - it is the user's own command
+
+
+DO: dict[str, Callable[..., None]] = {
+    "up": _up,
+    "down": _down,
+    "backup": lambda stack, file: print(backup(stack, file)),
+    "restore": _restore,
+    "status": lambda stack: print(status(stack)),
+    "run": _run,
+}
 
 
 if __name__ == "__main__":

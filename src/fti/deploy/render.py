@@ -1,6 +1,6 @@
 """What the chart becomes: its files in; `kubernetes.yaml` out, which is read, checked and tested instead of templates.
 
-    python -m fti.deploy.render
+    fti chart
 
 It needs `helm` on the PATH. The first line says which files it was rendered from, so that a rendering which is older
 than its chart is found where there is no helm, too. Exit codes: 0 done, 1 failed.
@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from fti.command import fail
 from fti.project import project
 
 
@@ -40,17 +40,13 @@ def render(helm: str) -> str:
     return f"# make chart: deploy/chart with example.yaml, {digest()}\n{done.stdout}"
 
 
-def main() -> int:
+def execute() -> int:
+    """Render the chart; returns the exit code."""
     helm = shutil.which("helm")
     try:
         if helm is None:
             raise FileNotFoundError("helm is not on the PATH: https://helm.sh/docs/intro/install")
         (folder() / "kubernetes.yaml").write_text(render(helm))
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.stderr.write(f"error: {getattr(error, 'stderr', None) or error}\n")
-        return 1
+        return fail(getattr(error, "stderr", None) or error)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

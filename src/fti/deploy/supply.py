@@ -1,8 +1,8 @@
 """What the service is made of: uv.lock and the installed packages in; a bill of materials, a verdict on licences out.
 
-    python -m fti.deploy.supply licences
-    python -m fti.deploy.supply sbom data/sbom.json
-    python -m fti.deploy.supply audit
+    fti licences
+    fti sbom data/sbom.json
+    fti audit
 
 Exit codes: 0 done, 1 a licence is refused or a vulnerability known, 2 wrong usage, 69 the service that knows of
 vulnerabilities cannot be reached, and nothing was audited.
@@ -10,7 +10,6 @@ vulnerabilities cannot be reached, and nothing was audited.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -21,6 +20,7 @@ from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
+from fti.command import alias
 from fti.project import project
 
 SERVICE = ("serving", "production")  # the extras that the Bento installs
@@ -114,17 +114,16 @@ def audit() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.deploy.supply", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("licences", help="of what the service installs; one that pyproject.toml does not allow fails")
-    written = commands.add_parser("sbom", help="the bill of materials of what the service installs")
-    written.add_argument("file", type=Path)
-    commands.add_parser("audit", help="known vulnerabilities of all that uv.lock names")
-    options = parser.parse_args(argv)
-    if options.command == "audit":
+    return alias("fti.deploy.supply", "fti.deploy.commands:SUPPLY", argv)
+
+
+def execute(command: str, file: Path | None = None) -> int:
+    """Carry out one command; returns the exit code."""
+    if command == "audit":
         return audit()
-    if options.command == "sbom":
-        print(f"{options.file}: {sbom(options.file)} packages")
+    if command == "sbom":
+        file = file or project().root / "data" / "sbom.json"
+        print(f"{file}: {sbom(file)} packages")
         return 0
     found = licences(needed_by(SERVICE, locked()), policy())
     for name, (says, fine) in found.items():

@@ -1,14 +1,12 @@
 """The data sheet: Feast's registry, the Delta tables and the suites in; Markdown and HTML out, as of a moment.
 
-    python -m fti.features.datasheet --as-of 2013-10-01
+    fti datasheet --as-of 2013-10-01
 
 The headings are those of Gebru et al., Datasheets for Datasets (2021). What people have to say is in datasheet.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from deltalake.exceptions import DeltaError
 
-from fti.errors import Refusal
+from fti.command import alias, fail
 from fti.features.publish import MONTH
 from fti.features.quarantine import held_name
 from fti.page import table, write
@@ -29,7 +27,6 @@ from fti.stores.delta import connect, create_view, literal, quote
 from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
-from fti.times import moment
 from fti.validation.gate import Suite
 from fti.validation.rules import feature_suite, floats_of
 
@@ -60,23 +57,17 @@ class Contents:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.features.datasheet", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", type=moment, help="what had happened and was known by then, UTC (all there is)")
-    parser.add_argument("--force", action="store_true", help="take a moment of which nothing has landed")
-    parser.add_argument(
-        "--repo", type=Path, default=project().repo, help="Feast repository; tables lie in data/ beside it"
-    )
-    parser.add_argument("--file", type=Path, help="the file to write; HTML beside it (data/datasheet.md)")
-    options = parser.parse_args(argv)
-    repo = options.repo.resolve()
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    logging.captureWarnings(True)  # Feast 0.67 calls every on-demand view experimental, at every start
+    return alias("fti.features.datasheet", "fti.features.commands:DATASHEET", argv)
+
+
+def write_sheet(as_of: datetime | None, force: bool, repo: Path | None, file: Path | None) -> int:
+    """Write the data sheet, and print where it is; returns the exit code."""
+    repo = (repo or project().repo).resolve()
     try:
-        require_landed(repo, {"--as-of": options.as_of}, options.force)
-        print(write(sheet(repo, options.as_of), options.file or data_of(repo) / "datasheet.md"))
-    except (Refusal, DeltaError, OSError, duckdb.Error) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 1
+        require_landed(repo, {"--as-of": as_of}, force)
+        print(write(sheet(repo, as_of), file or data_of(repo) / "datasheet.md"))
+    except (DeltaError, OSError, duckdb.Error) as error:
+        return fail(error)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Erasure: delete all that is stored of an entity, such as a person, and write a receipt of it.
 
-    python -m fti.features.erase tailnum=N14228          says what it would delete
-    python -m fti.features.erase tailnum=N14228 --yes    deletes it
+    fti erase tailnum=N14228          says what it would delete
+    fti erase tailnum=N14228 --yes    deletes it
 
 KEY is a column of the tables, and the name of a join key. Rows go from the raw tables, quarantine, feature tables and
 training sets, with every old file that holds such a row; from the online store; and from the log of predictions. The
@@ -12,7 +12,6 @@ Exit codes: 0 done, or nothing is stored, 1 refused or failed, 2 wrong usage.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -35,6 +34,7 @@ from pyarrow.fs import FileSelector, PyFileSystem
 from sqlalchemy.exc import SQLAlchemyError
 from upath import UPath
 
+from fti.command import alias, fail
 from fti.contract.applying import tracking, tracking_uri
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.predictions import create, erase, open_log
@@ -46,7 +46,6 @@ from fti.features.guard import was_applied
 from fti.features.lock import one_writer
 from fti.features.maintain import KINDS, Needed, needed_by, registered
 from fti.features.publish import Reflects, alone
-from fti.project import project
 from fti.stores.delta import literal, open_table, quote, version_of
 from fti.stores.repository import open_repository
 from fti.stores.tables import address, data_of, tables_in, tables_of
@@ -268,26 +267,15 @@ def _notes(receipt: Receipt) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    settings = PredictionSettings()
-    parser = argparse.ArgumentParser(prog="fti.features.erase", description=__doc__.split("\n")[0])
-    parser.add_argument("entity", metavar="KEY=VALUE", help="the name of a join key, and whose rows are to go")
-    parser.add_argument("--yes", action="store_true", help="delete; without it, only say what would be")
-    parser.add_argument("--repo", type=Path, default=project().repo, help="Feast repository; tables lie beside it")
-    parser.add_argument(
-        "--url", default=settings.prediction_log, help="the log of predictions (SERVING_PREDICTION_LOG)"
-    )
-    options = parser.parse_args(argv)
-    key, equals, value = options.entity.partition("=")
-    if not key or not equals or not value:
-        parser.error(f"{options.entity!r} is not KEY=VALUE, such as tailnum=N14228")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("feast", "mlflow", "py.warnings"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    return alias("fti.features.erase", "fti.features.commands:ERASE", argv)
+
+
+def report(repo: Path, key: str, value: str, log_url: str | None, delete: bool) -> int:
+    """Erase, or only look, and print the receipt; returns the exit code."""
     try:
-        receipt = Erasure(options.repo.resolve(), key, value, options.url).run(options.yes)
-    except (Refusal, DeltaError, SQLAlchemyError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        receipt = Erasure(repo, key, value, log_url or PredictionSettings().prediction_log).run(delete)
+    except (DeltaError, SQLAlchemyError, OSError) as error:
+        return fail(one_line(error))
     print(receipt)
     if not receipt.deleted and any([*receipt.rows.values(), *receipt.files.values()]):
         print("Nothing was deleted. The same command with --yes deletes it, for good.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fti.errors import Refusal
 from fti.features import removals
 from fti.features.lock import one_writer
+from fti.logs import quiet_output
 from fti.steps import step
 from fti.stores.repository import open_repository, require_current
 from fti.stores.tables import data_of
@@ -52,6 +53,7 @@ def apply(repo: Path) -> None:
         step("feast apply"),
         feast_errors("feast apply", repo),
         imports_of(repo),
+        quiet_output(),
     ):
         cli.main(["--chdir", str(repo), "apply", "--skip-source-validation"], standalone_mode=False)
 
@@ -73,13 +75,14 @@ def materialize(repo: Path, start: datetime, end: datetime, rewind: bool = False
         store = open_repository(repo)
         views = store.list_feature_views()
         if not views:
-            raise LookupError("no feature view is applied; `python -m fti.features.run apply` first")
+            raise LookupError("no feature view is applied; `fti apply` first")
         require_fitting(store, [view for view in views if view.online])
         if rewind:
             report.update(forgotten=_forget_after(store, end))
         elif ahead := [view.name for view in views if view.most_recent_end_time and view.most_recent_end_time > end]:
             logger.warning("%d view(s) were materialized as of a later moment; newer rows stay (--rewind)", len(ahead))
-        store.materialize(start_date=start, end_date=end)
+        with quiet_output():
+            store.materialize(start_date=start, end_date=end)
         if replaced := removals.replace_online(store, [view for view in views if view.online], end):
             report.update(replaced=replaced)
         report.update(start=start.isoformat(), end=end.isoformat())

@@ -1,6 +1,6 @@
 """Upkeep of what the feature pipeline has made, so that a day costs in two years what it costs now.
 
-    python -m fti.features.maintain
+    fti maintain
 
 Of each Delta table, small files become few, and files and log entries go that nobody needs: neither the newest version,
 nor one that a registered model version was trained on, nor whoever reads or publishes now. Online rows go that are past
@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -27,6 +26,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
+from fti.command import alias, fail
 from fti.contract import kept
 from fti.contract.applying import RegistryUnreadable, tracking, tracking_uri
 from fti.contract.feature_contract import FeatureContract
@@ -40,7 +40,6 @@ from fti.stores.delta import version_of
 from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
 from fti.stores.upkeep import Upkeep, compact, shorten_log, vacuum
-from fti.times import moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -222,20 +221,15 @@ def _forget_expired(store: FeatureStore, repo: Path, as_of: datetime | None, gra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.features.maintain", description=__doc__.split("\n")[0])
-    parser.add_argument("--repo", type=Path, default=project().repo, help="Feast repository; tables lie beside it")
-    parser.add_argument(
-        "--as-of", type=moment, help="of which moment, UTC, the ttl of online rows is past (when materialized)"
-    )
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("feast", "mlflow", "py.warnings"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    return alias("fti.features.maintain", "fti.features.commands:MAINTAIN", argv)
+
+
+def report(repo: Path, as_of: datetime | None) -> int:
+    """Maintain, and print what was done; returns the exit code."""
     try:
-        print(*maintain(options.repo.resolve(), options.as_of), sep="\n")
-    except (Refusal, DeltaError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        print(*maintain(repo, as_of), sep="\n")
+    except (DeltaError, OSError) as error:
+        return fail(one_line(error))
     return 0
 
 

@@ -22,7 +22,7 @@ from fti.features.quarantine import ReleaseRefused, held_name, hold, known, rele
 from fti.features.source import EventSource, learnt
 from fti.features.windows import FeatureTable, Interval
 from fti.project import project
-from fti.steps import step
+from fti.steps import progress, step
 from fti.stores.data_format import note
 from fti.stores.delta import connect
 from fti.stores.frames import as_frame
@@ -55,7 +55,7 @@ class FeaturePipeline:
         Raises SourceError, and BatchRefused once everything was judged.
         """
         outcomes, dated = {}, 0
-        for table in project().source.RAW_KEYS:
+        for table in progress(project().source.RAW_KEYS, "table"):
             with step(f"validate {table}") as report:
                 events = self.source.between(table, interval.start, interval.end)
                 suite = project().raw.RAW_SUITES[table]
@@ -107,7 +107,7 @@ class FeaturePipeline:
         note(self.data)
         start, end = bounds(interval)
         holds = f"event_timestamp >= {start} AND event_timestamp < {end} OR event_timestamp IS NULL"
-        for table, outcome in outcomes.items():
+        for table, outcome in progress(outcomes.items(), "table"):
             with step(f"ingest {table}") as report:
                 accepted = outcome.accepted
                 if received_at:
@@ -137,7 +137,7 @@ class FeaturePipeline:
         computed: dict[str, Computed] = {}
         verdicts: dict[str, Future[Outcome]] = {}
         with ThreadPoolExecutor(1) as other_core:  # one thread judges while this one computes the next table
-            for name, table in project().transforms.FEATURE_TABLES.items():
+            for name, table in progress(project().transforms.FEATURE_TABLES.items(), "table"):
                 with step(f"transform {name}") as report:
                     found = computed[name] = compute(self.con, self.tables, name, table, interval, raw)
                     verdicts[name] = other_core.submit(self._check, name, table, found.rows)
@@ -153,12 +153,12 @@ class FeaturePipeline:
             raise BatchRefused(
                 f"Batch {_name(interval)}: no raw events in it or in the windows before it, so no feature row to "
                 "publish. What was published before stays. Choose another interval, or land its events first: "
-                "`python -m fti.features.run ingest` with the same --start and --end."
+                "`fti ingest` with the same --start and --end."
             )
         self._require_landed(interval)
         with step("compare declared types"):
             check_rows(self.repo, {str(self._table(name)): found.rows for name, found in computed.items()})
-        for name in project().transforms.FEATURE_TABLES:
+        for name in progress(project().transforms.FEATURE_TABLES, "table"):
             with step(f"publish {name}") as report:
                 found = computed.pop(name)
                 found.register(self.con)
@@ -194,7 +194,7 @@ class FeaturePipeline:
         self.gate.check(frame, landed_suite()).require(
             _name(interval),
             "No raw event is as new as that many hours before --end, so nothing was published. Land the events first: "
-            "`python -m fti.features.run ingest` with the same --start and --end; or let --end be where "
+            "`fti ingest` with the same --start and --end; or let --end be where "
             "landing ended; or, if there were none, `--accept landed.events_to_the_end`.",
         )
 

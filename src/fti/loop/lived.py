@@ -99,7 +99,7 @@ class Folder:
         if (found := began.read_text()) != wanted:
             raise ReplayStopped(
                 f"{self.root} holds a replay from {found[:10]}. Go on with that, with FROM={found[:10]}; or remove the "
-                "folder; or name another: python -m fti.loop.replay --folder FOLDER."
+                "folder; or name another: fti replay --folder FOLDER."
             )
         if version_at(MlflowClient(), self.settings.model_name, CHAMPION) is not None:
             return

@@ -1,6 +1,6 @@
 """Monitoring's command line: what was predicted before a moment in; verdicts in SQL, as a table and a report, out.
 
-    python -m fti.monitoring.run --as-of 2013-10-12 --days 7
+    fti monitor --as-of 2013-10-12 --days 7
 
 Consistency, drift and volume look at the predictions and rows of the days before; quality at as many days that ended
 `label_delay_hours` of training/config.yaml earlier, for by then their outcomes are known. Exit codes: 0 nothing is in
@@ -9,9 +9,6 @@ breach, 1 refused or failed, also to deliver the alert, 2 wrong usage, 3 somethi
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,6 +19,7 @@ import yaml
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from fti.command import BREACHED, alias, fail
 from fti.contract.predictions import LogUnusable, create, open_log
 from fti.contract.registered import require_registry
 from fti.contract.results import Result, save, table, worst
@@ -30,19 +28,14 @@ from fti.errors import Refusal, one_line
 from fti.monitoring.alert import alert_settings
 from fti.monitoring.freshness import freshness, online_rows, quarantine, volume
 from fti.monitoring.logged import Unfetched, logged
-from fti.monitoring.outputs import add_outputs
-from fti.monitoring.sample import SAMPLE_ROWS
+from fti.monitoring.outputs import metrics_file, report_file
 from fti.monitoring.version import not_judged, of_predictions
 from fti.project import project
 from fti.steps import step
-from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
-from fti.times import length, moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-BREACHED = 3
 
 
 class LabelDelayUnknown(Refusal):
@@ -94,70 +87,39 @@ def monitor(
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = PredictionSettings()
-    parser = argparse.ArgumentParser(prog="fti.monitoring.run", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--as-of", type=moment, required=True, help="the moment to look back from, UTC: later labels do not exist"
-    )
-    parser.add_argument("--days", type=length(1, timedelta(days=1)), default=7, help="how many days to look at (7)")
-    parser.add_argument(
-        "--label-delay-hours", type=length(0, timedelta(hours=1), fractions=True), help="(as training/config.yaml says)"
-    )
-    parser.add_argument(
-        "--sample-rows", type=int, default=SAMPLE_ROWS, help=f"to replay for consistency ({SAMPLE_ROWS})"
-    )
-    parser.add_argument(
-        "--refresh-minutes", type=length(0, timedelta(minutes=1), fractions=True), default=0,
-        help="how late the online store may be: what is only that late is no skew (0)",
-    )  # fmt: skip
-    parser.add_argument("--model", default=settings.model_name, help=f"the registered model ({settings.model_name})")
-    parser.add_argument("--repo", type=Path, default=settings.feast_repo, help="Feast repository (SERVING_FEAST_REPO)")
-    parser.add_argument("--url", default=settings.prediction_log, help="the log to read (SERVING_PREDICTION_LOG)")
-    add_outputs(parser)
-    parser.add_argument("--force", action="store_true", help="monitor as of a moment of which nothing has landed")
-    parser.add_argument("--no-alert", action="store_true", help="tell no webhook of a breach (MONITORING_WEBHOOK_URL)")
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("step").setLevel(logging.INFO)
-    # SQLAlchemy's plans for its own code, at every start.
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    hours, as_of = options.label_delay_hours, options.as_of
-    if options.sample_rows < 1:
-        parser.error("--sample-rows is 1 or more")
-    try:
-        require_landed(options.repo, {"--as-of": as_of}, options.force)
-    except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return 1
-    # Not above: they take seconds that a wrong command line should not wait for.
+    return alias("fti.monitoring.run", "fti.monitoring.commands:MONITOR", argv)
+
+
+def execute(
+    settings: PredictionSettings, as_of: datetime, repo: Path, days: int, label_delay_hours: float | None,
+    sample_rows: int, refresh_minutes: float, model: str | None, url: str | None, report: Path | None,
+    prometheus: Path | None, no_alert: bool,
+) -> int:  # fmt: skip
+    """Monitor, print the verdicts and tell who wants to know; returns the exit code."""
     from mlflow.exceptions import MlflowException
 
     from fti.monitoring.conclusion import conclude
 
+    log, report, prometheus = url or settings.prediction_log, report or report_file(), prometheus or metrics_file()
     try:
-        delay = label_delay() if hours is None else timedelta(hours=hours)
-        alerts = None if options.no_alert else alert_settings()
-        if options.url == OFF:
+        delay = label_delay() if label_delay_hours is None else timedelta(hours=label_delay_hours)
+        alerts = None if no_alert else alert_settings()
+        if log == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off, so there is nothing to monitor. Give --url, or unset it.")
-        engine = open_log(options.url, existing=True)
+        engine = open_log(log, existing=True)
         require_registry()
         create(engine)
 
-        store = open_repository(options.repo)
-        allowance = timedelta(minutes=options.refresh_minutes)
-        results = monitor(
-            store, engine, options.model, as_of, options.days, delay, options.sample_rows, allowance=allowance
-        )
+        store, allowance = open_repository(repo), timedelta(minutes=refresh_minutes)
+        name = model or settings.model_name
+        results = monitor(store, engine, name, as_of, days, delay, sample_rows, allowance=allowance)
         print(table(results))
         verdict = worst(results)
         print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")
-        conclude(engine, as_of, results, options.report, options.prometheus, alerts)
-    except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    print(f"The report is {options.report}, the metrics are {options.prometheus}.")
+        conclude(engine, as_of, results, report, prometheus, alerts)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        return fail(one_line(error))
+    print(f"The report is {report}, the metrics are {prometheus}.")
     return BREACHED if verdict == "breach" else 0
 
 

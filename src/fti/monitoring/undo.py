@@ -1,13 +1,12 @@
 """Take a monitor run back: delete what it found, and write the report and metrics of the newest run that is left.
 
-    python -m fti.monitoring.undo --as-of 2030-01-01
+    fti undo-monitor --as-of 2030-01-01
 
 An alert that was sent stays sent. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +14,15 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from fti.command import alias, fail
 from fti.contract.events import events
 from fti.contract.predictions import LogUnusable, create, open_log
 from fti.contract.results import moments, remove, saved
 from fti.contract.settings import OFF, PredictionSettings
 from fti.errors import Refusal, few, one_line
 from fti.monitoring.conclusion import conclude
-from fti.monitoring.outputs import add_outputs
+from fti.monitoring.outputs import metrics_file, report_file
 from fti.monitoring.report import HISTORY
-from fti.times import moment
 
 
 class NothingMonitored(Refusal):
@@ -54,21 +53,20 @@ def undo(engine: Engine, as_of: datetime, report: Path, prometheus: Path) -> str
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = PredictionSettings()
-    parser = argparse.ArgumentParser(prog="fti.monitoring.undo", description=__doc__.split("\n")[0])
-    parser.add_argument("--as-of", type=moment, required=True, help="the moment that was looked back from, UTC")
-    parser.add_argument("--url", default=settings.prediction_log, help="the log to change (SERVING_PREDICTION_LOG)")
-    add_outputs(parser)
-    options = parser.parse_args(argv)
+    return alias("fti.monitoring.undo", "fti.monitoring.commands:UNDO", argv)
+
+
+def execute(as_of: datetime, url: str | None, report: Path | None, prometheus: Path | None) -> int:
+    """Undo, and print what was done; returns the exit code."""
+    log = url or PredictionSettings().prediction_log
     try:
-        if options.url == OFF:
+        if log == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off, so nothing was monitored. Give --url, or unset it.")
-        engine = open_log(options.url, existing=True)
+        engine = open_log(log, existing=True)
         create(engine)
-        print(undo(engine, options.as_of, options.report, options.prometheus))
-    except (Refusal, SQLAlchemyError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        print(undo(engine, as_of, report or report_file(), prometheus or metrics_file()))
+    except (SQLAlchemyError, OSError) as error:
+        return fail(one_line(error))
     return 0
 
 

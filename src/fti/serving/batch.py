@@ -1,6 +1,6 @@
 """Batch scoring: an interval and a model version in; a logged prediction of every row of the spine due in it out.
 
-    python -m fti.serving.batch --as-of 2013-10-02T00:00Z --days 7 --alias champion
+    fti batch --as-of 2013-10-02T00:00Z --days 7 --alias champion
 
 Each row is predicted as of its own prediction time, from what was known then; with `--known-by`, for a time that is yet
 to come, as of that moment at the latest. What is logged already is left alone, so that a run may be repeated, and one
@@ -10,8 +10,6 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 import uuid
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ import pandas as pd
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from fti.command import alias, fail
 from fti.contract.feature_contract import FeatureContract
 from fti.contract.predictions import BATCH, PREDICTIONS, LogUnusable, as_moment, create, open_log
 from fti.contract.registered import fetch_version
@@ -33,9 +32,7 @@ from fti.errors import Refusal, one_line
 from fti.serving.prediction_log import as_json, write
 from fti.serving.settings import ServingSettings
 from fti.steps import step
-from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
-from fti.times import length, moment
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -230,44 +227,27 @@ def _name(start: datetime, end: datetime) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = ServingSettings()
-    parser = argparse.ArgumentParser(prog="fti.serving.batch", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--as-of", type=moment, required=True, help="the start of the interval of prediction times, UTC"
-    )
-    parser.add_argument("--days", type=length(1, DAY), default=1, help="its length (1)")
-    parser.add_argument("--known-by", type=moment, help="predict as of this moment, UTC, what is due later")
-    parser.add_argument("--force", action="store_true", help="take moments of which nothing has landed")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--alias", default=settings.model_alias, help=f"of the version ({settings.model_alias})")
-    which.add_argument("--version", help="its number, instead")
-    parser.add_argument("--url", default=settings.prediction_log, help="the log to write to (SERVING_PREDICTION_LOG)")
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("step").setLevel(logging.INFO)
-    # SQLAlchemy's plans for its own code, at every start.
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    start, known_by = options.as_of, options.known_by
-    if known_by is not None and known_by < start:
-        parser.error(f"--known-by {known_by.isoformat()} is before --as-of {start.isoformat()}")
-    try:
-        require_landed(settings.feast_repo, {"--as-of": start, "--known-by": known_by}, options.force)
-    except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return 1
+    return alias("fti.serving.batch", "fti.serving.commands:BATCH", argv)
+
+
+def score(
+    settings: ServingSettings, start: datetime, days: int, known_by: datetime | None, alias: str, number: str | None,
+    url: str | None,
+) -> int:  # fmt: skip
+    """Score what is due, and print how much that was; returns the exit code."""
     from mlflow.exceptions import MlflowException
 
     try:
-        if options.url == OFF:
+        log = url or settings.prediction_log
+        if log == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off; batch scoring writes there. Give --url, or unset it.")
-        engine = open_log(options.url)
-        scorer = scorer_of(settings, engine, options.alias, options.version)
+        engine = open_log(log)
+        scorer = scorer_of(settings, engine, alias, number)
         create(engine)
-        totals = scorer.run(start, start + options.days * DAY, uuid.uuid4().hex, datetime.now(UTC), known_by)
-    except (Refusal, MlflowException, SQLAlchemyError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    print(f"{scorer.name} version {scorer.version}, {_name(start, start + options.days * DAY)}: {totals}")
+        totals = scorer.run(start, start + days * DAY, uuid.uuid4().hex, datetime.now(UTC), known_by)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        return fail(one_line(error))
+    print(f"{scorer.name} version {scorer.version}, {_name(start, start + days * DAY)}: {totals}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""API keys: who may ask what. `python -m fti.serving.keys NAME FILE` makes one; the file holds hashes, never a key.
+"""API keys: who may ask what. `fti keys NAME FILE` makes one; the file holds hashes, never a key.
 
 A line of the file is `NAME SHA256`, and `admin` after it for who runs the service: all but predictions, that is
 metrics, the report, logged requests and the features of any entity, is theirs. `until=2027-01-31` after it ends the key
@@ -8,7 +8,6 @@ move to it, take the old line out. Keys are 256 bits of chance, so a plain hash 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import hmac
@@ -26,6 +25,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from fti.command import alias, wrong
 from fti.errors import Refusal
 from fti.serving.addresses import is_local, is_own_site, names_this_machine, origin_of
 from fti.serving.forwarded import Proxies, Seen
@@ -35,8 +35,7 @@ from fti.serving.settings import ServingSettings
 DIGEST, UNTIL = re.compile(r"[0-9a-f]{64}"), "until="
 SAFE = {"GET", "HEAD", "OPTIONS"}  # of these other sites' pages may send each, and read no answer
 EMPTY = hashlib.sha256(b"").hexdigest()
-LONGEST_DAYS = 3660
-HOW = "Make one with `python -m fti.serving.keys NAME FILE`, and set SERVING_API_KEYS to the file."
+HOW = "Make one with `fti keys NAME FILE`, and set SERVING_API_KEYS to the file."
 
 
 class KeysUnreadable(RuntimeError):
@@ -213,34 +212,25 @@ def _key(authorization: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    return alias("fti.serving.keys", "fti.serving.commands:KEYS", argv)
+
+
+def make_key(name: str, file: Path, admin: bool, to: Path | None, days: int | None) -> int:
     """Add a key to a file, and print it, or write it to one of its own: it is kept nowhere else."""
-    parser = argparse.ArgumentParser(prog="fti.serving.keys", description="Make an API key for the service.")
-    parser.add_argument("name", help="whose key it is, one word")
-    parser.add_argument("file", type=Path, help="the file of hashes that SERVING_API_KEYS names")
-    parser.add_argument("--admin", action="store_true", help="of who runs the service: metrics and features too")
-    parser.add_argument("--to", type=Path, help="a new file for the key, its owner's alone, instead of printing it")
-    parser.add_argument("--days", type=int, help="how long the key lives; without it, until its line is taken out")
-    options = parser.parse_args(argv)
-    if len(options.name.split()) != 1:
-        parser.error("a name is one word")
-    if options.days is not None and not 0 < options.days < LONGEST_DAYS:
-        parser.error(f"--days is a whole number from 1 to {LONGEST_DAYS - 1}")
     key = secrets.token_urlsafe(32)
-    line = f"{options.name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if options.admin else ''}"
-    if options.days is not None:
-        line += f" {UNTIL}{datetime.now(UTC).date() + timedelta(days=options.days + 1)}"
+    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()}{' admin' if admin else ''}"
+    if days is not None:
+        line += f" {UNTIL}{datetime.now(UTC).date() + timedelta(days=days + 1)}"
     try:
-        with alone_in(options.file.resolve().parent):
-            there = options.file.read_text().splitlines() if options.file.exists() else []
-            if any(line.split()[:1] == [options.name] for line in there):
-                parser.error(
-                    f"{options.file} has a key of {options.name} already; take that line out, or choose another name"
-                )
-            with kept_in(options.to, key) if options.to else nullcontext():
-                write(options.file, [*there, line])
+        with alone_in(file.resolve().parent):
+            there = file.read_text().splitlines() if file.exists() else []
+            if any(line.split()[:1] == [name] for line in there):
+                raise wrong(f"{file} has a key of {name} already; take that line out, or choose another name")
+            with kept_in(to, key) if to else nullcontext():
+                write(file, [*there, line])
     except OSError as error:
-        parser.error(f"no key was made ({error}); {options.file} is as it was")
-    if not options.to:
+        raise wrong(f"no key was made ({error}); {file} is as it was") from error
+    if not to:
         print(key)
     return 0
 

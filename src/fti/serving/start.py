@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import socket
@@ -14,15 +13,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
+from fti.command import alias, fail
 from fti.errors import Refusal
 from fti.project import project
 from fti.serving.keys import require_keys
-from fti.serving.settings import ServingSettings
+from fti.serving.settings import GRACE_SECONDS, ServingSettings
 
 PATIENCE = 120
 NO_MODEL = "the service has no model to serve; its log above says why"
@@ -33,21 +35,19 @@ class CannotStart(Refusal):
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.serving.start", description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="only look whether the port is free")
-    options = parser.parse_args(argv)
+    return alias("fti.serving.start", "fti.serving.commands:SERVE", argv)
+
+
+def start(check: bool) -> int:
+    """Serve, or only `check` what would stop the service; returns the exit code."""
     try:
         settings = ServingSettings()
-        require_keys(settings)
-        require_free_port(settings)
-        return 0 if options.check else serve(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = f"SERVING_{str(first['loc'][0]).upper()}"
-        print(f"error: {name}: {first['msg']}, found {first['input']!r}", file=sys.stderr)
-    except Refusal as error:
-        print(f"error: {error}", file=sys.stderr)
-    return 1
+        return fail(f"SERVING_{str(first['loc'][0]).upper()}: {first['msg']}, found {first['input']!r}")
+    require_keys(settings)
+    require_free_port(settings)
+    return 0 if check else serve(settings)
 
 
 def require_free_port(settings: ServingSettings) -> None:
@@ -65,16 +65,62 @@ def require_free_port(settings: ServingSettings) -> None:
 
 
 def serve(settings: ServingSettings) -> int:
-    """Run BentoML until it ends; returns its exit code."""
+    """Run BentoML until it ends; returns its exit code. Raises CannotStart, and KeyboardInterrupt once it has ended."""
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:PredictionService"]
-    began = time.monotonic()
-    server = subprocess.Popen([*command, "--host", settings.host, "--port", str(settings.port)], cwd=project().root)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: server.send_signal(number))
-    address = address_of(settings)
-    model = wait_until_ready(address, server)
-    if model is not None:
-        print(welcome(address, model, time.monotonic() - began), flush=True)
+    began, ready = time.monotonic(), False
+    # In a session of its own: a terminal's Ctrl-C is for this process, which ends the service as far as it has come.
+    server = subprocess.Popen(
+        [*command, "--host", settings.host, "--port", str(settings.port)], cwd=project().root, start_new_session=True
+    )
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        address = address_of(settings)
+        model = wait_until_ready(address, server)
+        ready = True
+        if model is not None:
+            print(welcome(address, model, time.monotonic() - began), flush=True)
+        return server.wait()
+    except Terminated:
+        return end(server, ready)
+    except BaseException:
+        end(server, ready)
+        raise
+
+
+class Terminated(BaseException):
+    """SIGTERM."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def end(server: subprocess.Popen[bytes], drain: bool) -> int:
+    """End the service and all of its processes; returns its exit code.
+
+    One that is ready is asked to `drain`. One that starts answers nobody, and BentoML 1.4's workers hear of no signal
+    for as long as they import: they are killed, each by itself, for each has a session of its own.
+    """
+    family: list[psutil.Process] = []
+
+    def kill(*_: object) -> None:
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(server.pid)
+            main.suspend()  # it starts no other worker meanwhile
+            family.extend([*main.children(recursive=True), main])
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    with suppress(psutil.NoSuchProcess):
+        family.extend(psutil.Process(server.pid).children(recursive=True))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait
+        signal.signal(number, kill)
+    if drain and server.poll() is None:
+        server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE_SECONDS + 5)
+    kill()
     return server.wait()
 
 
@@ -110,8 +156,6 @@ def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> dict[str,
             break
         except OSError:
             time.sleep(0.3)
-    server.terminate()
-    server.wait()
     raise CannotStart(problem)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -21,7 +20,10 @@ from upath import UPath
 from fti.errors import Refusal
 from fti.stores.tables import address
 
-MEND = "Run `make pipeline` (or `python -m fti.features.run all`) to build it."
+if TYPE_CHECKING:
+    import duckdb
+
+MEND = "Run `make pipeline` (or `fti features`) to build it."
 PARTITION, NO_VALUE = "partition.", "__HIVE_DEFAULT_PARTITION__"
 # A correction that was released is in no raw file, nor is when an event was learnt that came late.
 REBUILT = (
@@ -41,6 +43,8 @@ class TableCorrupt(Refusal):
 
 def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB whose session reads and writes timestamps in UTC, whatever the machine's zone."""
+    import duckdb  # not above: who only looks into a table's log does without it
+
     con = duckdb.connect(":memory:")
     con.execute("SET TimeZone='UTC'")
     con.execute("SET enable_progress_bar=false")

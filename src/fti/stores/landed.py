@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 from upath import UPath
 
@@ -100,7 +99,7 @@ def _range(path: UPath) -> Landed | None:
     if not actions.num_rows:
         return None
     if {FIRST, LAST} <= {*actions.column_names} and not actions[FIRST].null_count + actions[LAST].null_count:
-        first, last = pc.min(actions[FIRST]).as_py(), pc.max(actions[LAST]).as_py()
+        first, last = min(actions[FIRST].to_pylist()), max(actions[LAST].to_pylist())
     else:
         con = connect()
         create_view(con, "__rows", path)

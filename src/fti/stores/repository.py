@@ -57,5 +57,5 @@ def require_applied(store: FeatureStore, repo: Path) -> None:
     if registry.registry_type == "file" and "://" not in registry.path and not (repo / registry.path).exists():
         raise RegistryAbsent(
             f"There is no Feast registry at {(repo / registry.path).resolve()}: nothing is applied. Run `make apply` "
-            "(`python -m fti.features.run apply` first), or restore the file; or name another repository."
+            "(`fti apply` first), or restore the file; or name another repository."
         )

@@ -1,6 +1,6 @@
 """The model card of a registered version: registry, run and contract in; Markdown, HTML and the run's figures out.
 
-    python -m fti.training.card --version champion
+    fti card --version champion
 
 The headings are those of Mitchell et al., Model Cards for Model Reporting (2019). Numbers are those of the run,
 whatever their names; intended use and limits are words of card.md, as they were when the version was trained.
@@ -8,8 +8,6 @@ whatever their names; intended use and limits are words of card.md, as they were
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -17,13 +15,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from fti.command import alias, fail
 from fti.contract.registered import fetch_version, require_registry
-from fti.errors import Refusal
 from fti.page import write
 from fti.project import project
 from fti.training import card_sections as sections
 from fti.training.config import load_config
-from fti.training.promote import CHAMPION, find_version
+from fti.training.promote import find_version
 
 CARD, WORDS_ARTIFACT = "model_card.md", "model_card_words.md"
 # MLflow's registry takes no longer description; the card goes on in the run.
@@ -31,25 +29,23 @@ MOST_IN_REGISTRY = 5000
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.training.card", description=__doc__.split("\n")[0])
-    parser.add_argument("--version", default=CHAMPION, help="a version's number or alias (champion)")
-    parser.add_argument("--model-name", default="", help="the registered model (default: config.yaml)")
-    parser.add_argument("--folder", type=Path, default=Path("data/cards"), help="where cards go (data/cards)")
-    options = parser.parse_args(argv)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    return alias("fti.training.card", "fti.training.commands:CARD", argv)
+
+
+def write_card(version: str, model_name: str, folder: Path | None) -> int:
+    """Write a version's card and its figures, and print where the card is; returns the exit code."""
     try:
         require_registry()
-        client, name = MlflowClient(), load_config({"model_name": options.model_name}).model_name
-        version = find_version(client, name, options.version)
-        text = card(client, version)
-        folder = options.folder / f"{name}-{version.version}"
+        client, name = MlflowClient(), load_config({"model_name": model_name}).model_name
+        chosen = find_version(client, name, version)
+        text = card(client, chosen)
+        folder = (folder or project().root / "data" / "cards") / f"{name}-{chosen.version}"
         folder.mkdir(parents=True, exist_ok=True)
-        if sections.files_of(client, str(version.run_id), "plots"):
-            client.download_artifacts(str(version.run_id), "plots", str(folder))
+        if sections.files_of(client, str(chosen.run_id), "plots"):
+            client.download_artifacts(str(chosen.run_id), "plots", str(folder))
         print(write(text, folder / CARD))
-    except (Refusal, MlflowException, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    except (MlflowException, OSError) as error:
+        return fail(error)
     return 0
 
 

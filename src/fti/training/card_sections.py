@@ -163,7 +163,7 @@ def provenance(version: ModelVersion, run: Run, folder: Path) -> str:
 
 {table(["", ""], facts)}
 
-Build it again and compare to the last bit: `make reproduce PARAMS="-P version={version.version}"`. Should it do harm as
+Build it again and compare to the last bit: `make reproduce VERSION={version.version}`. Should it do harm as
 the champion, `make rollback` gives the alias back to the champion before, and the running service follows by itself."""
 
 

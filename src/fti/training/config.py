@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -176,3 +177,8 @@ def load_config(overrides: Mapping[str, Any], file: Path | None = None) -> Train
     except ValidationError as error:
         found = few((f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()), "; ")
         raise ConfigInvalid(f"{found}. Mend the parameter, or {file}.") from error
+
+
+def feast_repo() -> Path:
+    """The Feast repository to train over: TRAINING_FEAST_REPO, or the project's."""
+    return project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")

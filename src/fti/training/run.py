@@ -1,29 +1,31 @@
 """The training pipeline's command line; MLproject's entry points call it.
 
-    python -m fti.training.run main --trials 50
+    fti train --trials 50
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage. `main` ends with 0 when the gate refuses: the champion stays.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import re
 import signal
 import sys
+import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fti.command import alias, fail
 from fti.contract.predictions import CHAMPION
 from fti.contract.registered import CAUSE_TAG, require_registry
 from fti.errors import Refusal
 from fti.project import project
-from fti.stores.landed import require_landed
 from fti.stores.repository import open_repository
-from fti.training.config import PARAMETERS, ConfigInvalid, TrainingConfig, load_config
+from fti.training.config import ConfigInvalid, TrainingConfig, feast_repo
+from fti.training.known_services import unknown
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -32,58 +34,55 @@ if TYPE_CHECKING:
 
     from fti.training.promote import Trial
 
-COMMANDS = {
-    "main": "train, evaluate and promote",
-    "train": "fit a model and register it as the challenger",
-    "evaluate": "judge the challenger against the champion",
-    "promote": "make the challenger the champion, if it passed",
-    "rollback": "give the alias back to the champion before",
-    "retire": "drop the aliases of a version, so that the definitions that it reads may go",
-    "reproduce": "build a version again, training set and model, and compare to the digit",
-}
+
+@dataclass(frozen=True)
+class Options:
+    """What one command is told; empty where config.yaml says it."""
+
+    command: str
+    feature_service: str = ""
+    as_of: datetime | None = None
+    trials: int | None = None
+    mode: str | None = None
+    cause: str = ""
+    version: str = CHAMPION
+    run_id: str = ""
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.training.run", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
-    )
-    parser.add_argument("--feature-service", default="", help="what the model reads (default: config.yaml)")
-    parser.add_argument("--as-of", default="", help="the moment to train as of, UTC (default: config.yaml)")
-    parser.add_argument("--trials", default="", help="Optuna trials before the fit; 0 for none (default: config.yaml)")
-    parser.add_argument("--cause", default="", help="why this run: a tag of the run and of its version")
-    parser.add_argument(
-        "--mode", default="", help="promote, rollback: enabled, dry_run or disabled (default: config.yaml)"
-    )
-    parser.add_argument("--version", default=CHAMPION, help="reproduce, retire: a version's number or alias (champion)")
-    parser.add_argument("--run-id", default="", help="reproduce: the version that this run registered, instead")
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("step").setLevel(logging.INFO)
-    # uv's environments hold no pip; MLflow warns of it, and of SQLAlchemy's plans for its own code, at every start.
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        config = load_config({name: getattr(options, name) for name in PARAMETERS})
-        if options.command in ("main", "train"):
-            require_landed(feast_repo(), {"as_of": config.as_of})
-    except Refusal as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    # Not above: it takes seconds that a wrong parameter should not wait for.
+    given = sys.argv[1:] if argv is None else argv
+    # MLproject hands over all parameters, also those that nobody gave.
+    return alias("fti.training.run", "fti.training.commands:STEPS", _without_empty(given))
+
+
+def _without_empty(arguments: list[str]) -> list[str]:
+    """Leave out options whose value is empty: `mlflow run` has no other way not to give one."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("--") and "=" not in word and word not in ("--help", "--verbose"):
+            value = next(words, None)
+            kept += [] if value == "" else [word] if value is None else [word, value]
+        else:
+            kept.append(word)
+    return kept
+
+
+def execute(options: Options, config: TrainingConfig) -> int:
+    """Carry out one command; returns the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in MLproject: else a busy machine fits seven times slower
+    if threading.current_thread() is threading.main_thread():
+        # An end that was asked for is an exception like another: the run is marked as failed on the way out.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from mlflow.exceptions import MlflowException
 
     try:
         return run(options.command, config, options)
-    except (Refusal, MlflowException, OSError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
+    except (MlflowException, OSError) as error:
+        return fail(_one_line(error))
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, Refusal):
-        return str(error)
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
@@ -93,7 +92,7 @@ def _one_line(error: Exception) -> str:
     return f"MLflow: {said} (tracking server: {server}). What was registered before stays as it is."
 
 
-def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> int:
+def run(command: str, config: TrainingConfig, options: Options) -> int:
     """Carry out one command; returns the exit code."""
     import mlflow
     from mlflow import MlflowClient
@@ -131,6 +130,9 @@ def run(command: str, config: TrainingConfig, options: argparse.Namespace) -> in
         return 0
     trained = None
     if command in ("main", "train"):
+        services = [service.name for service in store.list_feature_services()]
+        if config.feature_service not in services:  # before a run is started, which would be left behind as failed
+            raise unknown(config.feature_service, services)
         with mlflow.start_run(tags={CAUSE_TAG: options.cause} if options.cause else None) as active:
             claim(client, active.info.run_id)
             trained = train(store, client, config, active.info.run_id, options.cause)
@@ -174,11 +176,6 @@ def _trial(store: FeatureStore | None = None) -> Trial:
     return trial
 
 
-def feast_repo() -> Path:
-    """The Feast repository to train over: TRAINING_FEAST_REPO, or the project's."""
-    return project().root / os.environ.get("TRAINING_FEAST_REPO", "feature_repo")
-
-
 def require_one_registry(uri: str) -> None:
     """Refuse a relative SQLite path: `mlflow run` changes folder, and a second, empty registry would appear there."""
     path = uri.removeprefix("sqlite:///")
@@ -190,6 +187,4 @@ def require_one_registry(uri: str) -> None:
 
 
 if __name__ == "__main__":
-    # An end that was asked for is an exception like another: the run is marked as failed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -25,13 +25,14 @@ from fti.contract.feature_service import read_interface as read_from_registry
 from fti.contract.interface import FeatureInterface
 from fti.contract.registered import ABSENT, CAUSE_TAG, DIGEST_TAG, MODEL_DIGEST_TAG, PROJECT_TAG, SERVICE_TAG
 from fti.contract.task import forecast
-from fti.errors import Refusal, few
+from fti.errors import Refusal
 from fti.project import project
 from fti.steps import step
 from fti.training.baseline import without_stored_features
 from fti.training.card import record
 from fti.training.config import TrainingConfig
 from fti.training.dataset import LabelledRows, labelled_rows, pin_versions, training_sets, upcoming_request
+from fti.training.known_services import unknown
 from fti.training.leaks import told_alone
 from fti.training.promote import make_challenger
 from fti.training.run_record import log_dataset, log_holdout, log_model, log_run
@@ -52,10 +53,6 @@ MEND_JUDGES = (
 
 class ModelOfAnother(Refusal):
     """The registered model is another project's."""
-
-
-class UnknownFeatureService(Refusal):
-    """The Feast registry has no feature service of that name."""
 
 
 def train(
@@ -155,11 +152,7 @@ def read_interface(store: FeatureStore, feature_service: str) -> FeatureInterfac
     try:
         store.get_feature_service(feature_service)
     except FeastObjectNotFoundException as error:
-        there = few(sorted(service.name for service in store.list_feature_services()), ", ") or "none"
-        raise UnknownFeatureService(
-            f"No feature service {feature_service!r} in the Feast registry; there are: {there}. "
-            "If its definition is new, run `feast -c feature_repo apply`."
-        ) from error
+        raise unknown(feature_service, [service.name for service in store.list_feature_services()]) from error
     require_sound(store, [feature_service])
     interface = read_from_registry(store, feature_service)
     views = {view.source for view in interface.stored_views} | {interface.spine_view, interface.label_view}

@@ -75,7 +75,7 @@ def test_the_pipeline_gives_the_same_answers_in_any_folder(plain, tmp_path, name
 def test_a_folder_that_no_table_can_be_in_is_refused_in_one_line(tmp_path, capsys, name, command):
     """Delta Lake's library would panic, or write to another folder."""
     copy_definitions(tmp_path / name / "feature_repo")
-    assert run.main(arguments(tmp_path / name, command, *JULY)) == 1
+    assert run.main(arguments(tmp_path / name, command, *(() if command == "quarantine" else JULY))) == 1
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
     assert "No table can be in the folder" in line
     assert "set FTI_TABLES" in line

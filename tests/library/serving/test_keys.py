@@ -232,7 +232,7 @@ def test_a_name_is_taken_once(file, capsys):
 
 def test_a_service_for_other_machines_does_not_start_without_keys(file):
     """And says how to make one."""
-    with pytest.raises(KeysNeeded, match=r"python -m fti.serving.keys NAME FILE"):
+    with pytest.raises(KeysNeeded, match=r"fti keys NAME FILE"):
         require_keys(ServingSettings(host="0.0.0.0"))
     require_keys(ServingSettings(host="0.0.0.0", api_keys=file))
     require_keys(ServingSettings(host="::1"))

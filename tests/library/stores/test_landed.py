@@ -111,6 +111,7 @@ def test_a_mistyped_moment_is_refused_before_anything_is_imported_or_written(mod
     shutil.copytree(folder, place)
     repo = ["--repo", str(place / "feature_repo")] if module in WITH_REPO else []
     replayed = ["--folder", str(place / "replay")] if module.endswith("replay") else []
+    (place / "held.csv").write_text("held_id\n1\n")
     log = f"sqlite:///{place / 'log.db'}"
     calls = [[*given, moment, *repo, *replayed] for given in COMMANDS[module] for moment in MISTYPED]
     environment = os.environ | {

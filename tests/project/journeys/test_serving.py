@@ -1239,5 +1239,5 @@ def test_interrupting_start_ends_everything(started):
     processes = family(started.process)
     assert len(processes) > 3
     started.process.send_signal(signal.SIGINT)
-    assert started.process.wait(60) == 0
+    assert started.process.wait(60) == 130
     assert psutil.wait_procs(processes, timeout=10)[1] == []
