@@ -21,22 +21,33 @@ class NoProject(Refusal):
 
 def load(root: Path, name: str) -> ModuleType:
     """Import the part of this name of the project in `root`, and check what it holds. Raises PartWrong, NoProject."""
-    part, path = PARTS[name], root.joinpath(*name.split("."))
-    file = next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+    part, file = PARTS[name], _file(root, name)
     if file is None:
-        raise PartWrong(f"{path.with_suffix('.py')} is missing. {part.must_hold()}")
-    if name not in sys.modules and str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+        raise PartWrong(f"{root.joinpath(*name.split('.')).with_suffix('.py')} is missing. {part.must_hold()}")
     try:
-        _import_package(root, name.partition(".")[0])
-        module = importlib.import_module(name)
+        module = load_module(root, name)
     except Refusal:
         raise
     except Exception as error:
         raise PartWrong(f"{file} cannot be imported: {_reason(root, error)}. {part.must_hold()}") from error
-    _require_own(root, name, Path(module.__file__ or "").resolve())
     part.check(file, module)
     return module
+
+
+def load_module(root: Path, name: str) -> ModuleType:
+    """Import any module of the project in `root`. Raises NoProject, and whatever the module raises."""
+    if name not in sys.modules and str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    if _file(root, name) is not None:
+        _import_package(root, name.partition(".")[0])
+    module = importlib.import_module(name)
+    _require_own(root, name, Path(module.__file__ or "").resolve())
+    return module
+
+
+def _file(root: Path, name: str) -> Path | None:
+    path = root.joinpath(*name.split("."))
+    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
 
 
 def _import_package(root: Path, name: str) -> None:

@@ -15,6 +15,7 @@ import click
 
 from fti.command import fail
 from fti.errors import Refusal, one_line
+from fti.own_code import load_module
 from fti.project import SETTINGS, NoProject, project
 
 TABLE = f"[tool.fti.commands] of {SETTINGS}"
@@ -53,7 +54,7 @@ def _imported(name: str, place: str) -> click.Command:
     if not colon or not module or not attribute:
         raise CommandBroken(f"{TABLE}: {name} is {place!r}; expected MODULE:NAME, such as {EXAMPLE}")
     try:
-        found = getattr(project()._part(module), attribute)
+        found = getattr(load_module(project().root, module), attribute)
     except Refusal as error:
         raise CommandBroken(str(error)) from error
     except AttributeError as error:
