@@ -34,6 +34,7 @@ from mlflow import MlflowClient
 from sqlalchemy import func, select
 
 from fti.contract.predictions import PREDICTIONS, open_log
+from fti.errors import one_line
 from fti.features.feast_steps import apply
 from fti.features.pipeline import _arrow
 from fti.features.publish import merge_events
@@ -44,6 +45,7 @@ from fti.loop.retrain import mlflow_run
 from fti.project import project
 from fti.stores.repository import open_repository
 from fti.training.promote import CHAMPION, PREVIOUS, version_at
+from fti.validation.gate import BatchRefused
 
 if TYPE_CHECKING:
     from tests.benchmarks.results import Result
@@ -139,8 +141,11 @@ class Life:
             apply(pipeline.repo)
         if number and number % WEEK == 0:
             self.source.correct(_before(day), number)
-            pipeline.ingest(_before(day), received_at=day)
-            pipeline.publish(_before(day))
+            try:
+                pipeline.ingest(_before(day), received_at=day)
+                pipeline.publish(_before(day))
+            except BatchRefused as refused:  # as a batch of these streets may be, when a camera is down
+                told["refused"] = one_line(refused)
         self._of_the_quarter(number - TRAINED_AFTER, day)
         began = time.process_time()
         told["commits"] = self._stream(day)
