@@ -2,9 +2,9 @@
 
     python -m fti.features.maintain
 
-Of each Delta table, small files become few, and files and log entries go that nobody needs: neither the newest version,
-nor one that a registered model version was trained on, nor whoever reads or publishes now. Online rows go that are past
-their view's ttl. What was done is printed, a line a table. It may be killed at any moment, and run again at any time.
+Each Delta table gets fewer and larger files. Old files and log entries are deleted, except those of the newest version,
+of versions that registered models were trained on, and of what readers and publishing may need. Online rows past their
+view's ttl are deleted. It prints a line a table, may be killed at any moment, and may be run again at any time.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
@@ -146,6 +146,7 @@ def _registry(repo: Path) -> Iterator[MlflowClient | None]:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         with tracking(uri):
             yield MlflowClient()
@@ -154,8 +155,8 @@ def _registry(repo: Path) -> Iterator[MlflowClient | None]:
     except Exception as error:
         raise RegistryUnreadable(
             f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
-            "versions of the tables its models need. Nothing was deleted. Mend it, or let MLFLOW_TRACKING_URI name the "
-            "right one."
+            "versions of the tables its models need. Nothing was deleted. Repair it, or set MLFLOW_TRACKING_URI to "
+            "the right one."
         ) from error
 
 
