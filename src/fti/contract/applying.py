@@ -124,7 +124,7 @@ def contracts(uri: str, project: str) -> dict[str, FeatureContract]:
     except Exception as error:
         raise RegistryUnreadable(
             f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
-            "definitions its models need. Nothing was changed. Mend it, or let MLFLOW_TRACKING_URI name the right one."
+            "definitions its models need. Nothing was changed. Repair it, or set MLFLOW_TRACKING_URI to the right one."
         ) from error
     return found
 

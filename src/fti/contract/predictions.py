@@ -60,6 +60,10 @@ class LogUnusable(Refusal):
     """There can be no log of predictions at this URL."""
 
 
+class LogMissing(LogUnusable):
+    """There is no file of that name."""
+
+
 class Utc(TypeDecorator[datetime]):
     """An aware moment. SQLite has no such type: there, microseconds since 1970, which sort as they should."""
 
@@ -120,7 +124,7 @@ def as_moment(value: datetime, dialect: Dialect) -> Any:
 def open_log(url: str, existing: bool = False) -> Engine:
     """Return an engine for the log of predictions; nothing is opened or made yet. Raises LogUnusable.
 
-    Who only looks asks for an `existing` log: SQLite makes an empty file of whatever it is told to open.
+    With `existing`, raise LogMissing where there is no such file: SQLite would make an empty one.
     """
     try:
         parsed = make_url(url)
@@ -149,7 +153,7 @@ def open_log(url: str, existing: bool = False) -> Engine:
 
 def _require_file(_dialect: Dialect, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
     if not Path(arguments[0]).is_file():
-        raise LogUnusable(
+        raise LogMissing(
             f"There is no log of predictions at {arguments[0]}. The service makes it, and so does batch scoring: "
             "`make batch AS_OF=...`. Or let SERVING_PREDICTION_LOG (--url) name the one that there is."
         )

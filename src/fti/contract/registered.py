@@ -66,7 +66,7 @@ def registry_file(uri: str) -> Path | None:
 
 
 def require_registry() -> None:
-    """Refuse a registry of files that are not there: MLflow makes an empty one for whoever looks.
+    """Refuse a registry whose file does not exist, because MLflow would create an empty one.
 
     Raises RegistryMissing.
     """

@@ -37,7 +37,7 @@ from upath import UPath
 from fti.command import alias, fail
 from fti.contract.applying import tracking, tracking_uri
 from fti.contract.feature_contract import FeatureContract
-from fti.contract.predictions import create, erase, open_log
+from fti.contract.predictions import LogMissing, create, erase, open_log
 from fti.contract.registered import ERASED_TAG
 from fti.contract.settings import OFF, PredictionSettings
 from fti.errors import Refusal, one_line
@@ -48,14 +48,12 @@ from fti.features.maintain import KINDS, Needed, needed_by, registered
 from fti.features.publish import Reflects, alone
 from fti.stores.delta import literal, open_table, quote, version_of
 from fti.stores.repository import open_repository
-from fti.stores.tables import address, data_of, tables_in, tables_of
+from fti.stores.tables import CONTENT, TRAINING_SETS, address, data_of, tables_in, tables_of
 from fti.stores.upkeep import LOG, shorten_log, vacuum
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-TRAINING_SETS = "training_sets"
-CONTENT = "sha256"  # in the metadata of a commit of a training set: the hash of its rows
 AT_ONCE = timedelta(0)
 logger = logging.getLogger("features")
 
@@ -74,7 +72,7 @@ class InTable:
 
 @dataclass
 class Receipt:
-    """What was deleted, or would be. The value is told by its hash: a receipt is kept, and names nobody."""
+    """What was deleted, or would be. It has the hash of the value, not the value, because a receipt is kept."""
 
     key: str
     value_sha256: str
@@ -236,7 +234,10 @@ class Erasure:
     def _logged(self, delete: bool) -> int:
         if self.log_url == OFF:
             return 0
-        engine = open_log(self.log_url)
+        try:
+            engine = open_log(self.log_url, existing=True)
+        except LogMissing:  # nothing was ever asked
+            return 0
         create(engine)
         fields = {self.key}.union(*(self._fields(contract) for contract in self.contracts.values()))
         return erase(engine, fields, self.value, delete)
@@ -258,7 +259,7 @@ def _notes(receipt: Receipt) -> list[str]:
     if not any([*receipt.rows.values(), *receipt.files.values()]):
         return []
     notes = [
-        "Feature rows of other keys were made of its events, too: `publish` computes them anew from what is left.",
+        "Its events are also part of feature rows of other keys. Run `publish`: it computes those rows again.",
         "Not looked into: the files that the raw data come from, exports, backups, and the artifacts of MLflow's runs.",
     ]
     if any(place.startswith(TRAINING_SETS) and files for place, files in receipt.files.items()):

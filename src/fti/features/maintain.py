@@ -2,9 +2,9 @@
 
     fti maintain
 
-Of each Delta table, small files become few, and files and log entries go that nobody needs: neither the newest version,
-nor one that a registered model version was trained on, nor whoever reads or publishes now. Online rows go that are past
-their view's ttl. What was done is printed, a line a table. It may be killed at any moment, and run again at any time.
+Each Delta table gets fewer and larger files. Old files and log entries are deleted, except those of the newest version,
+of versions that registered models were trained on, and of what readers and publishing may need. Online rows past their
+view's ttl are deleted. It prints a line a table, may be killed at any moment, and may be run again at any time.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 """
 
@@ -36,13 +36,14 @@ from fti.features.guard import was_applied
 from fti.features.lock import one_writer
 from fti.features.publish import REFLECTS, Reflects, alone, id_of, newest_commits
 from fti.project import project
-from fti.stores.delta import version_of
+from fti.stores.delta import exists, version_of
+from fti.stores.landed import moments_of
 from fti.stores.repository import open_repository
 from fti.stores.tables import data_of, tables_in, tables_of
 from fti.stores.upkeep import Upkeep, compact, shorten_log, vacuum
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView
     from mlflow import MlflowClient
 
 KINDS = ("raw", "quarantine", "features", "removed")
@@ -83,14 +84,11 @@ class Needed:
 
 def needed_by(store: FeatureStore, contracts: Mapping[str, FeatureContract]) -> Needed:
     """Which versions of which tables the training sets of these contracts were made of."""
-    from feast.infra.offline_stores.file_source import FileSource
-
+    views = store.list_feature_views()
     places = {
-        view.batch_source.name: _location(
-            FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=view.batch_source.path)
-        )
-        for view in store.list_feature_views()
-        if isinstance(view.batch_source, FileSource)
+        view.batch_source.name: place
+        for view in views
+        if view.batch_source is not None and (place := _place_of(store, view)) is not None
     }
     versions: dict[str, set[int]] = {}
     unknown = set()
@@ -103,6 +101,16 @@ def needed_by(store: FeatureStore, contracts: Mapping[str, FeatureContract]) -> 
     return Needed(
         {place: frozenset(found) for place, found in versions.items()}, frozenset(places.values()), frozenset(unknown)
     )
+
+
+def _place_of(store: FeatureStore, view: FeatureView) -> str | None:
+    """Where a view's table is; None for a view of another source than files."""
+    from feast.infra.offline_stores.file_source import FileSource
+
+    source = view.batch_source
+    if not isinstance(source, FileSource):
+        return None
+    return _location(FileSource.get_uri_for_file_path(repo_path=store.repo_path, uri=source.path))
 
 
 def _location(path: str) -> str:
@@ -137,6 +145,7 @@ def _registry(repo: Path) -> Iterator[MlflowClient | None]:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         with tracking(uri):
             yield MlflowClient()
@@ -145,16 +154,17 @@ def _registry(repo: Path) -> Iterator[MlflowClient | None]:
     except Exception as error:
         raise RegistryUnreadable(
             f"The model registry at {uri} cannot be read ({type(error).__name__}: {error}), so nobody knows which "
-            "versions of the tables its models need. Nothing was deleted. Mend it, or let MLFLOW_TRACKING_URI name the "
-            "right one."
+            "versions of the tables its models need. Nothing was deleted. Repair it, or set MLFLOW_TRACKING_URI to "
+            "the right one."
         ) from error
 
 
 def maintain(repo: Path, as_of: datetime | None = None, settings: MaintenanceSettings | None = None) -> list[str]:
     """Keep tables and online store up; returns what was done, a line each.
 
-    Online rows are past their ttl as of a moment, or of what each view was materialized to if that is earlier, and for
-    `keep_expired_hours` more. Raises RegistryUnreadable, ContractBroken, OtherWriter, FeastFailed.
+    Online rows are past their ttl as of a moment, or of what each view was materialized to, or of its newest published
+    row, whichever is earliest, and for `keep_expired_hours` more. Raises RegistryUnreadable, ContractBroken,
+    OtherWriter, FeastFailed.
     """
     settings = settings or MaintenanceSettings()
     with feast_errors("feast", repo):
@@ -214,10 +224,19 @@ def _forget_expired(store: FeatureStore, repo: Path, as_of: datetime | None, gra
     for view in store.list_feature_views():
         if view.online and view.ttl and (filled := view.most_recent_end_time):
             views.append(view)
-            moments[view.name] = min(as_of or filled, filled) - view.ttl - grace
+            # While nothing new lands, the newest rows stay: they are old, and all that there is to start a service on.
+            newest = _newest_row(store, view) or filled
+            moments[view.name] = min(as_of or filled, filled, newest) - view.ttl - grace
     with feast_errors("feast", repo):
         gone = online_store.forget_before(store.config, moments, views)
     return [f"online: {gone:,} rows past their ttl deleted"]
+
+
+def _newest_row(store: FeatureStore, view: FeatureView) -> datetime | None:
+    """The event timestamp of the newest row that was published for a view, or None where nobody knows."""
+    place = _place_of(store, view)
+    found = moments_of(UPath(place)) if place and exists(UPath(place)) else None
+    return found.last if found else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

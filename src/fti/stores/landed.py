@@ -44,15 +44,14 @@ def landed(tables: UPath) -> Landed | None:
     Raises TableCorrupt, TablesUnreadable.
     """
     try:
-        ranges = [found for name in tables_in(tables / "raw") if (found := _range(tables / "raw" / name)) is not None]
+        ranges = [moments_of(tables / "raw" / name) for name in tables_in(tables / "raw")]
     except (OSError, DeltaError) as error:
         raise TablesUnreadable(
             f"The raw tables in {tables} cannot be read ({type(error).__name__}: {one_line(error)}). Nothing was read "
             "or written. Check that this is their place (FTI_TABLES), that it answers, and that you may read it."
         ) from error
-    if not ranges:
-        return None
-    return Landed(min(one.first for one in ranges), max(one.last for one in ranges))
+    found = [one for one in ranges if one is not None]
+    return Landed(min(one.first for one in found), max(one.last for one in found)) if found else None
 
 
 def require_landed(
@@ -93,8 +92,11 @@ def require_past(moments: Mapping[str, datetime | None]) -> None:
             )
 
 
-def _range(path: UPath) -> Landed | None:
-    """What the log says of a table's event timestamps; where it does not say it of every file, what the rows say."""
+def moments_of(path: UPath) -> Landed | None:
+    """Return a table's first and newest event timestamp, or None where it has no row.
+
+    The log says so of each file; where it does not say it of every one, the rows are read.
+    """
     actions = pa.table(open_table(path).get_add_actions(flatten=True))
     if not actions.num_rows:
         return None

@@ -14,6 +14,8 @@ from fti.stores.data_format import require_readable
 
 # Begins the name of a feature table's held rows, where a raw table of the same name has held rows of its own.
 OF_FEATURES = "features_"
+TRAINING_SETS = "training_sets"  # the folder of the tables that keep them, a table for each feature service
+CONTENT = "sha256"  # in the metadata of a commit of such a table: the hash of its rows
 # What delta-rs 1.6 takes for something else in a path of this machine, or panics at.
 UNDECODED = re.compile(r"[\udc80-\udcff]")  # how Python keeps the bytes of a name that its encoding does not know
 IMPOSSIBLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")

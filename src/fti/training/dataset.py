@@ -40,13 +40,12 @@ from fti.contract.spine import (
 from fti.contract.task import LABEL_DTYPE
 from fti.errors import Refusal
 from fti.stores.frames import as_frame
-from fti.stores.tables import address, tables_of
+from fti.stores.tables import CONTENT, TRAINING_SETS, address, tables_of
 from fti.stores.upkeep import KEEP_LOG
 
 logger = logging.getLogger("training")
 LABEL_KNOWN_AT = "label_known_at"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
-CONTENT = "sha256"  # in the metadata of a commit of a stored training set: the hash of its rows
 
 
 class DataMissing(Refusal):
@@ -93,7 +92,7 @@ class LabelledRows:
 
 def training_sets(store: FeatureStore, feature_service: str) -> UPath:
     """The Delta table that keeps the training sets of a feature service, a version each."""
-    return tables_of(Path(str(store.repo_path))) / "training_sets" / feature_service
+    return tables_of(Path(str(store.repo_path))) / TRAINING_SETS / feature_service
 
 
 def store_rows(rows: LabelledRows, table: UPath) -> int:

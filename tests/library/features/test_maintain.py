@@ -128,6 +128,24 @@ def test_online_rows_past_their_ttl_go_and_no_others(folder, monkeypatch) -> Non
     assert {name: rows(name) for name in before} == before | {short.name: 0}
 
 
+def test_while_nothing_lands_the_newest_rows_stay_online(folder, monkeypatch) -> None:
+    """However far the store is filled: a service that starts anew has something to start on."""
+    registered(monkeypatch)
+    succeed(folder, "materialize", *JULY[:2], "--as-of", "2013-09-30", "--force")
+    store: Any = open_repository(folder / "feature_repo")
+    con = store._get_provider().online_store._connection(store.config)
+
+    def newest() -> dict[str, int | None]:
+        asked = 'SELECT max(event_us) FROM "{}.{}"'
+        views = [view.name for view in store.list_feature_views() if view.online]
+        return {name: con.execute(asked.format(store.project, name)).fetchone()[0] for name in views}
+
+    before = newest()
+    assert any(before.values())
+    maintain(folder / "feature_repo", utc("2013-09-30"), AT_ONCE)
+    assert newest() == before
+
+
 def test_needed_are_the_versions_of_every_registered_model(folder) -> None:
     """By the tables that the sources of the applied views have."""
     store = open_repository(folder / "feature_repo")

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,14 @@ def received(connection: socket.socket, wait: float = 30) -> bytes:
     except (TimeoutError, ConnectionResetError):
         pass
     return found
+
+
+def status_of_one(connection: socket.socket) -> int:
+    """The status of the next answer on a connection, whose body is read to its end, in however many pieces it comes."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
 
 
 def parsed(answer: bytes) -> tuple[int, str, dict]:
