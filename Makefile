@@ -8,25 +8,6 @@ PYTHON := $(VENV)/bin/python
 # What `make clean` removes.
 MADE := data mlflow.db* mlruns mlartifacts training/mlruns dist site .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# .env, read as data: quotes around a value go, `$` and `#` stay, and a variable that is already set wins.
-define from_dotenv
-ifeq ($$(origin $(1)),undefined)
-$(1) := $$(shell sed -n 's/^\(export \)\{0,1\}$(1)=//p' .env | tail -n 1 | sed 's/[[:space:]]*$$$$//; s/^"\(.*\)"$$$$/\1/; s/^'"'"'\(.*\)'"'"'$$$$/\1/')
-export $(1)
-endif
-endef
-ifneq ($(wildcard .env),)
-$(foreach name,$(shell sed -n 's/^\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' .env | sort -u),$(eval $(call from_dotenv,$(name))))
-endif
-
-# Nothing phones home unless asked to.
-BENTOML_DO_NOT_TRACK ?= True
-FEAST_USAGE ?= False
-GX_ANALYTICS_ENABLED ?= False
-MLFLOW_DISABLE_TELEMETRY ?= true
-DO_NOT_TRACK ?= true
-export BENTOML_DO_NOT_TRACK FEAST_USAGE GX_ANALYTICS_ENABLED MLFLOW_DISABLE_TELEMETRY DO_NOT_TRACK
-
 # Names of files are UTF-8 to every library, whatever the locale says.
 PYTHONUTF8 := 1
 export PYTHONUTF8
@@ -39,7 +20,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 quoted = '$(subst ','\'',$(1))'
 typed := $(strip $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
 given := $(foreach name,$(typed),$(call quoted,$(name)=$(value $(name))))
-read_here = ARGS PROFILE PYTHON VENV SHELL MADE $(if $(filter new,$(MAKECMDGOALS)),DEST FROM NAME)
+read_here = ARGS PROFILE PYTHON VENV SHELL MADE
 fti = $(PYTHON) -m fti.cli make $(1) $(given)
 
 .NOTPARALLEL: # the steps of a pipeline follow one another, under make -j too
@@ -62,7 +43,7 @@ setup: ## Make or mend .venv from uv.lock; every target does this itself
 	@.ci/setup
 	$(if $(given),@$(PYTHON) -m fti.cli make --check --also "$(read_here)" $(MAKECMDGOALS) $(given))
 new: setup ## A project of its own, with another problem  (DEST=../my-problem FROM=footfall NAME=my-problem)
-	$(PYTHON) -m fti.scaffold.new $(call quoted,$(value DEST)) $(if $(value FROM),--from $(call quoted,$(value FROM))) $(if $(value NAME),--name $(call quoted,$(value NAME)))
+	$(call fti,new)
 
 ##@ Feature pipeline
 .PHONY: pipeline features ingest validate publish plan apply materialize quarantine release datasheet needs maintain erase
@@ -155,9 +136,9 @@ sbom: setup ## Its bill of materials, CycloneDX, in data/sbom.json
 ##@ Look inside
 .PHONY: mlflow-ui feast-ui
 mlflow-ui: setup ## Runs, models and aliases, at http://127.0.0.1:5000
-	$(PYTHON) -m mlflow ui
+	$(call fti,mlflow-ui)
 feast-ui: setup ## Entities, views and services, at http://127.0.0.1:8888
-	"$(VENV)/bin/feast" -c feature_repo ui --host 127.0.0.1
+	$(call fti,feast-ui)
 
 ##@ Work on the code
 .PHONY: lint format typecheck test-production test-spark bench docs docs-serve lock clean

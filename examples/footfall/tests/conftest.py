@@ -77,7 +77,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
     copy_definitions(workspace.repo)
     interval = ["--start", START, "--end", END, "--as-of", AS_OF]
-    workspace.run("fti.features.run", "all", "--repo", str(workspace.repo), *interval)
+    workspace.run("fti.cli", "features", "--repo", str(workspace.repo), *interval)
     return workspace
 
 
@@ -97,7 +97,7 @@ def service(trained: Workspace) -> Iterator[str]:
     log, address = trained.root / "service.log", f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "fti.serving.start"],
+            [sys.executable, "-m", "fti.cli", "serve"],
             cwd=ROOT,
             env=trained.environment | {"SERVING_PORT": str(port)},
             stdout=output,

@@ -43,7 +43,7 @@ def test_the_service_answers_its_own_example(service: str) -> None:
 
 def test_a_day_is_scored_in_bulk_and_watched(trained: Workspace) -> None:
     """Every row to predict of a day is scored once, and the monitors judge what they can."""
-    trained.run("fti.serving.batch", "--as-of", AS_OF, "--days", "1")
+    trained.run("fti.cli", "batch", "--as-of", AS_OF, "--days", "1")
     with closing(sqlite3.connect(trained.root / "predictions.db")) as log:
         (rows, keys) = log.execute(
             "SELECT count(*), count(DISTINCT row_key) FROM predictions WHERE row_key IS NOT NULL"

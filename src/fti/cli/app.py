@@ -19,20 +19,22 @@ from typing import Any
 
 import click
 
-from fti import command
+from fti import command, environment
 from fti.cli import completion, make
 from fti.cli.own import own_command, own_names
 from fti.project import NoProject, project
 
-# Modules with SECTION, the heading of their commands in the help, and COMMANDS. `fti new` plugs in here.
+# Modules with SECTION, the heading of their commands in the help, and COMMANDS.
 SECTIONS = (
     "fti.cli.all_of_it",
+    "fti.scaffold.commands",
     "fti.features.commands",
     "fti.training.commands",
     "fti.serving.commands",
     "fti.monitoring.commands",
     "fti.loop.commands",
     "fti.deploy.commands",
+    "fti.cli.look",
 )
 OWN_SECTION = "This project"
 NAME = "fti"
@@ -83,9 +85,11 @@ class App(click.Group):
 
 def _start(ctx: click.Context, **_: Any) -> None:
     try:
-        ctx.meta["fti.root"] = str(project().root)
+        root = project().root
     except NoProject:
-        ctx.meta["fti.root"] = None  # the command says so, if it needs one
+        root = None  # the command says so, if it needs one
+    environment.complete(root)
+    ctx.meta["fti.root"] = root and str(root)
 
 
 def app() -> App:

@@ -73,13 +73,14 @@ def require_registry() -> None:
     import mlflow
 
     file = registry_file(mlflow.get_tracking_uri())
-    if file is not None:
-        resolve_places()  # by itself MLflow does so only where `fti` is installed, which it is not in a Bento
-    if file is not None and not file.exists():
+    if file is None:
+        return
+    if not file.exists():
         raise RegistryMissing(
             f"There is no model registry at {file.resolve()}. Train a model (`make train`), which makes it; or let "
             "MLFLOW_TRACKING_URI name the one that there is."
         )
+    resolve_places()  # by itself MLflow does so only where `fti` is installed, which it is not in a Bento
 
 
 def fetch_version(version: ModelVersion, into: Path | None = None) -> tuple[Path, FeatureContract]:

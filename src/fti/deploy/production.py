@@ -28,7 +28,6 @@ from fti.command import alias, fail
 from fti.deploy.backup import backup, restore
 from fti.deploy.folder import NotAProfile
 from fti.deploy.lifecycle import status, up
-from fti.deploy.programs import told
 from fti.deploy.stack import Stack
 from fti.deploy.supervision import down
 from fti.errors import one_line
@@ -63,7 +62,7 @@ def execute(command: str, folder: Path | None, **given: Any) -> int:
 def _up(stack: Stack, workers: int | None, rotate: bool) -> None:
     """Start, with what this `up` is told, which is remembered for the commands that come later."""
     stack.claim()
-    stack.adopt(told())
+    stack.adopt(os.environ)
     if workers is not None:
         stack.remember(workers=workers)
     if rotate:
@@ -80,7 +79,7 @@ def _down(stack: Stack, purge: bool) -> None:
 
 def _restore(stack: Stack, file: Path, replace: bool) -> None:
     stack.claim()
-    stack.adopt(told())
+    stack.adopt(os.environ)
     print(restore(stack, file, replace))
     print("Next: fti production up")
 

@@ -34,14 +34,6 @@ class Program:
     more: str = ""
 
 
-def told() -> dict[str, str]:
-    """The caller's variables, and those of .env that it does not set: with `make` and without, a start is the same."""
-    from dotenv import dotenv_values
-
-    written = dotenv_values(project().root / ".env", interpolate=False)
-    return {name: value for name, value in written.items() if value} | dict(os.environ)
-
-
 def inherited() -> dict[str, str]:
     """The caller's variables but TOLD: servers would have those of the supervisor's start for as long as it runs."""
     return {name: value for name, value in os.environ.items() if not name.startswith(TOLD)}

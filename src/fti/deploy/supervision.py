@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from fti.deploy.folder import NotHealthy
-from fti.deploy.programs import inherited, supervised, told
+from fti.deploy.programs import inherited, supervised
 from fti.deploy.stack import Stack
 
 LONGEST_SOCKET = 100  # bytes of a path, of which Unix takes 107 and the supervisor adds some
@@ -25,7 +26,7 @@ def configure(stack: Stack) -> None:
     if len(str(stack.socket)) > LONGEST_SOCKET:
         raise NotHealthy(f"{stack.socket} is too long a path for a socket. Name a folder nearer to /: --folder.")
     stack.configure()
-    stack.write("supervisor.conf", supervised(stack, told()))
+    stack.write("supervisor.conf", supervised(stack, os.environ))
 
 
 def supervise(stack: Stack) -> None:

@@ -1,16 +1,12 @@
 """Make a project: an empty folder becomes a problem's files, and what every project needs to run and test them.
 
-    python -m fti.scaffold.new ../my-problem --from footfall --name my-problem
-
-Nothing is installed and nothing is run. Exit codes: 0 done, 1 refused, 2 wrong usage.
+fti new ../my-problem --from footfall --name my-problem
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +14,7 @@ from fti.errors import Refusal
 from fti.scaffold.files import ONCE, Subject, common_files, own_files, write
 from fti.scaffold.library import NAME as LIBRARY
 from fti.scaffold.library import WHEELS, library
-from fti.scaffold.origins import BLANK, names, origin
+from fti.scaffold.origins import BLANK, origin
 from fti.scaffold.record import RECORD, Record, digest, text_of
 
 # It becomes a package's, a registered model's and a Feast project's.
@@ -101,24 +97,3 @@ def _write_all(folder: Path, files: dict[str, str | bytes]) -> None:
             else:
                 made.unlink(missing_ok=True)
         raise
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.scaffold.new", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="the folder to make")
-    parser.add_argument("--from", dest="begin_with", default=BLANK, help=f"{', '.join(names())} ({BLANK})")
-    parser.add_argument("--name", default=None, help="of the project and its model (that of the folder)")
-    parser.add_argument("--fti", default=None, help="a wheel, a checkout or a URL (where this fti came from)")
-    options = parser.parse_args(argv)
-    try:
-        made = new(options.folder, options.begin_with, options.name, options.fti)
-    except Refusal as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{made.name} is in {made.folder}. {made.own_files} of its files are the problem; README.md says which.\n")
-    print(f"  cd {made.folder}\n  make test\n  make run")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,15 @@
 """Upgrade a project to this version of the library: rewrite what the scaffold wrote and nobody changed since.
 
-    python -m fti.scaffold.upgrade [FOLDER]
+    fti upgrade
 
 A file that was changed stays as it is, and how it differs from the new one is printed. The lines that say which `fti`
-the project takes are changed last. It may be run again. Exit codes: 0 done, 1 refused, 2 wrong usage.
+the project takes are changed last. It may be run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -156,20 +154,3 @@ def _replace(folder: Path, path: str, text: str) -> None:
     except OSError:
         (folder / part).unlink(missing_ok=True)
         raise
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fti.scaffold.upgrade", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="the project (this folder)")
-    parser.add_argument("--fti", default=None, help="a wheel, a checkout or a URL (where this fti came from)")
-    options = parser.parse_args(argv)
-    try:
-        print(upgrade(options.folder, options.fti))
-    except Refusal as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -56,7 +56,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 400) -> None:
 @pytest.mark.parametrize("package", ["pydantic_core", "numpy"])
 def test_ctrl_c_ends_a_command_in_one_line(started: Started, package: str) -> None:
     """While libraries are imported, too, where an exception shows most."""
-    process = started("evaluate", MLFLOW_TRACKING_URI="sqlite:////nowhere/mlflow.db")
+    process = started("evaluate", MLFLOW_TRACKING_URI="http://127.0.0.1:9")  # which nobody answers
     wait_until(lambda: imports(process, package))
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -69,7 +69,7 @@ def test_ctrl_c_while_the_service_starts_ends_it_at_once(project: Path, started:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    process = started("serve", "--port", port)
+    process = started("serve", "--port", port, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     family = psutil.Process(process.pid)
     wait_until(lambda: len(family.children(recursive=True)) >= 2)
     processes = family.children(recursive=True)

@@ -12,9 +12,8 @@ from supervisor.datatypes import dict_of_key_value_pairs
 
 from fti.deploy.folder import Folder, NotHealthy
 from fti.deploy.production import main as production
-from fti.deploy.programs import inherited, supervised, told
+from fti.deploy.programs import inherited, supervised
 from fti.deploy.stack import Stack
-from fti.project import Project
 from tests.conftest import ROOT
 
 
@@ -95,18 +94,6 @@ def test_servers_inherit_no_setting_from_the_supervisors_first_start(monkeypatch
     monkeypatch.setenv("FTI_HOME_OF_TESTS", "stays")
     assert not {"SERVING_POLL_SECONDS", "AWS_PROFILE"} & set(inherited())
     assert {"PATH", "FTI_HOME_OF_TESTS"} <= set(inherited())
-
-
-def test_a_start_without_make_is_told_what_is_in_env_too(monkeypatch, tmp_path):
-    """The caller's own variables win over it, as they do with make."""
-    monkeypatch.setattr("fti.deploy.programs.project", lambda: Project(tmp_path))
-    (tmp_path / ".env").write_text(
-        "SERVING_POLL_SECONDS=9\nSERVING_DOCS_URL='https://${HOME}/'\nSERVING_BODY_SECONDS=1\n"
-    )
-    monkeypatch.setenv("SERVING_BODY_SECONDS", "2")
-    said = {name: value for name, value in told().items() if name.startswith("SERVING_")}
-    wanted = {"POLL_SECONDS": "9", "DOCS_URL": "https://${HOME}/", "BODY_SECONDS": "2"}
-    assert {name: said.get(f"SERVING_{name}") for name in wanted} == wanted
 
 
 def test_the_number_of_workers_stays_until_another_is_asked_for(stack, capsys):

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,6 +91,5 @@ def test_a_wheel_that_is_gone_is_not_looked_for_on_an_index(monkeypatch, tmp_pat
 
 def _record(monkeypatch: pytest.MonkeyPatch, recorded: dict[str, object] | None) -> None:
     text = recorded and json.dumps(recorded)
-    monkeypatch.setattr(importlib.metadata.Distribution, "read_text", lambda *_: text, raising=False)
-    monkeypatch.setattr(importlib.metadata.PathDistribution, "read_text", lambda *_: text)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: SimpleNamespace(read_text=lambda _: text))
     monkeypatch.setattr("fti.scaffold.library.version", lambda: VERSION)

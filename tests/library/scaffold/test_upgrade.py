@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fti.cli.app import main
 from fti.errors import Refusal
 from fti.scaffold import files, library
 from fti.scaffold.new import new
 from fti.scaffold.record import RECORD, read_record
-from fti.scaffold.upgrade import main, upgrade
+from fti.scaffold.upgrade import upgrade
 
 NEWER = "7.1.0"
 
@@ -73,7 +74,7 @@ def test_a_file_that_was_edited_stays_and_its_differences_are_printed(project, n
     (project / "feature_repo/.feastignore").write_text("mine\n")
     (project / ".gitignore").write_text("mine\n")
     (project / ".github/workflows/ci.yml").unlink()
-    assert main([str(project), "--fti", newer]) == 0
+    assert main(["upgrade", str(project), "--fti", newer]) == 0
     said = capsys.readouterr().out
     assert (project / "Makefile").read_text() == "mine:\n\techo mine\n"
     assert "-mine:\n" in said
