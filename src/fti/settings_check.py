@@ -1,21 +1,18 @@
 """Whether the files of other tools say what `[tool.fti]` says: a project in, a line for each that does not, out.
 
-    python -m fti.settings_check
-
-Exit codes: 0 they agree, 1 one does not.
+fti check
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fti.errors import Refusal, few
-from fti.project import SETTINGS, Project, project
+from fti.project import SETTINGS, Project
 
 FEATURE_STORES = ("feature_repo/feature_store.yaml", "feature_repo/production/feature_store.yaml")
 SERVICES_LINE = re.compile(r"^FEATURE_SERVICES\s*[:?]?=(.*)$", re.MULTILINE)
@@ -23,16 +20,6 @@ SERVICES_LINE = re.compile(r"^FEATURE_SERVICES\s*[:?]?=(.*)$", re.MULTILINE)
 
 class SettingsUnreadable(Refusal):
     """A file of another tool cannot be read."""
-
-
-def main() -> int:
-    try:
-        lines = disagreements(project())
-    except Refusal as refusal:
-        lines = [str(refusal)]
-    for line in lines:
-        sys.stderr.write(f"error: {line}\n")
-    return 1 if lines else 0
 
 
 def disagreements(current: Project) -> list[str]:
@@ -125,7 +112,3 @@ def _pyproject(current: Project) -> dict[str, Any]:
 def _packed(requirement: str) -> str:
     """A requirement without spaces and case, and with hyphens: as it is compared."""
     return re.sub(r"[-_.]+(?=[a-z])", "-", "".join(requirement.split()).lower())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fti import settings_check
 from fti.project import Project
 from fti.settings_check import disagreements
+from tests.library.cli.test_commands import fti
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -70,13 +70,13 @@ def test_a_project_in_which_all_agree_has_nothing_to_say(root):
         ("training/MLproject", "name: lateness", "name: [", "is no YAML"),
     ],
 )
-def test_each_disagreement_is_one_line(root, capsys, monkeypatch, file, before, after, said):
+def test_each_disagreement_is_one_line(root, file, before, after, said):
     """Which file, what it says, and what `[tool.fti]` says."""
     text = (root / file).read_text()
     assert before in text
     (root / file).write_text(text.replace(before, after, 1))
-    monkeypatch.setattr(settings_check, "project", lambda: Project(root))
-    assert settings_check.main() == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    ended = fti("check", cwd=root)
+    assert ended.code == 1
+    (line,) = ended.err
     assert line.startswith(f"error: {root / file}") or f"[tool.fti] of {root / file}" in line
     assert said in line

@@ -24,6 +24,7 @@ from fti.deploy.compose import main as compose_main
 from fti.deploy.render import digest, render
 from fti.deploy.stack import ROLES, Stack
 from fti.deploy.supply import locked, needed_by
+from fti.loop.commands import CYCLE
 from fti.serving.keys import ApiKeys, Client, NotAllowed
 from fti.serving.keys import main as keys_main
 from fti.serving.settings import ServingSettings
@@ -263,12 +264,12 @@ def test_cycles_do_not_overlap_and_a_breach_is_not_tried_again():
 def test_the_command_of_the_loop_is_one_that_the_cycle_takes():
     """As a shell of the image reads it, with today's date."""
     shell, _, script = pods()["loop"]["spec"]["containers"][0]["command"]
-    told = script.replace("exec python -m fti.loop.cycle", "printf '%s\\n'")
+    told = script.replace("exec fti cycle", "printf '%s\\n'")
     said = subprocess.run([shell, "-c", told], capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == "--as-of"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", said[1])
-    takes = re.findall(r'"(--[a-z-]+)"', (ROOT / "src" / "fti" / "loop" / "cycle.py").read_text())
-    assert {one for one in said if one.startswith("--")} <= set(takes)
+    takes = {word for param in CYCLE.params for word in param.opts}
+    assert {one for one in said if one.startswith("--")} <= takes
 
 
 # ---- containers on one host -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fti.command import FOLDER, Command, Option, Parsed
+from fti.command import FOLDER, REFUSED, Command, Option, Parsed, fail
 from fti.scaffold.origins import BLANK, names
 
 SECTION = "Projects"
@@ -37,6 +37,16 @@ def _upgrade(folder: Path | None, fti: str | None) -> None:
     click.echo(upgrade(folder or project().root, fti))
 
 
+def _check() -> int:
+    from fti.project import project
+    from fti.settings_check import disagreements
+
+    lines = disagreements(project())
+    for line in lines:
+        fail(line)
+    return REFUSED if lines else 0
+
+
 COMMANDS: list[click.Command] = [
     Command(
         "new", _new, click.Argument(["dest"], type=FOLDER),
@@ -55,4 +65,5 @@ COMMANDS: list[click.Command] = [
         A file that was edited stays as it is, and how it differs from the new one is printed. It may be run again.
         """,
     ),
+    Command("check", _check, about="Say where files of other tools differ from [tool.fti] in pyproject.toml."),
 ]  # fmt: skip
