@@ -16,7 +16,7 @@ import click
 
 from fti import command
 from fti.errors import Refusal
-from fti.project import NoProject, project
+from fti.scaffold.origins import variables
 
 # Goals of the Makefile whose command has other words.
 TARGETS = {
@@ -27,7 +27,6 @@ TARGETS = {
 }
 # Some systems set these for purposes of their own.
 NOT_FROM_ENVIRONMENT = {"HOST", "NAME"}
-ENVIRONMENTS_FILE = ".env.example"
 # Other programs' variables: we do not know them all.
 FOREIGN = re.compile(
     r"(AWS|BENTOML|FEAST|GX|MLFLOW|OTEL|PIP|PYTHON|PYTEST|SSL|UV)_?\w*|\w+_(PROXY|proxy)|DO_NOT_TRACK|NO_COLOR|OMP_\w+"
@@ -125,12 +124,8 @@ def require_known(root: click.Group, goals: Iterable[str], given: Iterable[str],
 
 
 def environment() -> set[str]:
-    """The project's environment variables, as .env.example lists them: make passes them on."""
-    try:
-        text = (project().root / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
-    except (NoProject, OSError):
-        return set()
-    return {*re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)}
+    """The environment variables that .env.example lists: make passes them on."""
+    return {*re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", variables(), re.MULTILINE)}
 
 
 def _spelling(variables: Mapping[str, click.Parameter]) -> Callable[[str], str]:

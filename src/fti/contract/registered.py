@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -53,16 +54,11 @@ class RegistryMissing(Refusal):
 
 def registry_file(uri: str) -> Path | None:
     """The file or folder that a tracking URI names; None for a server, and for what only MLflow understands."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     if uri.startswith(("file:", "/", ".")):
         return Path(unquote(urlsplit(uri).path))
-    try:
-        database = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:
-        return None
-    return Path(database) if database and not database.startswith((":memory:", "file:")) else None
+    # As SQLAlchemy reads it, which takes a third as long to import as MLflow.
+    found = re.fullmatch(r"sqlite(?:\+\w+)?://[^/]*/([^?]+)(?:\?.*)?", uri)
+    return Path(found[1]) if found and not found[1].startswith((":memory:", "file:")) else None
 
 
 def require_registry() -> None:

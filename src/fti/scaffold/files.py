@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fti.scaffold.library import Library
-from fti.scaffold.origins import PACKAGE, Origin
+from fti.scaffold.origins import PACKAGE, Origin, variables
 
 COMMON, SUFFIX = PACKAGE / "common", ".jinja"
 SETTINGS, LOCK = "pyproject.toml", "requirements.lock"
@@ -47,7 +47,7 @@ def common_files(subject: Subject, library: Library) -> dict[str, str]:
         name.removesuffix(SUFFIX): environment.get_template(name).render(known)
         for name in sorted(environment.list_templates())
         if name.endswith(SUFFIX)
-    }
+    } | {".env.example": variables()}
 
 
 def owned_by_scaffold(subject: Subject, library: Library) -> dict[str, str]:

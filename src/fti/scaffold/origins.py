@@ -82,6 +82,12 @@ def docs() -> Path:
     return root / "docs" if root else PACKAGE / "docs"
 
 
+def variables() -> str:
+    """Return the text of .env.example: each environment variable, what it is for, and what holds without it."""
+    root = checkout()
+    return (root / ".env.example" if root else PACKAGE / "env.example").read_text(encoding="utf-8")
+
+
 def _folder(name: str) -> Path:
     if name == BLANK:
         return PACKAGE / BLANK
