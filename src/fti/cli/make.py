@@ -118,7 +118,7 @@ def require_known(root: click.Group, goals: Iterable[str], given: Iterable[str],
         if name not in known and not FOREIGN.fullmatch(name):
             near = difflib.get_close_matches(name.upper(), sorted(read) or sorted(known), 1, 0.5)
             raise UnknownVariable(
-                f"{name} is no variable of `make {' '.join(goals)}`{f'; did you mean {near[0]}?' if near else ''} "
+                f"{name} is no variable of `make {' '.join(goals)}`{f'; did you mean {near[0]}?' if near else '.'} "
                 f"It reads {', '.join(sorted(read - {'VERBOSE'})) or 'none'}. Nothing was done."
             )
 

@@ -30,6 +30,7 @@ def open_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
     from mlflow.tracking._tracking_service.utils import _SERVER_ARTIFACT_ROOT_ENV_VAR, _get_sqlalchemy_store
 
     resolve_places()
+    escape_percent_signs()
     database = database_of(store_uri)
     if artifact_uri is None and database is not None and _SERVER_ARTIFACT_ROOT_ENV_VAR not in os.environ:
         artifact_uri = str(database.parent / FOLDER)
@@ -41,7 +42,29 @@ def open_registry_store(store_uri: str) -> Any:
     from mlflow.tracking._model_registry.utils import _get_sqlalchemy_store
 
     resolve_places()
+    escape_percent_signs()
     return _get_sqlalchemy_store(_decoded(store_uri))
+
+
+def escape_percent_signs() -> None:
+    """Let MLflow open a database when it is itself installed below a folder with a % in its name.
+
+    MLflow 3.17 hands that folder to Alembic as it is, whose settings take % for the beginning of a reference.
+    """
+    from alembic.config import Config
+    from mlflow.store.db import utils
+
+    folder = Path(utils._get_package_dir(), "store", "db_migrations")
+    if "%" not in str(folder):
+        return
+
+    def settings(db_url: str, _: str | None = None) -> Config:
+        config = Config(folder / "alembic.ini")
+        for name, value in (("script_location", str(folder)), ("sqlalchemy.url", db_url)):
+            config.set_main_option(name, value.replace("%", "%%"))
+        return config
+
+    utils._get_alembic_config = settings
 
 
 @cache  # an event is listened to once

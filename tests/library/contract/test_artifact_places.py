@@ -215,3 +215,15 @@ def test_plain_mlflow_does_the_same(original, tmp_path):
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).read_text() == "of the original"
     assert [path.name for path in tmp_path.iterdir()] == [ODD]
+
+
+def test_a_database_is_opened_by_an_mlflow_below_a_folder_with_a_percent_sign(tmp_path, monkeypatch):
+    """As in the environment of a project whose path has one; where it has none, MLflow's own settings are used."""
+    from mlflow.store.db import utils
+
+    (tmp_path / "100% mine").symlink_to(Path(mlflow.__file__).parent, target_is_directory=True)
+    monkeypatch.setattr(utils, "_get_alembic_config", utils._get_alembic_config)
+    monkeypatch.setattr(utils, "_get_package_dir", lambda: str(tmp_path / "100% mine"))
+    (tmp_path / "50%").mkdir()
+    at(tmp_path / "50%").create_registered_model(NAME)
+    assert (tmp_path / "50%" / "mlflow.db").is_file()
