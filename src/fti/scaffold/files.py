@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fti.scaffold.library import Library
-from fti.scaffold.origins import PACKAGE, Origin, variables
+from fti.scaffold.origins import PACKAGE, Origin, serving_pins, variables
 
 COMMON, SUFFIX = PACKAGE / "common", ".jinja"
-SETTINGS, LOCK = "pyproject.toml", "requirements.lock"
+SETTINGS, LOCK, SERVING_LOCK = "pyproject.toml", "requirements.lock", "serving/requirements.txt"
 # Written once, and the project's from then on; what else the templates give, an upgrade may write anew.
 ONCE = frozenset({"README.md", SETTINGS, "tests/interval.py"})
 
@@ -43,11 +43,14 @@ def common_files(subject: Subject, library: Library) -> dict[str, str]:
     # A text in double quotes, as TOML and YAML read it like JSON: no name or description is taken for anything else.
     environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
     known = _known(subject, library)
-    return {
+    files = {
         name.removesuffix(SUFFIX): environment.get_template(name).render(known)
         for name in sorted(environment.list_templates())
         if name.endswith(SUFFIX)
-    } | {".env.example": variables()}
+    }
+    if library.editable:
+        del files[SERVING_LOCK]  # no Bento can install a checkout
+    return files | {".env.example": variables()}
 
 
 def owned_by_scaffold(subject: Subject, library: Library) -> dict[str, str]:
@@ -79,6 +82,7 @@ def _known(subject: Subject, library: Library) -> dict[str, Any]:
         "as_of": origin.as_of,
         "fti": library,
         "pins": _pins(origin.origin),
+        "serving_pins": serving_pins().rstrip(),
     }
 
 

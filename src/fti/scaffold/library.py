@@ -34,6 +34,11 @@ class Library:
     wheel: Path | None = None
 
     @property
+    def editable(self) -> bool:
+        """Return whether it is a checkout, which no Bento can install."""
+        return self.requirement.startswith("-e ")
+
+    @property
     def uv(self) -> str:
         """Return the lines of pyproject.toml that say where `fti` is."""
         return f"\n[tool.uv.sources]\nfti = {self.source}\n" if self.source else ""

@@ -77,15 +77,24 @@ def checkout() -> Path | None:
 
 
 def docs() -> Path:
-    """Return the folder of the library's documentation, in the checkout or in the wheel."""
-    root = checkout()
-    return root / "docs" if root else PACKAGE / "docs"
+    """Return the folder of the library's documentation."""
+    return _shipped("docs", "docs")
 
 
 def variables() -> str:
     """Return the text of .env.example: each environment variable, what it is for, and what holds without it."""
+    return _shipped(".env.example", "env.example").read_text(encoding="utf-8")
+
+
+def serving_pins() -> str:
+    """Return the versions that the service is tested with, a line each."""
+    return _shipped("serving/requirements.txt", "pins/serving.txt").read_text(encoding="utf-8")
+
+
+def _shipped(in_checkout: str, in_package: str) -> Path:
+    """A file or folder that lies in a checkout beside the package, and in a wheel in it."""
     root = checkout()
-    return (root / ".env.example" if root else PACKAGE / "env.example").read_text(encoding="utf-8")
+    return root / in_checkout if root else PACKAGE / in_package
 
 
 def _folder(name: str) -> Path:

@@ -135,6 +135,9 @@ def _repoint(folder: Path, record: Record, taken: Library, done: Upgrade) -> Non
     _change(folder, SETTINGS, f"{NAME}[loop]=={record.fti}", f"{NAME}[loop]=={taken.version}", done)
     if record.source and taken.source:
         _change(folder, SETTINGS, f"{NAME} = {record.source}", f"{NAME} = {taken.source}", done)
+    before = record.requirement.removeprefix("./")
+    if before.startswith(f"{WHEELS}/") and taken.wheel:  # a Bento installs it, too
+        _change(folder, SETTINGS, f'wheels = ["{before}"]', f'wheels = ["{WHEELS}/{taken.wheel.name}"]', done)
 
 
 def _change(folder: Path, path: str, old: str, new: str, done: Upgrade) -> None:

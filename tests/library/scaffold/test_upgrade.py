@@ -50,7 +50,7 @@ def test_what_nobody_changed_is_rewritten_and_what_the_problem_brings_is_not(pro
     before = texts(project)
     done = upgrade(project, newer)
     after = texts(project)
-    assert done.rewritten == ["Makefile", "requirements.lock"]
+    assert done.rewritten == ["Makefile", "serving/requirements.txt", "requirements.lock"]
     assert (done.added, done.removed, done.diffs, done.by_hand) == (
         ["tests/test_more.py"], ["feature_repo/.feastignore"], {}, [],
     )  # fmt: skip
@@ -60,7 +60,8 @@ def test_what_nobody_changed_is_rewritten_and_what_the_problem_brings_is_not(pro
     assert f"wheels/fti-{NEWER}-py3-none-any.whl" in after
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed == {
-        "Makefile", "requirements.lock", "pyproject.toml", RECORD, "tests/test_more.py", "feature_repo/.feastignore",
+        "Makefile", "requirements.lock", "serving/requirements.txt", "pyproject.toml", RECORD,
+        "tests/test_more.py", "feature_repo/.feastignore",
         f"wheels/fti-{NEWER}-py3-none-any.whl",
     }  # fmt: skip
     again = upgrade(project, newer)
