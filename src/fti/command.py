@@ -156,6 +156,9 @@ def run(command: click.Command, arguments: Sequence[str], name: str, spell: Call
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except BrokenPipeError:  # who reads what is printed has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
     finally:
         _SPELL.reset(token)
 

@@ -137,7 +137,7 @@ def _repoint(folder: Path, record: Record, taken: Library, done: Upgrade) -> Non
         _change(folder, SETTINGS, f"{NAME} = {record.source}", f"{NAME} = {taken.source}", done)
     before = record.requirement.removeprefix("./")
     if before.startswith(f"{WHEELS}/") and taken.wheel:  # a Bento installs it, too
-        _change(folder, SETTINGS, f'wheels = ["{before}"]', f'wheels = ["{WHEELS}/{taken.wheel.name}"]', done)
+        _change(folder, SETTINGS, f'    "{before}",\n', f'    "{WHEELS}/{taken.wheel.name}",\n', done)
 
 
 def _change(folder: Path, path: str, old: str, new: str, done: Upgrade) -> None:

@@ -174,6 +174,18 @@ def test_paths_are_of_the_folder_where_they_are_typed(project: Path) -> None:
     )
 
 
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    """As `fti new shop | head -0` has: the work is done."""
+    with subprocess.Popen([*FTI[:1], "-m", "fti.cli", "new", str(tmp_path / "shop")], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+    assert (tmp_path / "shop" / "Makefile").is_file()
+
+
 def test_what_needs_mlflow_starts_within_a_third_more_than_its_import(project: Path) -> None:
     """A registry that is not there is said to be so: nothing else was imported to know it."""
 

@@ -61,7 +61,7 @@ RAW_SCHEMAS = raw_schemas(
 def made_up() -> pd.DataFrame:
     """Return visitors of each shop in each hour: a daily curve, times how busy the shop is these days, and chance."""
     chance = np.random.default_rng(2024)
-    hours = pd.date_range(START, END, freq="h", tz="UTC", inclusive="left").astype("datetime64[us, UTC]")
+    hours = pd.date_range(START, END, freq="h", tz="UTC", inclusive="left", unit="us")
     curve = 1.2 + np.sin((hours.hour.to_numpy() - 8) / 24 * 2 * np.pi)
     shops = []
     for number, shop in enumerate(SHOPS, start=1):
