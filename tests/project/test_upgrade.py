@@ -131,7 +131,7 @@ def test_a_project_and_all_that_it_stored_survive_an_upgrade(versions, tmp_path)
     """Made, trained and served with one wheel; upgraded; then nothing is to apply, the next model is trained and
     promoted, and a rollback serves the version from before with the same answer."""
     this, newer = versions
-    project = tmp_path / "corner shops ü"
+    project = tmp_path / "corner shops ü 50%"
     made = ["-m", "fti.cli", "new", str(project), "--name", "shops", "--fti", str(this.wheel)]
     this.run(tmp_path, sys.executable, *made)
     this.make(project, "features", "train")
@@ -139,8 +139,9 @@ def test_a_project_and_all_that_it_stored_survive_an_upgrade(versions, tmp_path)
     assert before["model"]["version"] == "1"
 
     done = newer.run(project, sys.executable, "-m", "fti.cli", "upgrade", "--fti", str(newer.wheel))
-    assert "Rewritten: Makefile, requirements.lock." in done
+    assert "Rewritten: Makefile, serving/requirements.txt, requirements.lock." in done
     assert f'"fti[loop]=={NEWER}"' in (project / "pyproject.toml").read_text()
+    assert f'    "wheels/{newer.wheel.name}",\n' in (project / "pyproject.toml").read_text()  # what a Bento takes along
     assert (project / "wheels" / newer.wheel.name).is_file()
 
     stored = {path: path.read_bytes() for path in (project / "data/features").rglob("*.parquet")}

@@ -57,8 +57,9 @@ def registry_file(uri: str) -> Path | None:
     if uri.startswith(("file:", "/", ".")):
         return Path(unquote(urlsplit(uri).path))
     # As SQLAlchemy reads it, which takes a third as long to import as MLflow.
-    found = re.fullmatch(r"sqlite(?:\+\w+)?://[^/]*/([^?]+)(?:\?.*)?", uri)
-    return Path(found[1]) if found and not found[1].startswith((":memory:", "file:")) else None
+    address = re.fullmatch(r"sqlite(?:\+\w+)?://[^/]*/([^?]+)(?:\?.*)?", uri)
+    file = unquote(address[1]) if address else ""
+    return Path(file) if file and not file.startswith((":memory:", "file:")) else None
 
 
 def require_registry() -> None:

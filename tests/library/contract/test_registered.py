@@ -9,8 +9,17 @@ from types import SimpleNamespace
 
 import mlflow.sklearn
 import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
-from fti.contract.registered import LibraryMissing, RegistryMissing, folder_sha256, load_model, require_registry
+from fti.contract.registered import (
+    LibraryMissing,
+    RegistryMissing,
+    folder_sha256,
+    load_model,
+    registry_file,
+    require_registry,
+)
 
 VERSION = SimpleNamespace(name="made-up", version="2")
 BOOSTER = """
@@ -77,3 +86,20 @@ def test_a_registry_that_is_not_there_is_not_made_by_who_looks(scheme, tmp_path,
     require_registry()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     require_registry()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////a%20b/100%25.db", "sqlite:////a%2520b", "sqlite:///x.db?timeout=5", "sqlite+pysqlite:////a#b/c",
+        "sqlite:////a+b", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "sqlite:x",
+        "sqlite", "postgresql://u:p@h/d", "http://h/d",
+    ],
+)  # fmt: skip
+def test_the_file_of_a_registry_is_the_one_that_sqlalchemy_opens(uri):
+    """None for servers, for memory, and for what is no address at all."""
+    try:
+        named = make_url(uri).database if uri.startswith("sqlite") else None
+    except ArgumentError:
+        named = None
+    assert registry_file(uri) == (Path(named) if named and not named.startswith((":memory:", "file:")) else None)

@@ -33,6 +33,9 @@ def test_a_wheel_is_copied_into_the_project(tmp_path):
     assert (folder / "wheels" / wheel.name).read_bytes() == b"a wheel"
     assert f"\n./wheels/{wheel.name}\n" in (folder / "requirements.lock").read_text()
     assert sources(folder) == {"path": f"wheels/{wheel.name}"}
+    bento = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["bentoml"]["build"]
+    assert f"wheels/{wheel.name}" in bento["include"]
+    assert f"\n./wheels/{wheel.name}\n" in (folder / bento["python"]["requirements_txt"]).read_text()
 
 
 def test_a_checkout_is_used_where_it_is(tmp_path):
