@@ -83,9 +83,9 @@ def execute(options: Options, config: TrainingConfig) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).partition("[SQL:")[0].split())  # not the statement of a database that refuses it
     if isinstance(error, OSError):
-        return f"{said}. Versions and aliases that were registered before it stay; mend that and run the command again."
+        return f"{said}. Versions and aliases that were registered before it stay; fix that and run the command again."
     import mlflow
 
     server = re.sub(r"//[^/@]*@", "//***@", mlflow.get_tracking_uri())  # without a password
