@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from fti.command import alias, fail
@@ -237,15 +237,21 @@ def score(
     """Score what is due, and print how much that was; returns the exit code."""
     from mlflow.exceptions import MlflowException
 
+    log = url or settings.prediction_log
     try:
-        log = url or settings.prediction_log
         if log == OFF:
             raise LogUnusable("SERVING_PREDICTION_LOG is off; batch scoring writes there. Give --url, or unset it.")
         engine = open_log(log)
         scorer = scorer_of(settings, engine, alias, number)
         create(engine)
         totals = scorer.run(start, start + days * DAY, uuid.uuid4().hex, datetime.now(UTC), known_by)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except SQLAlchemyError as error:
+        raise LogUnusable(
+            f"The log of predictions at {make_url(log).render_as_string(hide_password=True)} cannot be written: "
+            f"{one_line(error)}. Make it writable, or name another with SERVING_PREDICTION_LOG or --url, and run the "
+            "same command again: what is logged already is left out."
+        ) from error
+    except (MlflowException, OSError) as error:
         return fail(one_line(error))
     print(f"{scorer.name} version {scorer.version}, {_name(start, start + days * DAY)}: {totals}")
     return 0
