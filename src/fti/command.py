@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from fti import logs
-from fti.errors import Refusal
+from fti.errors import Refusal, one_line
 from fti.times import LONGEST, utc
 
 REFUSED, WRONG_USAGE, BREACHED, INTERRUPTED = 1, 2, 3, 130
@@ -200,9 +200,13 @@ def alias(module: str, place: str, arguments: Sequence[str] | None) -> int:
 
 
 def fail(message: object) -> int:
-    """Print an error as one line, whatever a library put into its message; returns the exit code."""
+    """Print an error, or a message, as one line, whatever a library put into it; returns the exit code."""
+    said = one_line(message) if isinstance(message, Exception) else str(message)
+    if isinstance(message, OSError) and message.filename:
+        said += ". Make sure that it is there, that this user may read and write it, and that its disk has space; then "
+        said += "run the same command again."
     kind = click.style("error:", fg="red", bold=True) if logs.coloured() else "error:"
-    click.echo(f"{kind} {' '.join(_SPELL.get()(str(message)).split())}", err=True, color=logs.coloured())
+    click.echo(f"{kind} {' '.join(_SPELL.get()(said).split())}", err=True, color=logs.coloured())
     return REFUSED
 
 

@@ -11,7 +11,11 @@ class Refusal(RuntimeError):
 
 def one_line(error: Exception) -> str:
     """What a command line says of an error: all of a Refusal, and of a library's own the first line."""
-    return str(error) if isinstance(error, Refusal) else " ".join(str(error).partition("\n")[0].split())
+    if isinstance(error, Refusal):
+        return str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).partition("\n")[0].split())
 
 
 def few(values: Iterable[object], joined_by: str | None = None) -> str:

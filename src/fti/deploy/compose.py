@@ -138,7 +138,7 @@ def execute(command: str, folder: Path | None = None, workers: int | None = None
             print(f"The service's key, for who runs it, is `service-admin` in {stack.root / 'settings.json'}.")
             print("Next: docker compose -f deploy/compose.yaml up --wait")
     except (OSError, psycopg.Error) as error:
-        return fail(one_line(error))
+        return fail(error)
     return 0
 
 

@@ -30,7 +30,6 @@ from fti.deploy.folder import NotAProfile
 from fti.deploy.lifecycle import status, up
 from fti.deploy.stack import Stack
 from fti.deploy.supervision import down
-from fti.errors import one_line
 from fti.project import project
 
 
@@ -55,7 +54,7 @@ def execute(command: str, folder: Path | None, **given: Any) -> int:
     try:
         DO[command](Stack((folder or project().root / "data" / "production").resolve()), **given)
     except (OSError, psycopg.Error) as error:
-        return fail(one_line(error))
+        return fail(error)
     return 0
 
 

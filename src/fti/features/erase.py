@@ -40,7 +40,7 @@ from fti.contract.feature_contract import FeatureContract
 from fti.contract.predictions import LogMissing, create, erase, open_log
 from fti.contract.registered import ERASED_TAG
 from fti.contract.settings import OFF, PredictionSettings
-from fti.errors import Refusal, one_line
+from fti.errors import Refusal
 from fti.features.feast_steps import feast_errors
 from fti.features.guard import was_applied
 from fti.features.lock import one_writer
@@ -276,7 +276,7 @@ def report(repo: Path, key: str, value: str, log_url: str | None, delete: bool) 
     try:
         receipt = Erasure(repo, key, value, log_url or PredictionSettings().prediction_log).run(delete)
     except (DeltaError, SQLAlchemyError, OSError) as error:
-        return fail(one_line(error))
+        return fail(error)
     print(receipt)
     if not receipt.deleted and any([*receipt.rows.values(), *receipt.files.values()]):
         print("Nothing was deleted. The same command with --yes deletes it, for good.")

@@ -30,7 +30,7 @@ from fti.command import alias, fail
 from fti.contract import kept
 from fti.contract.applying import RegistryUnreadable, tracking, tracking_uri
 from fti.contract.feature_contract import FeatureContract
-from fti.errors import Refusal, one_line
+from fti.errors import Refusal
 from fti.features.feast_steps import feast_errors
 from fti.features.guard import was_applied
 from fti.features.lock import one_writer
@@ -248,7 +248,7 @@ def report(repo: Path, as_of: datetime | None) -> int:
     try:
         print(*maintain(repo, as_of), sep="\n")
     except (DeltaError, OSError) as error:
-        return fail(one_line(error))
+        return fail(error)
     return 0
 
 

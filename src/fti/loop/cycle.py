@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fti.command import BREACHED, REFUSED, alias, fail
-from fti.errors import one_line
 from fti.features.source import reach
 from fti.logs import quiet_output
 from fti.project import project
@@ -51,7 +50,7 @@ def execute(
             done = cycle.run(as_of, steps, again)
         verdict = cycle.verdict(as_of)
     except FAILURES as error:
-        return fail(one_line(error))
+        return fail(error)
     print(*done, sep="\n")
     if any(one.status in ("refused", "failed") for one in done):
         return REFUSED

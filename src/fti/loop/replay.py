@@ -18,7 +18,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fti.command import alias, fail, wrong
-from fti.errors import one_line
 from fti.features.source import reach
 from fti.logs import quiet_output
 from fti.loop.faulty import FaultySource, fault_of
@@ -57,7 +56,7 @@ def execute(
         with quiet_output():
             came_to = run(lived, source, faults, first, last, timedelta(minutes=refresh_minutes))
     except FAILURES as error:
-        return fail(one_line(error))
+        return fail(error)
     print(came_to)
     return 0
 

@@ -118,7 +118,7 @@ def execute(
         print(f"As of {as_of:%Y-%m-%dT%H:%MZ}: {verdict}. All {len(results):,} measurements are in monitor_results.")
         conclude(engine, as_of, results, report, prometheus, alerts)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        return fail(one_line(error))
+        return fail(error)
     print(f"The report is {report}, the metrics are {prometheus}.")
     return BREACHED if verdict == "breach" else 0
 

@@ -19,7 +19,7 @@ from fti.contract.events import events
 from fti.contract.predictions import LogUnusable, create, open_log
 from fti.contract.results import moments, remove, saved
 from fti.contract.settings import OFF, PredictionSettings
-from fti.errors import Refusal, few, one_line
+from fti.errors import Refusal, few
 from fti.monitoring.conclusion import conclude
 from fti.monitoring.outputs import metrics_file, report_file
 from fti.monitoring.report import HISTORY
@@ -66,7 +66,7 @@ def execute(as_of: datetime, url: str | None, report: Path | None, prometheus: P
         create(engine)
         print(undo(engine, as_of, report or report_file(), prometheus or metrics_file()))
     except (SQLAlchemyError, OSError) as error:
-        return fail(one_line(error))
+        return fail(error)
     return 0
 
 

@@ -252,7 +252,7 @@ def score(
             "same command again: what is logged already is left out."
         ) from error
     except (MlflowException, OSError) as error:
-        return fail(one_line(error))
+        return fail(error)
     print(f"{scorer.name} version {scorer.version}, {_name(start, start + days * DAY)}: {totals}")
     return 0
 
