@@ -11,7 +11,7 @@ from fti.errors import Refusal
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError(30, "Read-only file system", "/data/.writer"), "/data/.writer: Read-only file system. Make sure"),
+        (PermissionError(30, "Read-only file system", "/data/.writer"), "/data/.writer: Read-only file system. Make"),
         (OSError("the store is away"), "the store is away\n"),
         (ValueError("first\n[SQL: second]"), "first\n"),
         (Refusal("found 1,\nexpected 2"), "found 1, expected 2\n"),
