@@ -22,6 +22,7 @@ from fti.errors import Refusal
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+CHAMPION = "champion"  # the alias of the version that answers requests
 FILE_NAME = "feature_contract.json"
 GOLDEN_NAME = "golden.json"  # model inputs and what the model said of them in training, beside the contract
 GOLDEN_SAID: dict[Task, str] = {"classification": "probabilities", "regression": "predictions"}

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from fti.contract.registered import (
     ABSENT,
     AGAINST_TAG,
+    CHAMPION,
     DECISION_TAG,
     EVERY_RULE,
     FAILED,
@@ -27,7 +28,7 @@ from fti.contract.registered import (
 from fti.errors import Refusal, few
 from fti.training.turn import TURN_SECONDS, PromotionRefused, one_at_a_time
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHALLENGER, PREVIOUS = "challenger", "previous"
 # Of a registered model while a rollback is under way: the number of the version that was the champion.
 INTENT_TAG = "rollback.from"
 # What a training waits for its turn: until one that was killed has lost it. Who only moves aliases is told at once.

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fti.command import alias, fail
-from fti.contract.registered import CAUSE_TAG, require_registry
+from fti.contract.registered import CAUSE_TAG, CHAMPION, require_registry
 from fti.errors import Refusal
 from fti.project import project
 from fti.stores.repository import open_repository
-from fti.training.commands import CHAMPION
 from fti.training.config import ConfigInvalid, TrainingConfig, feast_repo
 from fti.training.known_services import unknown
 
