@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -42,5 +43,7 @@ def held_table(held: dict[str, pd.DataFrame], export: Path | None) -> str:
     if export and held:
         ((table, rows),) = held.items()
         rows.to_csv(export, index=False)
-        lines.append(f"Correct the rows in {export}, then: release --table {table} --rows {export}")
+        lines.append(
+            f"Correct the rows in {export}, then: fti release --table {table} --rows {shlex.quote(str(export))}"
+        )
     return "\n".join(lines)
