@@ -137,7 +137,7 @@ def wrong(message: str) -> click.UsageError:
 def run(command: click.Command, arguments: Sequence[str], name: str, spell: Callable[[str], str] = str) -> int:
     """Carry out a command; returns its exit code, 1 for what was refused, 130 for Ctrl-C.
 
-    `spell` puts a message into the words of whoever typed it. Raises SystemExit with 2 for wrong usage.
+    `spell` writes options as the user typed them. Raises SystemExit with 2 for wrong usage.
     """
     token = _SPELL.set(spell)
     try:

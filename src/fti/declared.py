@@ -1,6 +1,6 @@
 """Plain values that a module assigns, read without running it: a date should not cost the import of pandas.
 
-What is not plain is not found, and whoever asks imports the module then.
+A value that is not plain is not found; the caller then imports the module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Footfall: what is held back, features beside an oracle, what the model beats, predictions, the monitors. [yours]"""
+"""Test the footfall problem: quarantine, features against an oracle, the model, predictions, monitors. [yours]"""
 
 from __future__ import annotations
 

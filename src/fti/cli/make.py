@@ -50,8 +50,10 @@ def command_for(root: click.Group) -> click.Command:
         (target,) = goals
         path, chosen = find(root, target)
         variables = names(chosen)
-        told = {name: os.environ[name] for name in variables if name in os.environ and name not in NOT_FROM_ENVIRONMENT}
-        return command.run(root, [*path, *options(chosen, told | given)], "make", _spelling(variables))
+        exported = {
+            name: os.environ[name] for name in variables if name in os.environ and name not in NOT_FROM_ENVIRONMENT
+        }
+        return command.run(root, [*path, *options(chosen, exported | given)], "make", _spelling(variables))
 
     hidden = command.Command(
         "make", make,

@@ -1,9 +1,9 @@
 """Where MLflow's artifacts are: in `mlruns` beside the database of the registry, wherever both are by now.
 
 MLflow 3.17 stores the place of each experiment, run, logged model and model version as a whole path, so what it stored
-of a project that was moved names a folder that is gone, and of a copied project that of the original. Here a place is
-told anew whenever it is read; nothing that is stored changes. The entry points in pyproject.toml make these functions
-what MLflow opens a `sqlite:` address with, so plain `mlflow` does the same.
+of a project that was moved names a folder that is gone, and of a copied project that of the original. Here each
+place is resolved when it is read; what is stored stays as it is. By the entry points in pyproject.toml, MLflow opens
+`sqlite:` addresses with these functions, so plain `mlflow` does the same.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def escape_percent_signs() -> None:
 
     MLflow 3.17 hands that folder to Alembic as it is, whose settings take % for the beginning of a reference.
     """
-    from alembic.config import Config
     from mlflow.store.db import utils
 
     folder = Path(utils._get_package_dir(), "store", "db_migrations")
     if "%" not in str(folder):
         return
+    from alembic.config import Config
 
     def settings(db_url: str, _: str | None = None) -> Config:
         config = Config(folder / "alembic.ini")

@@ -27,8 +27,8 @@ def _compose(ctx: click.Context, /, **given: Any) -> int:
         return 0  # which does it
     from fti.deploy.compose import execute
 
-    told = ctx.parent.params if ctx.parent and ctx.parent.command is COMPOSE else {}
-    return execute(str(ctx.info_name), **(told | given))
+    options = ctx.parent.params if ctx.parent and ctx.parent.command is COMPOSE else {}
+    return execute(str(ctx.info_name), **(options | given))
 
 
 def _chart() -> int:

@@ -59,7 +59,7 @@ def execute(command: str, folder: Path | None, **given: Any) -> int:
 
 
 def _up(stack: Stack, workers: int | None, rotate: bool) -> None:
-    """Start, with what this `up` is told, which is remembered for the commands that come later."""
+    """Start the servers with the given settings, and store these for later commands."""
     stack.claim()
     stack.adopt(os.environ)
     if workers is not None:

@@ -139,7 +139,7 @@ def release(
         problem = "that are not held" if unknown else "more than once"
         raise ReleaseRefused(
             f"{file} names row(s) {few(unknown or twice)} {problem}; held of {table} "
-            f"are {few(sorted(held.held_id))}. Export them anew: `fti quarantine`."
+            f"are {few(sorted(held.held_id))}. Export them again: `fti quarantine`."
         )
     outcome = gate.check(rows[schema.names], suite)
     passed = rows.loc[outcome.accepted.index]
